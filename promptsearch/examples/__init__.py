@@ -1,0 +1,1 @@
+"""Example data packaged with promptsearch (see README.md in this folder)."""

@@ -1,0 +1,151 @@
+"""What a language model is to this package: two batch-first methods, and the values they exchange.
+
+Invariant: a prompt is a string. A prompt made by a template also carries its segments, which say which parts
+the template wrote (control tokens act there) and which parts are data (they never do).
+Leaves out: how any model works.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "LM",
+    "Completion",
+    "Engine",
+    "FloatArray",
+    "GenerationParams",
+    "Rendered",
+    "Segment",
+    "segments_of",
+]
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A piece of a prompt.
+
+    Attributes:
+        text: the piece.
+        control: True where the chat template wrote it, so that control tokens in it act; False for data.
+    """
+
+    text: str
+    control: bool = False
+
+
+class Rendered(str):
+    """A prompt as one string that remembers its segments."""
+
+    segments: tuple[Segment, ...]
+
+    def __new__(cls, segments: Iterable[Segment]) -> Rendered:
+        """Join ``segments`` into one string."""
+        kept = tuple(segments)
+        rendered = super().__new__(cls, "".join(segment.text for segment in kept))
+        rendered.segments = kept
+        return rendered
+
+
+def segments_of(prompt: str) -> tuple[Segment, ...]:
+    """The segments of a prompt; a plain string is one segment of data."""
+    return prompt.segments if isinstance(prompt, Rendered) else (Segment(prompt),)
+
+
+@dataclass(frozen=True)
+class GenerationParams:
+    """How to generate.
+
+    Attributes:
+        max_tokens: new tokens at most, at least 1.
+        temperature: 0 takes the likeliest token; above 0 samples.
+        top_k: sample among this many likeliest tokens; 0 for all.
+        top_p: sample among the likeliest tokens that hold this probability, in (0, 1].
+        min_p: sample among tokens at least this share as likely as the likeliest, in [0, 1).
+        stop: strings that end the text; they are not part of it.
+        seed: request number i of a call samples from ``(seed, i)``.
+    """
+
+    max_tokens: int = 32
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    stop: tuple[str, ...] = ()
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a model wrote.
+
+    Attributes:
+        text: the text, without its stop string.
+        tokens: number of tokens generated.
+        finish: ``"stop"`` (stop string or end of turn) or ``"length"``.
+    """
+
+    text: str
+    tokens: int
+    finish: str
+
+
+@runtime_checkable
+class LM(Protocol):
+    """Any language model: scores given answers, or writes its own."""
+
+    def score(self, prompts: Sequence[str], continuations: Sequence[str]) -> FloatArray:
+        """Natural log-probability of each continuation after each prompt.
+
+        Returns:
+            Array of shape (number of prompts, number of continuations): sums over the continuation's tokens.
+        """
+        ...
+
+    def generate(self, prompts: Sequence[str], params: GenerationParams) -> list[Completion]:
+        """One completion for each prompt, in order."""
+        ...
+
+
+class Engine(LM, Protocol):
+    """A language model with what a search needs besides: identity, lengths, prices."""
+
+    @property
+    def name(self) -> str:
+        """What a person calls the model."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever results may: file hash, weight type, backend version."""
+        ...
+
+    @property
+    def context_tokens(self) -> int:
+        """Tokens that prompt and answer may take together."""
+        ...
+
+    @property
+    def chat_template(self) -> str | None:
+        """The model's own chat template (Jinja source), if it has one."""
+        ...
+
+    @property
+    def tokens_decoded(self) -> int:
+        """Tokens run through the model since it was opened."""
+        ...
+
+    def count_tokens(self, prompts: Sequence[str]) -> list[int]:
+        """Exact number of tokens of each prompt as :meth:`score` would feed it."""
+        ...
+
+    def close(self) -> None:
+        """Free the model; further calls are errors."""
+        ...

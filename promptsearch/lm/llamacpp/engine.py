@@ -1,0 +1,267 @@
+"""The language model protocol on llama.cpp, planned so that shared tokens are decoded once.
+
+Invariant: a call's numbers depend on its arguments, the weights and the machine, never on earlier calls.
+One engine belongs to one process; calls from several threads run one after another.
+Leaves out: chat templates (text arrives rendered) and everything about tasks.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from promptsearch.errors import BackendError, ContextError, DataError, ModelError
+from promptsearch.lm.base import Completion, FloatArray, GenerationParams, segments_of
+from promptsearch.lm.llamacpp.batching import generate_batched
+from promptsearch.lm.llamacpp.context import Context
+from promptsearch.lm.llamacpp.library import last_errors, llama, version
+from promptsearch.lm.llamacpp.vocabulary import Vocabulary
+from promptsearch.lm.plan import Decode, Fork, Limits, Tail, label_tail, plan
+
+__all__ = ["LlamaEngine", "open_model"]
+
+_CELLS = 8192  # enough for a prompt of many demonstrations and a batch beside it
+_BATCH = 512  # the fastest on processors: larger batches attend to more foreign cells
+_LARGEST_BATCH = 2048
+_SEQUENCES = 256  # llama.cpp's own limit
+
+
+def open_model(path: Path) -> Any:
+    """Load a GGUF file's weights.
+
+    Raises:
+        ModelError: the file is missing, is no GGUF, is cut short, or holds no text generator.
+    """
+    if not path.is_file():
+        raise ModelError(f"there is no model file {str(path)!r}; give the path of a GGUF file")
+    with path.open("rb") as file:
+        if file.read(4) != b"GGUF":
+            raise ModelError(f"{str(path)!r} is no GGUF file; give one, such as those named *.gguf")
+    library = llama()
+    last_errors()
+    model = library.llama_model_load_from_file(os.fsencode(path), library.llama_model_default_params())
+    if not model:
+        raise ModelError(
+            f"{str(path)!r} cannot be loaded, it may be cut short or too new for llama-cpp-python "
+            f"{version()}; fetch it again or upgrade ({last_errors()})"
+        )
+    if library.llama_model_has_encoder(model) or not library.llama_model_has_decoder(model):
+        library.llama_model_free(model)
+        raise ModelError(f"{str(path)!r} holds an encoder, which cannot continue text; give a decoder model")
+    return model
+
+
+class LlamaEngine:
+    """A GGUF model in this process.
+
+    Args:
+        path: the file whose weights run.
+        name: what a person calls the model.
+        fingerprint: identity of model and weights.
+        threads: processor threads; None for one each physical core that this process may use.
+    """
+
+    def __init__(self, path: Path, *, name: str, fingerprint: str, threads: int | None = None) -> None:
+        self._model = open_model(path)
+        self._name = name
+        self._fingerprint = fingerprint
+        self._lock = threading.RLock()
+        self.vocabulary = Vocabulary(self._model)
+        trained = int(llama().llama_model_n_ctx_train(self._model))
+        self._context = Context(
+            self._model,
+            cells=min(trained, _CELLS) + _BATCH,
+            batch=_LARGEST_BATCH,
+            sequences=_SEQUENCES,
+            threads=threads or usable_cores(),
+        )
+        self._context_tokens = min(trained, _CELLS)
+
+    def __deepcopy__(self, memo: dict[int, object]) -> LlamaEngine:
+        return self
+
+    def __enter__(self) -> LlamaEngine:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def name(self) -> str:
+        """What a person calls the model."""
+        return self._name
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of model file, weight type and llama.cpp binding."""
+        return self._fingerprint
+
+    @property
+    def context_tokens(self) -> int:
+        """Tokens that a prompt and its answer may take together."""
+        return self._context_tokens
+
+    @property
+    def chat_template(self) -> str | None:
+        """The chat template in the file's metadata."""
+        raw: bytes | None = llama().llama_model_chat_template(self._model, None)
+        return None if raw is None else raw.decode("utf-8", errors="replace")
+
+    @property
+    def tokens_decoded(self) -> int:
+        """Tokens run through the model since it was opened."""
+        return self._context.tokens_decoded
+
+    def count_tokens(self, prompts: Sequence[str]) -> list[int]:
+        """Number of tokens of each prompt."""
+        return [len(self.vocabulary.tokenize(segments_of(prompt))) for prompt in prompts]
+
+    def check_continuations(self, continuations: Sequence[str]) -> None:
+        """Refuse answers that cannot be told apart.
+
+        Raises:
+            DataError: an answer of no tokens, or two with the same tokens.
+        """
+        seen: dict[tuple[int, ...], str] = {}
+        for text in continuations:
+            tokens = self.vocabulary.tokenize_continuation(text)
+            if not tokens:
+                raise DataError(f"the label {text.strip()!r} has no tokens for this model; give it a word")
+            if tokens in seen:
+                raise DataError(
+                    f"the labels {seen[tokens].strip()!r} and {text.strip()!r} are the same tokens for this "
+                    "model; give them different words with labels={value: word}"
+                )
+            seen[tokens] = text
+
+    def score(self, prompts: Sequence[str], continuations: Sequence[str]) -> FloatArray:
+        """Natural log-probability of each continuation after each prompt, shape (prompts, continuations)."""
+        with self._lock:
+            self._require_open()
+            self.check_continuations(continuations)
+            paths = self._paths(prompts)
+            labels = [self.vocabulary.tokenize_continuation(text) for text in continuations]
+            scores = np.zeros((len(prompts), len(labels)))
+            for group in _label_groups(labels):
+                scores[:, group] = self._score_labels(paths, [labels[index] for index in group])
+            return scores
+
+    def generate(self, prompts: Sequence[str], params: GenerationParams) -> list[Completion]:
+        """One completion for each prompt, in order; many run at once."""
+        with self._lock:
+            self._require_open()
+            paths = self._paths(prompts, room=params.max_tokens)
+            self._context.clear()
+            return generate_batched(self._context, self.vocabulary, paths, params)
+
+    def close(self) -> None:
+        """Free context and weights; closing twice is harmless."""
+        with self._lock:
+            if self._model is not None:
+                self._context.close()
+                llama().llama_model_free(self._model)
+                self._model = None
+
+    def _require_open(self) -> None:
+        if self._model is None:
+            raise BackendError(f"the model {self._name!r} has been closed; open it again")
+
+    def _paths(self, prompts: Sequence[str], room: int = 0) -> list[tuple[int, ...]]:
+        """Tokens of each prompt, all of which fit."""
+        paths = [self.vocabulary.tokenize(segments_of(prompt)) for prompt in prompts]
+        for prompt, path in zip(prompts, paths, strict=True):
+            if not path:
+                raise DataError("an empty prompt cannot be continued; give it at least one character")
+            if len(path) + room > self._context_tokens:
+                raise ContextError(
+                    f"a prompt of {len(path)} tokens and {room} new ones do not fit the model's "
+                    f"{self._context_tokens} tokens; shorten it (it begins {str(prompt)[:40]!r})"
+                )
+        return paths
+
+    def _score_labels(
+        self, paths: Sequence[tuple[int, ...]], labels: Sequence[tuple[int, ...]]
+    ) -> FloatArray:
+        tail, label_paths = label_tail(labels)
+        wanted = _wanted_by_node(labels, label_paths)
+        scores = np.zeros((len(paths), len(labels)))
+        self._context.clear()
+        for operation in plan(paths, tail, self._limits(tail)):
+            if isinstance(operation, Fork):
+                self._context.fork(operation.source, operation.targets)
+            elif isinstance(operation, Decode):
+                reads = operation.reads
+                logits = self._context.decode(operation.rows, [read.row for read in reads])
+                normalizers = log_normalizers(logits)
+                for index, read in enumerate(reads):
+                    columns, tokens = wanted[read.node]
+                    scores[read.prompt, columns] += logits[index, tokens] - normalizers[index]
+            else:
+                self._context.drop(operation.sequences)
+        return _spread_duplicates(scores, paths)
+
+    def _limits(self, tail: Tail) -> Limits:
+        batch = max(_BATCH, len(tail.tokens) + 1)
+        return Limits(batch=batch, sequences=_SEQUENCES, cells=self._context.cells)
+
+
+def usable_cores() -> int:
+    """Processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return max(1, len(os.sched_getaffinity(0)))
+    return max(1, os.cpu_count() or 1)
+
+
+def log_normalizers(logits: NDArray[np.float32]) -> FloatArray:
+    """Logarithm of the sum of exponentials of each row, shape (rows,)."""
+    peaks = logits.max(axis=1, keepdims=True)
+    return np.asarray(np.log(np.exp(logits - peaks).sum(axis=1)) + peaks[:, 0], dtype=np.float64)
+
+
+def _wanted_by_node(
+    labels: Sequence[tuple[int, ...]], label_paths: Sequence[tuple[int, ...]]
+) -> dict[int, tuple[list[int], list[int]]]:
+    """For each tail node, the labels that pass it and the token that each continues with."""
+    wanted: dict[int, tuple[list[int], list[int]]] = {}
+    for column, (label, nodes) in enumerate(zip(labels, label_paths, strict=True)):
+        for token, node in zip(label, nodes, strict=True):
+            columns, tokens = wanted.setdefault(node, ([], []))
+            columns.append(column)
+            tokens.append(token)
+    return wanted
+
+
+def _label_groups(labels: Sequence[tuple[int, ...]]) -> list[list[int]]:
+    """Split a label set whose tree would exceed a batch or the sequences."""
+    groups: list[list[int]] = [[]]
+    room, width = _LARGEST_BATCH - 1, _SEQUENCES // 2
+    nodes = branches = 0
+    for index, label in enumerate(labels):
+        if groups[-1] and (nodes + len(label) - 1 > room or branches + (len(label) > 1) > width):
+            groups.append([])
+            nodes = branches = 0
+        groups[-1].append(index)
+        nodes += len(label) - 1
+        branches += len(label) > 1
+    if any(len(label) > room for label in labels):
+        raise ModelError(f"a label of over {room} tokens cannot be scored; shorten the label")
+    return groups
+
+
+def _spread_duplicates(scores: FloatArray, paths: Sequence[tuple[int, ...]]) -> FloatArray:
+    """Give prompts with equal tokens the scores of the first of them."""
+    first: dict[tuple[int, ...], int] = {}
+    owners = [first.setdefault(path, index) for index, path in enumerate(paths)]
+    return np.asarray(scores[owners])

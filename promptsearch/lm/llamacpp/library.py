@@ -1,0 +1,51 @@
+"""Opens the llama.cpp library and keeps what it says out of the terminal.
+
+Invariant: the library is initialised once a process; its messages go to the logger ``promptsearch.llamacpp``,
+and the latest error messages are kept, since a failed load tells its reason only there.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from ctypes import c_void_p
+from functools import lru_cache
+from typing import Any
+
+from promptsearch.optional import require
+
+__all__ = ["last_errors", "llama", "version"]
+
+_logger = logging.getLogger("promptsearch.llamacpp")
+_errors: deque[str] = deque(maxlen=8)
+_ERROR_LEVEL = 4  # ggml_log_level: 1 debug, 2 info, 3 warning, 4 error
+
+
+@lru_cache(maxsize=1)
+def llama() -> Any:
+    """The ``llama_cpp`` module, initialised and quiet."""
+    module = require("llama_cpp", install="llama-cpp-python")
+    callback = module.llama_log_callback(_on_message)
+    module.llama_log_set(callback, c_void_p(0))
+    module._promptsearch_log_callback = callback  # ctypes frees a callback that nothing refers to
+    module.llama_backend_init()
+    return module
+
+
+def version() -> str:
+    """Version of the installed llama.cpp binding."""
+    return str(llama().__version__)
+
+
+def last_errors() -> str:
+    """The latest error messages on one line, and forget them."""
+    text = "; ".join(_errors)
+    _errors.clear()
+    return text
+
+
+def _on_message(level: int, text: bytes, _user_data: Any) -> None:
+    message = text.decode("utf-8", errors="replace").strip()
+    if level == _ERROR_LEVEL and message:
+        _errors.append(message)
+    _logger.debug("%s", message)

@@ -1,0 +1,323 @@
+"""Turns many token sequences into few batches, so that what they share is decoded once.
+
+All prompts of a call form one prefix tree over tokens. Below every prompt hangs the same *tail*: the tree of
+label tokens whose predictions are wanted. A part of the tree that fits one batch becomes a *unit*; where it does
+not fit, the shared edge is decoded first into a *trunk* sequence, which the branches below fork.
+
+Invariant: pure. Tokens in, schedule out; every prompt's tokens are decoded in order along its path, every row is
+visible to exactly the sequences that pass through it, and no batch exceeds the limits.
+Leaves out: how a batch is run, and what its predictions mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+__all__ = ["Decode", "Drop", "Fork", "Limits", "Operation", "Read", "Row", "Tail", "label_tail", "plan"]
+
+Tokens = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one batch and the model's memory may hold.
+
+    Attributes:
+        batch: tokens in a batch.
+        sequences: sequence ids (0 to this minus one).
+        cells: tokens that the memory holds at once.
+        shared: an edge shorter than this is decoded again rather than made a trunk of its own.
+    """
+
+    batch: int = 512
+    sequences: int = 256
+    cells: int = 8192
+    shared: int = 8
+
+
+@dataclass(frozen=True)
+class Tail:
+    """The token tree below every prompt.
+
+    Attributes:
+        tokens: token of each node, parents before children.
+        parents: index of each node's parent; -1 is the prompt's last token.
+        branches: for each node, the numbers of the branches that pass through it.
+        width: number of branches, at least 1.
+    """
+
+    tokens: tuple[int, ...] = ()
+    parents: tuple[int, ...] = ()
+    branches: tuple[tuple[int, ...], ...] = ()
+    width: int = 1
+
+    @property
+    def depths(self) -> tuple[int, ...]:
+        """Depth of each node; 1 follows the prompt directly."""
+        depths: list[int] = []
+        for parent in self.parents:
+            depths.append(1 if parent < 0 else depths[parent] + 1)
+        return tuple(depths)
+
+
+def label_tail(labels: Sequence[Tokens]) -> tuple[Tail, tuple[tuple[int, ...], ...]]:
+    """The tree of what must be decoded to score every label.
+
+    The last token of a label is predicted, never decoded, so a set of one-token labels has an empty tree.
+
+    Args:
+        labels: token sequence of each label, none empty.
+
+    Returns:
+        The tail, and for each label the nodes whose predictions give its tokens (-1: the prompt's last token).
+    """
+    nodes: dict[Tokens, int] = {}
+    parents: list[int] = []
+    paths: list[tuple[int, ...]] = []
+    for label in labels:
+        path = [-1]
+        for end in range(1, len(label)):
+            prefix = label[:end]
+            if prefix not in nodes:
+                nodes[prefix] = len(parents)
+                parents.append(path[-1])
+            path.append(nodes[prefix])
+        paths.append(tuple(path))
+    inner = set(parents)
+    leaves = [node for node in range(len(parents)) if node not in inner]
+    branches: list[list[int]] = [[] for _ in parents]
+    for branch, leaf in enumerate(leaves):
+        node = leaf
+        while node >= 0:
+            branches[node].append(branch)
+            node = parents[node]
+    tail = Tail(
+        tokens=tuple(prefix[-1] for prefix in nodes),
+        parents=tuple(parents),
+        branches=tuple(tuple(passing) for passing in branches),
+        width=max(1, len(leaves)),
+    )
+    return tail, tuple(paths)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One token of a batch, and the sequences that see it."""
+
+    token: int
+    position: int
+    sequences: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Read:
+    """A wanted prediction: after ``node`` (-1: the last prompt token) of ``prompt``, at ``row`` of the batch."""
+
+    prompt: int
+    node: int
+    row: int
+
+
+@dataclass(frozen=True)
+class Fork:
+    """Make ``targets`` continue what sequence ``source`` holds."""
+
+    source: int
+    targets: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Drop:
+    """Forget sequences."""
+
+    sequences: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Decode:
+    """Run a batch, then take the wanted predictions."""
+
+    rows: tuple[Row, ...]
+    reads: tuple[Read, ...]
+
+
+Operation = Fork | Drop | Decode
+
+
+def plan(prompts: Sequence[Tokens], tail: Tail, limits: Limits) -> Iterator[Operation]:
+    """Schedule ``prompts``, each followed by ``tail``.
+
+    Args:
+        prompts: token sequences, none empty; equal ones are decoded once and read by the first one's number.
+        tail: what hangs below each prompt.
+        limits: what must hold; a prompt and its tail must fit the cells, the tail and one token a batch.
+
+    Yields:
+        Operations in the order in which they are to be run.
+    """
+    return _Planner(prompts, tail, limits).operations()
+
+
+@dataclass
+class _Batch:
+    """A batch being filled."""
+
+    rows: list[Row] = field(default_factory=list)
+    reads: list[Read] = field(default_factory=list)
+    sequences: list[int] = field(default_factory=list)
+
+
+class _Planner:
+    """Walks the prefix tree of sorted prompts depth first, with one batch open."""
+
+    def __init__(self, prompts: Sequence[Tokens], tail: Tail, limits: Limits) -> None:
+        self.tail = tail
+        self.tail_depths = tail.depths
+        self.limits = limits
+        numbers: dict[Tokens, int] = {}
+        for number, prompt in enumerate(prompts):
+            numbers.setdefault(prompt, number)
+        self.paths = sorted(numbers)
+        self.numbers = [numbers[path] for path in self.paths]
+        self.common = [0] + [
+            _common_length(self.paths[i - 1], self.paths[i]) for i in range(1, len(self.paths))
+        ]
+        self.own = [len(path) - common for path, common in zip(self.paths, self.common, strict=True)]
+        self.free = list(range(limits.sequences - 1, -1, -1))
+        self.batch = _Batch()
+        self.held = 0  # cells of trunks that are alive
+
+    def operations(self) -> Iterator[Operation]:
+        if self.paths:
+            yield from self._visit(0, len(self.paths), 0, None)
+        yield from self._flush()
+
+    def _visit(self, low: int, high: int, depth: int, trunk: int | None) -> Iterator[Operation]:
+        """Schedule paths ``low`` to ``high``, whose first ``depth`` tokens sequence ``trunk`` holds."""
+        if self._fits(low, high, depth):
+            yield from self._add_unit(low, high, depth, trunk)
+            return
+        shared = self._shared_depth(low, high)
+        if shared - depth >= self.limits.shared or (high - low == 1 and shared > depth):
+            yield from self._grow_trunk(low, high, depth, shared, trunk)
+            return
+        for start, end in self._children(low, high, shared):
+            if end - start == high - low:  # a path that others continue: nothing is left to split
+                yield from self._visit(start, start + 1, depth, trunk)
+                yield from self._visit(start + 1, end, depth, trunk)
+            else:
+                yield from self._visit(start, end, depth, trunk)
+
+    def _fits(self, low: int, high: int, depth: int) -> bool:
+        """Whether the paths below ``depth`` make one batch."""
+        count = high - low
+        if count * self.tail.width > self.limits.sequences - self._trunks_held():
+            return False
+        rows = len(self.paths[low]) - depth + count * len(self.tail.tokens)
+        for index in range(low + 1, high):
+            rows += self.own[index]
+            if rows > self.limits.batch:
+                return False
+        return rows <= self.limits.batch
+
+    def _trunks_held(self) -> int:
+        return self.limits.sequences - len(self.free) - len(self.batch.sequences)
+
+    def _shared_depth(self, low: int, high: int) -> int:
+        """Tokens that all paths share, short of the first path's last token, which its own unit decodes."""
+        shared = min(self.common[low + 1 : high], default=len(self.paths[low]))
+        return min(shared, len(self.paths[low]) - 1)
+
+    def _children(self, low: int, high: int, shared: int) -> Iterator[tuple[int, int]]:
+        start = low
+        for index in range(low + 1, high):
+            if self.common[index] <= shared:
+                yield start, index
+                start = index
+        yield start, high
+
+    def _grow_trunk(
+        self, low: int, high: int, depth: int, shared: int, trunk: int | None
+    ) -> Iterator[Operation]:
+        """Decode the shared edge into a sequence of its own and go on below it."""
+        length = shared - depth
+        if not self.free or self.held + len(self.batch.rows) + length > self.limits.cells:
+            yield from self._flush()
+        sequence = self.free.pop()
+        if trunk is not None:
+            yield Fork(trunk, (sequence,))
+        path = self.paths[low]
+        for start in range(depth, shared, self.limits.batch):
+            end = min(shared, start + self.limits.batch)
+            yield Decode(tuple(Row(path[at], at, (sequence,)) for at in range(start, end)), ())
+        self.held += length
+        yield from self._visit(low, high, shared, sequence)
+        yield from self._flush()
+        yield Drop((sequence,))
+        self.held -= length
+        self.free.append(sequence)
+
+    def _add_unit(self, low: int, high: int, depth: int, trunk: int | None) -> Iterator[Operation]:
+        """Put a part of the tree that fits into the open batch, or into the next one."""
+        rows = sum(self.own[low + 1 : high]) + len(self.paths[low]) - depth
+        rows += (high - low) * len(self.tail.tokens)
+        width = self.tail.width
+        full = len(self.batch.rows) + rows
+        if (
+            full > self.limits.batch
+            or (high - low) * width > len(self.free)
+            or self.held + full > self.limits.cells
+        ):
+            yield from self._flush()
+        sequences = [self.free.pop() for _ in range((high - low) * width)]
+        if trunk is not None:
+            yield Fork(trunk, tuple(sequences))
+        self.batch.sequences += sequences
+        for index in range(low, high):
+            first = max(depth, self.common[index]) if index > low else depth
+            self._add_path(index, high, first, sequences[(index - low) * width :])
+
+    def _add_path(self, index: int, high: int, first: int, sequences: list[int]) -> None:
+        """Add the rows of one path from position ``first`` on, and its tail."""
+        path, width, batch = self.paths[index], self.tail.width, self.batch
+        sharing = high - index
+        for following in range(index + 1, high):
+            if self.common[following] <= first:
+                sharing = following - index
+                break
+        for position in range(first, len(path)):
+            while sharing > 1 and not self._passes(index, index + sharing - 1, position):
+                sharing -= 1
+            batch.rows.append(Row(path[position], position, tuple(sequences[: sharing * width])))
+        batch.reads.append(Read(self.numbers[index], -1, len(batch.rows) - 1))
+        for node, token in enumerate(self.tail.tokens):
+            seen_by = tuple(sequences[branch] for branch in self.tail.branches[node])
+            batch.rows.append(Row(token, len(path) - 1 + self.tail_depths[node], seen_by))
+            batch.reads.append(Read(self.numbers[index], node, len(batch.rows) - 1))
+
+    def _passes(self, index: int, other: int, position: int) -> bool:
+        """Whether path ``other`` runs through position ``position`` of path ``index``."""
+        return min(self.common[index + 1 : other + 1]) > position
+
+    def _flush(self) -> Iterator[Operation]:
+        if not self.batch.rows:
+            return
+        batch, self.batch = self.batch, _Batch()
+        yield Decode(tuple(batch.rows), tuple(batch.reads))
+        yield Drop(tuple(batch.sequences))
+        self.free += reversed(batch.sequences)
+
+
+def _common_length(left: Tokens, right: Tokens) -> int:
+    length = min(len(left), len(right))
+    if left[:length] == right[:length]:
+        return length
+    low, high = 0, length  # bisect on slices: compares run in C
+    while low < high:
+        middle = (low + high + 1) // 2
+        if left[:middle] == right[:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low

@@ -1,0 +1,235 @@
+"""Scores one prediction against one example, and a set of predictions as a whole.
+
+Invariant: a score is a float from 0 to 1, and a text that cannot be read scores 0 instead of raising.
+It leaves out intervals and tests of significance.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import string
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from promptsearch.data.text import clean_text, quoted
+from promptsearch.errors import DataError
+from promptsearch.optional import require
+
+__all__ = ["METRICS", "Aggregate", "Gold", "Metric", "Score", "answer_text", "number_in", "resolve_metric"]
+
+
+class Gold(Protocol):
+    """What a metric reads of an example."""
+
+    @property
+    def output(self) -> str:
+        """The expected output."""
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """All accepted outputs, the expected one among them."""
+
+
+Score = Callable[[Gold, str], float]
+Aggregate = Callable[[Sequence[float], Sequence[str], Sequence[str]], float]
+
+
+def _mean(scores: Sequence[float], golds: Sequence[str], predictions: Sequence[str]) -> float:
+    return math.fsum(scores) / len(scores)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A named way to score.
+
+    Attributes:
+        name: what reports call it.
+        score: score of one prediction for one example.
+        combine: value of a whole set, from scores, expected outputs and predictions; the mean by default.
+        is_custom: whether the score is the user's own callable.
+    """
+
+    name: str
+    score: Score
+    combine: Aggregate = _mean
+    is_custom: bool = False
+
+    def __call__(self, example: Gold, prediction: str) -> float:
+        """Score of one prediction."""
+        return self.score(example, prediction)
+
+    def aggregate(self, scores: Sequence[float], golds: Sequence[str], predictions: Sequence[str]) -> float:
+        """Value of a whole set of items.
+
+        Raises:
+            DataError: there are no items.
+        """
+        if not len(scores):
+            raise DataError(f"metric {self.name!r} was asked for the value of 0 items; it needs at least one")
+        return self.combine(scores, golds, predictions)
+
+
+def resolve_metric(
+    spec: str | Callable[..., float] | Metric | None, is_classification: bool, golds: Sequence[str]
+) -> Metric:
+    """Find the metric that the user named, or the usual one for the kind of task.
+
+    Args:
+        spec: a name among `METRICS`, a callable ``(example, prediction) -> float`` from 0 to 1, or None.
+        is_classification: whether the outputs are labels.
+        golds: expected outputs; None as ``spec`` picks "numeric" where they are numbers.
+
+    Raises:
+        DataError: no such metric, or one that does not suit the task.
+    """
+    if isinstance(spec, Metric):
+        return spec
+    if spec is None:
+        return METRICS[_usual_name(is_classification, golds)]
+    if callable(spec):
+        return _custom(spec)
+    if not isinstance(spec, str) or spec not in METRICS:
+        raise DataError(f"metric={quoted(spec)} is unknown; give one of {', '.join(METRICS)}, or a callable")
+    if spec == "macro_f1" and not is_classification:
+        raise DataError(
+            "metric='macro_f1' needs labels and the outputs are free text; give labels, or use 'f1'"
+        )
+    if spec == "numeric" and golds and all(number_in(gold) is None for gold in golds):
+        raise DataError(f"metric='numeric' needs numbers, and outputs such as {quoted(golds[0])} hold none")
+    return METRICS[spec]
+
+
+def _usual_name(is_classification: bool, golds: Sequence[str]) -> str:
+    if is_classification:
+        return "accuracy"
+    numbers = sum(1 for gold in golds if _ONLY_A_NUMBER.fullmatch(gold.strip()))
+    return "numeric" if golds and numbers >= 0.95 * len(golds) else "exact_match"
+
+
+def _custom(function: Callable[..., float]) -> Metric:
+    name = str(getattr(function, "__qualname__", type(function).__qualname__))
+
+    def score(example: Gold, prediction: str) -> float:
+        return _checked_score(function(example, prediction), name)
+
+    return Metric(name, score, is_custom=True)
+
+
+def _checked_score(result: object, name: str) -> float:
+    try:
+        value = float(result)  # type: ignore[arg-type]  # whatever a user's function returns
+    except (TypeError, ValueError):
+        value = math.nan
+    if isinstance(result, str) or not 0.0 <= value <= 1.0:
+        raise DataError(f"metric {name!r} returned {quoted(result)}; it must return a number from 0 to 1")
+    return value
+
+
+def _accuracy(example: Gold, prediction: str) -> float:
+    return float(clean_text(prediction) in example.answers)
+
+
+def _macro_f1(scores: Sequence[float], golds: Sequence[str], predictions: Sequence[str]) -> float:
+    metrics = require("sklearn.metrics", install="scikit-learn")
+    # Only labels that occur: a prediction that is no label lowers recall, but is no class of its own.
+    value = metrics.f1_score(
+        list(golds),
+        [clean_text(prediction) for prediction in predictions],
+        labels=sorted(set(golds)),
+        average="macro",
+        zero_division=0,
+    )
+    return float(value)
+
+
+_ARTICLES = frozenset(("a", "an", "the"))
+
+
+def answer_text(text: str) -> str:
+    """The form in which SQuAD compares answers: no case, punctuation, articles or extra whitespace.
+
+    A text that consists only of these keeps itself. Applying it twice changes nothing.
+    """
+    lowered = clean_text(text).lower()
+    bare = "".join(character for character in lowered if not _is_punctuation(character))
+    words = [word for word in bare.split() if word not in _ARTICLES]
+    return " ".join(words) or " ".join(lowered.split())
+
+
+def _is_punctuation(character: str) -> bool:
+    return character in string.punctuation or unicodedata.category(character)[0] == "P"
+
+
+def _exact_match(example: Gold, prediction: str) -> float:
+    given = answer_text(prediction)
+    return float(any(given == answer_text(answer) for answer in example.answers))
+
+
+def _token_f1(example: Gold, prediction: str) -> float:
+    given = answer_text(prediction).split()
+    return max((_overlap(given, answer_text(answer).split()) for answer in example.answers), default=0.0)
+
+
+def _overlap(given: list[str], expected: list[str]) -> float:
+    """Harmonic mean of precision and recall of the words."""
+    common = (Counter(given) & Counter(expected)).total()
+    return 2 * common / (len(given) + len(expected)) if common else 0.0
+
+
+# A sign counts only where it cannot be a minus between two numbers; separators only in groups of three.
+_NUMBER = re.compile(
+    r"(?P<sign>(?<![0-9A-Za-z_)\]])[-−+])?[$€£¥]?"
+    r"(?P<digits>\d{1,3}(?:,\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|(?<!\d)\.\d+)"
+    r"(?P<exponent>[eE][-+]?\d+(?!\w))?"
+    r"(?:\s?/\s?(?P<denominator>\d+)(?!\d|/|\.\d))?"
+)
+_ONLY_A_NUMBER = re.compile(_NUMBER.pattern + r"\s?%?")
+
+
+def number_in(text: str) -> float | None:
+    """The last number in a text: "so it costs $1,234.50." holds 1234.5; None where there is none.
+
+    Thousands separators, currency signs, percent signs and units are passed over; "3/4" is a fraction.
+    """
+    for match in reversed(list(_NUMBER.finditer(text))):
+        value = _value(match)
+        if math.isfinite(value):
+            return value
+    return None
+
+
+def _value(match: re.Match[str]) -> float:
+    value = float(match["digits"].replace(",", "") + (match["exponent"] or ""))
+    if match["sign"] in ("-", "−"):
+        value = -value
+    if match["denominator"]:
+        denominator = float(match["denominator"])
+        value = value / denominator if denominator else math.nan
+    return value
+
+
+def _numeric(example: Gold, prediction: str) -> float:
+    given = number_in(prediction)
+    expected = [number_in(answer) for answer in example.answers]
+    return float(given is not None and any(_same_number(given, number) for number in expected))
+
+
+def _same_number(given: float, expected: float | None) -> bool:
+    if expected is None:
+        return False
+    if given.is_integer() and expected.is_integer():
+        return given == expected  # tolerance is for rounding; 1234567 is not 1234568
+    return math.isclose(given, expected, rel_tol=1e-6, abs_tol=1e-12)
+
+
+METRICS: dict[str, Metric] = {
+    "accuracy": Metric("accuracy", _accuracy),
+    "macro_f1": Metric("macro_f1", _accuracy, _macro_f1),
+    "exact_match": Metric("exact_match", _exact_match),
+    "numeric": Metric("numeric", _numeric),
+    "f1": Metric("f1", _token_f1),
+}

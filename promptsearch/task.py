@@ -1,0 +1,403 @@
+"""The user's problem: rows, columns, labels, instructions and a metric, checked once and then fixed.
+
+Invariant: every `Example` has non-empty inputs and output, its id is its place in `Task.examples`, and
+`Task.fingerprint` is the same in every process that reads the same data.
+It leaves out models, prompts and files; importing it loads neither pandas nor scikit-learn.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import CodeType
+from typing import Any
+
+from promptsearch.data.labels import LabelSpace, LabelSpec, resolve_labels
+from promptsearch.data.records import Row, declared_labels, read_rows
+from promptsearch.data.splits import Parts, Splits, make_splits
+from promptsearch.data.text import as_text, clean_text, is_missing, listed, quoted
+from promptsearch.errors import ArtifactError, DataError
+from promptsearch.metrics import METRICS, Metric, resolve_metric
+
+__all__ = ["Example", "Task", "input_text"]
+
+
+def input_text(inputs: Mapping[str, str]) -> str:
+    """The inputs as one text, as it is embedded: the value itself, or a "column: value" line for each."""
+    if len(inputs) == 1:
+        return next(iter(inputs.values()))
+    return "\n".join(f"{column}: {value}" for column, value in inputs.items())
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One row.
+
+    Attributes:
+        id: place in `Task.examples`.
+        inputs: pairs of column and text, in the order of `Task.inputs`.
+        output: the words that the model sees for a label, or the text.
+        value: what stands in the data.
+        rationale: written reasoning, if there is any.
+        answers: all accepted outputs, `output` first; `output` alone if not given.
+    """
+
+    id: int
+    inputs: tuple[tuple[str, str], ...]
+    output: str
+    value: Any = field(hash=False)
+    rationale: str | None = None
+    answers: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.answers:
+            object.__setattr__(self, "answers", (self.output,))
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The inputs by column."""
+        return dict(self.inputs)
+
+    @property
+    def text(self) -> str:
+        """The inputs as one text; see `input_text`."""
+        return input_text(self.fields)
+
+
+class Task:
+    """Labelled examples, and what counts as a right answer.
+
+    Args:
+        data: a list of dicts, a path (.jsonl, .json, .csv, .tsv, .parquet), a pandas DataFrame or a
+            ``datasets.Dataset``.
+        inputs: one column or several.
+        output: column of the expected output; a list in it holds several accepted answers.
+        instruction: one instruction or several to search among.
+        labels: None infers (a ``ClassLabel`` column brings its own names), a list fixes the label space, a
+            dict gives the words that the model sees, False is free text.
+        rationale: column with written reasoning.
+        metric: "accuracy", "macro_f1", "exact_match", "numeric", "f1", or a callable
+            ``(example, prediction) -> float`` from 0 to 1; None picks by kind of task.
+        validation: rows to search on, in any form that ``data`` takes; otherwise split from ``data``.
+        test: rows to measure the result on, likewise.
+
+    Attributes:
+        inputs: names of the input columns.
+        output: name of the output column.
+        instructions: instructions to search among; empty if none was given.
+        labels: words of the labels; None for free text.
+        label_values: value in the data for each label's words.
+        examples: all rows of ``data``, ``validation`` and ``test``, in this order.
+        parts: which rows of ``examples`` came from which of the three.
+        dropped: rows left out because an input or the output is missing or blank.
+        metric: how predictions are scored; None only in a task made by `from_spec` from a callable's name.
+
+    Raises:
+        DataError: rows, columns, labels, instructions or the metric cannot be used.
+    """
+
+    inputs: tuple[str, ...]
+    output: str
+    instructions: tuple[str, ...]
+    rationale: str | None
+    examples: tuple[Example, ...]
+    parts: Parts
+    dropped: int
+    metric_name: str
+    metric: Metric | None
+    _space: LabelSpace | None
+    _score_function: Callable[..., Any] | None
+
+    def __init__(
+        self,
+        data: object,
+        *,
+        inputs: str | Sequence[str],
+        output: str,
+        instruction: str | Sequence[str] | None = None,
+        labels: LabelSpec = None,
+        rationale: str | None = None,
+        metric: str | Callable[..., float] | None = None,
+        validation: object = None,
+        test: object = None,
+    ) -> None:
+        self.inputs, self.output, self.rationale = _checked_columns(inputs, output, rationale)
+        self.instructions = _checked_instructions(instruction)
+        given = {"data": data, "validation": validation, "test": test}
+        read = {name: self._read(name, source) for name, source in given.items() if source is not None}
+        self.dropped = sum(dropped for _, dropped in read.values())
+        rows = [row for kept, _ in read.values() for row in kept]
+        if self.rationale is not None:
+            _require_columns(read["data"][0], [self.rationale], "data")
+        if labels is None:
+            labels = declared_labels(data, self.output)
+        self._space = resolve_labels(labels, [_present(row[self.output]) for row in rows])
+        self.examples = tuple(self._example(number, row) for number, row in enumerate(rows))
+        self.parts = _parts([len(read[name][0]) if name in read else 0 for name in given])
+        golds = [example.output for example in self.examples]
+        self.metric = resolve_metric(metric, is_classification=self.is_classification, golds=golds)
+        self.metric_name = self.metric.name
+        self._score_function = metric if callable(metric) else None
+
+    @property
+    def labels(self) -> tuple[str, ...] | None:
+        """Words of the labels, in a fixed order; None for free text."""
+        return None if self._space is None else self._space.words
+
+    @property
+    def label_values(self) -> dict[str, Any]:
+        """Value in the data for each label's words; empty for free text."""
+        return {} if self._space is None else dict(zip(self._space.words, self._space.values, strict=True))
+
+    @property
+    def is_classification(self) -> bool:
+        """Whether the output is one of `labels`."""
+        return self._space is not None
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over everything that defines the task: rows, splits given, labels, instructions, metric."""
+        digest = hashlib.sha256()
+        score = None if self._score_function is None else _function_identity(self._score_function)
+        _feed(digest, [self.to_spec(), score, self.parts.train, self.parts.validation, self.parts.test])
+        for example in self.examples:
+            _feed(digest, [example.inputs, example.output, example.rationale, example.answers])
+        return digest.hexdigest()
+
+    def split(self, seed: int = 0) -> Splits:
+        """Divide `examples` into pool, search, confirm and test; same seed, same splits.
+
+        Raises:
+            DataError: too few rows, or a test split that is also training data.
+        """
+        return make_splits(
+            [example.text for example in self.examples],
+            [example.output for example in self.examples],
+            self.parts,
+            seed=seed,
+            stratified=self.is_classification,
+        )
+
+    def example_from(self, item: object) -> dict[str, str]:
+        """Inputs by column from what a user asks about: a text, a dict (other keys are ignored), an example.
+
+        Raises:
+            DataError: the item has another form, lacks a column, or is blank.
+        """
+        if isinstance(item, Example):
+            item = item.fields
+        if isinstance(item, str) and len(self.inputs) == 1:
+            item = {self.inputs[0]: item}
+        if not isinstance(item, Mapping):
+            wanted = "a text or a dict" if len(self.inputs) == 1 else "a dict"
+            raise DataError(f"the item is {quoted(item)}; give {wanted} with {listed(self.inputs)}")
+        missing = [column for column in self.inputs if is_missing(item.get(column))]
+        if missing:
+            raise DataError(
+                f"the item {quoted(dict(item))} has no text in {listed(missing)}; "
+                "every input column needs some"
+            )
+        return {column: as_text(item[column]) for column in self.inputs}
+
+    def examples_from(self, data: object, *, name: str = "data") -> tuple[Example, ...]:
+        """Examples from other rows, in any form that `Task` takes; rows with a blank are left out.
+
+        They are numbered from zero. A list of `Example` comes back as it is.
+
+        Raises:
+            DataError: the rows cannot be read, or an output is no label of this task.
+        """
+        if isinstance(data, (list, tuple)) and data and all(isinstance(item, Example) for item in data):
+            return tuple(data)
+        rows, _ = self._read(name, data)
+        return tuple(self._example(number, row) for number, row in enumerate(rows))
+
+    def require_metric(self) -> Metric:
+        """The metric.
+
+        Raises:
+            DataError: the task was loaded, and its metric was a callable, which no file can hold.
+        """
+        if self.metric is None:
+            raise DataError(
+                f"metric {self.metric_name!r} is a Python callable and was saved by name only; "
+                "give it again to measure with it"
+            )
+        return self.metric
+
+    def describe(self) -> str:
+        """One line for people."""
+        kind = "free text" if self.labels is None else f"{len(self.labels)} labels: {listed(self.labels)}"
+        columns = " + ".join(self.inputs)
+        return f"{len(self.examples):,} rows, {columns} -> {self.output} ({kind}), metric {self.metric_name}"
+
+    def __repr__(self) -> str:
+        return f"<Task {self.describe()}>"
+
+    def to_spec(self) -> dict[str, Any]:
+        """What a saved prompt needs to know of the task, ready for JSON; no rows."""
+        values = self.label_values.items()
+        return {
+            "inputs": list(self.inputs),
+            "output": self.output,
+            "rationale": self.rationale,
+            "instructions": list(self.instructions),
+            "labels": [[words, _json_value(value)] for words, value in values] if self.labels else None,
+            "metric": self.metric_name,
+            "metric_is_custom": self.metric is None or self.metric.is_custom,
+        }
+
+    @classmethod
+    def from_spec(cls, spec: Mapping[str, Any]) -> Task:
+        """Make a task without rows from what `to_spec` returned.
+
+        Raises:
+            ArtifactError: the description is not one of a task.
+        """
+        task = cls.__new__(cls)
+        try:
+            task.inputs, task.output, task.rationale = _checked_columns(
+                spec["inputs"], spec["output"], spec["rationale"]
+            )
+            task.instructions = _checked_instructions(spec["instructions"])
+            task._space = _space_from_spec(spec["labels"])
+            task.metric_name = str(spec["metric"])
+            task.metric = None if spec["metric_is_custom"] else METRICS[task.metric_name]
+        except (KeyError, TypeError, ValueError, DataError) as error:
+            raise ArtifactError(
+                f"the saved task {quoted(spec)} cannot be used ({type(error).__name__}: {error}); save anew"
+            ) from error
+        task.examples, task.parts, task.dropped = (), Parts(()), 0
+        task._score_function = None
+        return task
+
+    def _read(self, name: str, source: object) -> tuple[list[Row], int]:
+        """Rows that have all they need, and how many have not."""
+        rows = read_rows(source, name=name)
+        wanted = [*self.inputs, self.output]
+        _require_columns(rows, wanted, name)
+        kept = [row for row in rows if not any(is_missing(row.get(column)) for column in wanted)]
+        if not kept:
+            raise DataError(f"all {len(rows)} rows of {name} lack text in {listed(wanted)}; fill them in")
+        return kept, len(rows) - len(kept)
+
+    def _example(self, number: int, row: Row) -> Example:
+        value = _present(row[self.output])
+        if isinstance(value, Mapping):
+            raise DataError(
+                f"the output column {self.output!r} holds {quoted(value)}; "
+                "give a text, a number or a list of answers"
+            )
+        values = value if isinstance(value, list) else [value]
+        answers = tuple(dict.fromkeys(self._output_words(item) for item in values))
+        reasoning = row.get(self.rationale) if self.rationale else None
+        return Example(
+            id=number,
+            inputs=tuple((column, as_text(row[column])) for column in self.inputs),
+            output=answers[0],
+            value=values[0],
+            rationale=None if is_missing(reasoning) else as_text(reasoning),
+            answers=answers,
+        )
+
+    def _output_words(self, value: object) -> str:
+        if self._space is None:
+            return as_text(value)
+        words = self._space.words_for(value)
+        if words is None:
+            raise DataError(
+                f"the output {quoted(value)} is no label of this task; use {listed(self._space.values)}"
+            )
+        return words
+
+
+def _checked_columns(
+    inputs: object, output: object, rationale: object
+) -> tuple[tuple[str, ...], str, str | None]:
+    """Names of columns: texts, at least one input, and none in two roles."""
+    columns = (inputs,) if isinstance(inputs, str) else inputs
+    if not isinstance(columns, Sequence) or not columns or not all(_is_name(column) for column in columns):
+        raise DataError(f"inputs={quoted(inputs)} names no column; give a column name or a list of them")
+    if not _is_name(output):
+        raise DataError(f"output={quoted(output)} names no column; give one column name")
+    if rationale is not None and not _is_name(rationale):
+        raise DataError(f"rationale={quoted(rationale)} names no column; give one column name or None")
+    names = [*columns, output, *([] if rationale is None else [rationale])]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DataError(f"the column {listed(twice)} has two roles; inputs, output and rationale must differ")
+    return tuple(columns), str(output), None if rationale is None else str(rationale)
+
+
+def _is_name(column: object) -> bool:
+    return isinstance(column, str) and column != ""
+
+
+def _checked_instructions(instruction: object) -> tuple[str, ...]:
+    """Instructions without blanks and repetitions, in the order given."""
+    given = [] if instruction is None else [instruction] if isinstance(instruction, str) else instruction
+    if not isinstance(given, Sequence) or not all(isinstance(item, str) for item in given):
+        raise DataError(f"instruction={quoted(instruction)} is no text; give a text or a list of texts")
+    cleaned = (clean_text(item) for item in given)
+    return tuple(dict.fromkeys(item for item in cleaned if item))
+
+
+def _require_columns(rows: list[Row], wanted: Sequence[str], name: str) -> None:
+    present: dict[str, None] = {}
+    for row in rows:
+        present.update(dict.fromkeys(row))
+    missing = [column for column in wanted if column not in present]
+    if missing:
+        raise DataError(f"{name} has no column {listed(missing)}; its columns are {listed(present)}")
+
+
+def _present(value: Any) -> Any:
+    """An output value; of several answers those that say something, as a list."""
+    if hasattr(value, "tolist") and not isinstance(value, str):
+        value = value.tolist()  # numpy arrays and scalars
+    if isinstance(value, (list, tuple)):
+        answers = [item for item in value if not is_missing(item)]
+        return answers[0] if len(answers) == 1 else answers
+    return value
+
+
+def _parts(sizes: list[int]) -> Parts:
+    ends = [sum(sizes[: number + 1]) for number in range(len(sizes))]
+    ranges = [tuple(range(end - size, end)) for end, size in zip(ends, sizes, strict=True)]
+    return Parts(*ranges)
+
+
+def _json_value(value: Any) -> Any:
+    return value if isinstance(value, (str, int, float, bool)) else as_text(value)
+
+
+def _space_from_spec(pairs: Any) -> LabelSpace | None:
+    if pairs is None:
+        return None
+    return resolve_labels({value: words for words, value in pairs}, [])
+
+
+def _feed(digest: Any, value: object) -> None:
+    """Add a value to a hash so that no two sequences of values look alike."""
+    digest.update(json.dumps(value, ensure_ascii=True, sort_keys=True).encode() + b"\n")
+
+
+def _function_identity(function: Callable[..., Any]) -> list[Any]:
+    """What a callable is, without memory addresses: name, code, and the plain values it is bound to."""
+    target = function if hasattr(function, "__qualname__") else type(function)
+    code = getattr(function, "__code__", None) or getattr(type(function).__call__, "__code__", None)
+    cells = getattr(function, "__closure__", None) or ()
+    captured = [*(cell.cell_contents for cell in cells), *(getattr(function, "__defaults__", None) or ())]
+    plain = [repr(value) for value in captured if isinstance(value, (str, int, float, bool))]
+    return [target.__module__, target.__qualname__, _code_identity(code), plain]
+
+
+def _code_identity(code: object) -> Any:
+    """Instructions, names and constants of compiled code; constants may hold code and sets of any order."""
+    if isinstance(code, CodeType):
+        return [code.co_code.hex(), list(code.co_names), [_code_identity(item) for item in code.co_consts]]
+    if isinstance(code, frozenset):
+        return sorted(map(repr, code))
+    return repr(code)

@@ -146,6 +146,10 @@ class Engine(LM, Protocol):
         """Exact number of tokens of each prompt as :meth:`score` would feed it."""
         ...
 
+    def check_continuations(self, continuations: Sequence[str]) -> None:
+        """Refuse answers that this model cannot tell apart, with a ``DataError``."""
+        ...
+
     def close(self) -> None:
         """Free the model; further calls are errors."""
         ...

@@ -1,0 +1,225 @@
+"""Turns label log-probabilities into decisions: calibration, and what similar labelled examples say.
+
+A label's log-probability holds the prompt's own bias. *Batch calibration* subtracts its mean over unlabelled items
+(Zhou et al. 2023, arXiv 2309.17249, eq. 5: s_y(x) - mean over x of s_y(x)); *contextual calibration* subtracts the
+log-probability on inputs without content (Zhao et al. 2021, arXiv 2102.09690). The *retrieval prior* adds
+``weight * log p(label | neighbours)``.
+Invariant: everything fitted is fitted on search items, is a plain value, and works on one query alone.
+Leaves out: where log-probabilities and neighbours come from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from promptsearch.lm.base import FloatArray
+
+__all__ = [
+    "CONTENT_FREE",
+    "NeighbourVote",
+    "Weighing",
+    "batch_offsets",
+    "contextual_offsets",
+    "fit_neighbour_vote",
+    "fit_weighing",
+    "normalized",
+    "softmax",
+]
+
+CONTENT_FREE = ("N/A", "[MASK]", "")
+_COUNTS = (1, 2, 4, 8, 16, 32)
+_TEMPERATURES = (0.02, 0.05, 0.1, 0.2)
+_LARGEST_PRIOR = 8.0  # beyond this the prior decides alone
+
+
+def normalized(log_probabilities: FloatArray) -> FloatArray:
+    """Log-probabilities made to sum to one over the labels, shape (items, labels).
+
+    A row without any finite value, an answer that could not be read, stays so.
+    """
+    with np.errstate(invalid="ignore"):
+        peaks = log_probabilities.max(axis=1, keepdims=True)
+        peaks = np.where(np.isfinite(peaks), peaks, 0.0)
+        with np.errstate(divide="ignore"):
+            totals = np.log(np.exp(log_probabilities - peaks).sum(axis=1, keepdims=True))
+        return np.asarray(np.where(np.isfinite(totals), log_probabilities - peaks - totals, -np.inf))
+
+
+def softmax(scores: FloatArray) -> FloatArray:
+    """Probabilities from scores, shape (items, labels); uniform for a row without finite values."""
+    logs = normalized(scores)
+    readable = np.isfinite(logs).any(axis=1, keepdims=True)
+    return np.asarray(np.where(readable, np.exp(logs), 1.0 / scores.shape[1]))
+
+
+def batch_offsets(logs: FloatArray) -> FloatArray:
+    """Mean normalized log-probability of each label over items, shape (labels,)."""
+    readable = np.isfinite(logs).all(axis=1)
+    return np.asarray(logs[readable].mean(axis=0)) if readable.any() else np.zeros(logs.shape[1])
+
+
+def contextual_offsets(logs: FloatArray) -> FloatArray:
+    """Log of the mean probability of each label on inputs without content, shape (labels,)."""
+    return np.asarray(np.log(np.maximum(np.exp(logs).mean(axis=0), 1e-12)))
+
+
+@dataclass(frozen=True)
+class Weighing:
+    """How a prompt's log-probabilities become scores of labels.
+
+    ``score = sharpness * (log p - offset) + prior_weight * log prior``.
+
+    Attributes:
+        calibration: ``"none"``, ``"batch"`` or ``"contextual"``.
+        offsets: what is subtracted from each label; all zero without calibration.
+        sharpness: factor on the model's log-probabilities, above 0; it makes probabilities honest.
+        prior_weight: factor on the neighbours' log-probabilities, at least 0; 0 leaves them out.
+    """
+
+    calibration: str
+    offsets: tuple[float, ...]
+    sharpness: float = 1.0
+    prior_weight: float = 0.0
+
+    def scores(self, log_probabilities: FloatArray, prior: FloatArray | None = None) -> FloatArray:
+        """Scores of labels, shape (items, labels).
+
+        Args:
+            log_probabilities: from the model, shape (items, labels).
+            prior: log-probabilities from neighbours, same shape; needed where ``prior_weight`` is above 0.
+        """
+        scores = self.sharpness * (normalized(log_probabilities) - np.asarray(self.offsets))
+        if self.prior_weight > 0 and prior is not None:
+            unreadable = ~np.isfinite(scores).any(axis=1, keepdims=True)
+            scores = np.where(unreadable, scores, scores + self.prior_weight * prior)
+        return np.asarray(scores)
+
+    def without_prior(self) -> Weighing:
+        """The same for the prompt alone."""
+        return Weighing(self.calibration, self.offsets, self.sharpness, 0.0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Weighing:
+        """The reverse of :meth:`to_dict`."""
+        return cls(**{**values, "offsets": tuple(float(offset) for offset in values["offsets"])})
+
+
+def fit_weighing(
+    calibration: str,
+    offsets: FloatArray,
+    log_probabilities: FloatArray,
+    prior: FloatArray | None,
+    golds: NDArray[np.int64],
+) -> Weighing:
+    """Fit sharpness and prior weight by maximum likelihood of the right labels.
+
+    Likelihood moves with every item, where accuracy on some hundred items moves in steps and by luck.
+
+    Args:
+        calibration: name of the calibration that made ``offsets``.
+        offsets: shape (labels,).
+        log_probabilities: from the model on search items, shape (items, labels).
+        prior: from neighbours, same shape; None to leave them out.
+        golds: index of each item's right label, shape (items,).
+    """
+    from scipy.optimize import minimize
+
+    logs = normalized(log_probabilities)
+    readable = np.isfinite(logs).all(axis=1)
+    kept = tuple(float(offset) for offset in offsets)
+    if readable.sum() < 2:
+        return Weighing(calibration, kept)
+    model = logs[readable] - offsets
+    others = np.zeros_like(model) if prior is None else prior[readable]
+    right = golds[readable]
+
+    def loss(weights: FloatArray) -> float:
+        scores = normalized(weights[0] * model + weights[1] * others)
+        return float(-scores[np.arange(len(right)), right].mean())
+
+    largest = 0.0 if prior is None else _LARGEST_PRIOR
+    start = np.array([0.5, min(0.5, largest)])
+    found = minimize(loss, start, method="L-BFGS-B", bounds=[(0.01, 10.0), (0.0, largest)])
+    sharpness, weight = (float(value) for value in found.x)
+    return Weighing(calibration, kept, sharpness, weight if weight > 1e-3 else 0.0)
+
+
+@dataclass(frozen=True)
+class NeighbourVote:
+    """A label vote of the nearest labelled examples.
+
+    ``p(y) = (smoothing / labels + sum over neighbours with label y of w_i) / (smoothing + sum of w_i)`` with
+    ``w_i = exp((similarity_i - similarity_1) / temperature)``.
+
+    Attributes:
+        count: neighbours that vote, at least 1.
+        temperature: how fast a vote fades with cosine similarity, above 0.
+        smoothing: weight of a uniform vote; it bounds how sure the neighbours can be.
+    """
+
+    count: int = 8
+    temperature: float = 0.1
+    smoothing: float = 0.1
+
+    def log_probabilities(
+        self, similarities: FloatArray, labels: NDArray[np.int64], label_count: int
+    ) -> FloatArray:
+        """Log-probability of each label.
+
+        Args:
+            similarities: of each item's neighbours, nearest first, shape (items, at least ``count``).
+            labels: the neighbours' labels, same shape.
+            label_count: number of labels.
+
+        Returns:
+            Shape (items, labels).
+        """
+        near = similarities[:, : self.count]
+        weights = np.exp((near - near[:, :1]) / self.temperature)
+        votes = np.full((len(near), label_count), self.smoothing / label_count)
+        for place in range(near.shape[1]):
+            votes[np.arange(len(near)), labels[:, place]] += weights[:, place]
+        return np.asarray(np.log(votes / votes.sum(axis=1, keepdims=True)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> NeighbourVote:
+        """The reverse of :meth:`to_dict`."""
+        return cls(int(values["count"]), float(values["temperature"]), float(values["smoothing"]))
+
+
+def fit_neighbour_vote(
+    similarities: FloatArray, labels: NDArray[np.int64], golds: Sequence[int] | NDArray[np.int64], label_count: int
+) -> NeighbourVote:
+    """The vote with the best likelihood of pool items, each judged by the others.
+
+    Args:
+        similarities: of each pool item's neighbours in the pool, itself left out, shape (items, neighbours).
+        labels: the neighbours' labels, same shape.
+        golds: the items' own labels, shape (items,).
+        label_count: number of labels.
+    """
+    right = np.asarray(golds)
+    best, best_likelihood = NeighbourVote(count=1), -np.inf
+    for count in _COUNTS:
+        if count > similarities.shape[1]:
+            break
+        for temperature in _TEMPERATURES:
+            vote = NeighbourVote(count, temperature)
+            logs = vote.log_probabilities(similarities, labels, label_count)
+            likelihood = float(logs[np.arange(len(right)), right].mean())
+            if likelihood > best_likelihood:
+                best, best_likelihood = vote, likelihood
+    return best

@@ -1,0 +1,180 @@
+"""Asks the model about items under candidates, and writes every answer down before it counts.
+
+Invariant: the answers about an item under a reading depend on that reading, the item and the chunk it was asked in;
+chunks are cut from the fixed item order, so that a resumed run asks in the same batches as an undisturbed one.
+Leaves out: what the answers are worth; see :mod:`promptsearch.scoring`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from promptsearch.budget import Meter
+from promptsearch.calibration import CONTENT_FREE
+from promptsearch.candidate import Candidate
+from promptsearch.lm.base import Engine, FloatArray, GenerationParams
+from promptsearch.prompting import PromptBuilder
+from promptsearch.store import Call, RunStore
+from promptsearch.task import Example
+
+__all__ = ["Answers", "Asker", "Evaluator"]
+
+_CHUNK = 64  # items a call: enough to fill batches, few enough that a kill loses little
+_ANSWER_TOKENS = 64
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the model said about items.
+
+    Attributes:
+        log_probabilities: of each label, shape (items, labels); rows of -inf where an item did not fit or the
+            answer named no label. Empty for free text.
+        texts: generated answers; empty for classification.
+        fits: whether each item's prompt fitted, shape (items,).
+    """
+
+    log_probabilities: FloatArray
+    texts: tuple[str, ...]
+    fits: NDArray[np.bool_]
+
+
+class Asker:
+    """Puts prompts to the engine: label scores for classification, generated text otherwise.
+
+    Args:
+        engine: the model.
+        builder: makes the prompts.
+        labels: words of the labels, None for free text.
+        answer_tokens: tokens of a generated answer at most.
+    """
+
+    def __init__(
+        self, engine: Engine, builder: PromptBuilder, labels: Sequence[str] | None, answer_tokens: int = _ANSWER_TOKENS
+    ) -> None:
+        self.engine = engine
+        self.builder = builder
+        self.labels = tuple(labels) if labels is not None else None
+        self._answer_tokens = answer_tokens
+
+    def ask(
+        self, reading: Candidate, inputs: Sequence[Mapping[str, str]], nearest: Sequence[Sequence[int]]
+    ) -> list[object]:
+        """One JSON value for each item: a list of log-probabilities, a text, or None where it did not fit."""
+        built = [
+            self.builder.build(reading, item, near) for item, near in zip(inputs, nearest, strict=True)
+        ]
+        asked = [number for number, item in enumerate(built) if item.prompt is not None]
+        prompts = [prompt for item in built if (prompt := item.prompt) is not None]
+        answers: list[object] = [None] * len(built)
+        if not prompts:
+            return answers
+        for number, answer in zip(asked, self._answers(reading, prompts), strict=True):
+            answers[number] = answer
+        return answers
+
+    def _answers(self, reading: Candidate, prompts: Sequence[str]) -> list[object]:
+        if self.labels is not None:
+            scores = self.engine.score(prompts, self.builder.continuations(reading, self.labels))
+            return [[_json_float(value) for value in row] for row in scores.tolist()]
+        params = GenerationParams(max_tokens=self._answer_tokens, stop=self.builder.stops(reading))
+        return [completion.text.strip() for completion in self.engine.generate(prompts, params)]
+
+    def answers(self, values: Sequence[object]) -> Answers:
+        """Collect what :meth:`ask` returned."""
+        fits = np.array([value is not None for value in values], dtype=bool)
+        if self.labels is None:
+            texts = tuple(value if isinstance(value, str) else "" for value in values)
+            return Answers(np.empty((len(values), 0)), texts, fits)
+        rows = [value if isinstance(value, list) else [None] * len(self.labels) for value in values]
+        numbers = [[-np.inf if cell is None else float(cell) for cell in row] for row in rows]
+        return Answers(np.array(numbers, dtype=np.float64).reshape(len(rows), len(self.labels)), (), fits)
+
+
+class Evaluator:
+    """Answers about the task's own items, recorded and counted.
+
+    Args:
+        asker: puts the questions.
+        examples: the task's examples.
+        nearest: for each item id, the nearest pool ids, nearest first; items that never retrieve may lack.
+        store: where calls are written.
+        meter: what they cost.
+        on_call: told after each call that ran, with its tokens and seconds.
+    """
+
+    def __init__(
+        self,
+        asker: Asker,
+        examples: Sequence[Example],
+        nearest: Mapping[int, Sequence[int]],
+        store: RunStore,
+        meter: Meter,
+        on_call: Callable[[int, float], None],
+    ) -> None:
+        self.asker = asker
+        self._examples = examples
+        self._nearest = nearest
+        self._store = store
+        self._meter = meter
+        self._on_call = on_call
+        self._known: dict[tuple[str, int], object] = {}
+
+    def answers(self, candidate: Candidate, items: Sequence[int]) -> Answers:
+        """Answers about items, asking only about those not asked before."""
+        reading = candidate.reading
+        missing = [item for item in items if (reading.key, item) not in self._known]
+        for start in range(0, len(missing), _CHUNK):
+            chunk = missing[start : start + _CHUNK]
+            self._remember(reading, chunk, self._call("items", reading, chunk))
+        return self.asker.answers([self._known[reading.key, item] for item in items])
+
+    def content_free(self, candidate: Candidate) -> FloatArray:
+        """Log-probabilities of the labels on inputs without content, shape (3, labels)."""
+        reading = candidate.reading
+        numbers = range(-len(CONTENT_FREE), 0)
+        if (reading.key, -1) not in self._known:
+            self._remember(reading, list(numbers), self._call("content-free", reading, list(numbers)))
+        values = [self._known[reading.key, number] for number in numbers]
+        return self.asker.answers(values).log_probabilities
+
+    def _remember(self, reading: Candidate, items: Sequence[int], values: Sequence[object]) -> None:
+        for item, value in zip(items, values, strict=True):
+            self._known[reading.key, item] = value
+
+    def _call(self, kind: str, reading: Candidate, items: Sequence[int]) -> tuple[object, ...]:
+        """A call's answers, from the record or from the model."""
+        key = hashlib.sha256(f"{kind}|{reading.key}|{list(items)}".encode()).hexdigest()
+        found = self._store.find(key)
+        if found is not None:
+            self._meter.replay(tokens=found.tokens, evaluations=len(items), elapsed=found.elapsed)
+            return found.answers
+        start, before = self._meter.elapsed, self.asker.engine.tokens_decoded
+        inputs, nearest = self._questions(kind, items)
+        values = tuple(self.asker.ask(reading, inputs, nearest))
+        tokens, end = self.asker.engine.tokens_decoded - before, self._meter.elapsed
+        text = json.dumps(reading.to_dict(), ensure_ascii=False)
+        self._store.record(Call(key, kind, text, tuple(items), values, tokens, end))
+        self._meter.charge(tokens=tokens, evaluations=len(items))
+        self._on_call(tokens, end - start)
+        return values
+
+    def _questions(
+        self, kind: str, items: Sequence[int]
+    ) -> tuple[list[Mapping[str, str]], list[Sequence[int]]]:
+        if kind == "items":
+            inputs: list[Mapping[str, str]] = [self._examples[item].fields for item in items]
+            return inputs, [self._nearest.get(item, ()) for item in items]
+        columns = self._examples[0].fields
+        return [dict.fromkeys(columns, text) for text in CONTENT_FREE], [()] * len(items)
+
+
+def _json_float(value: float) -> float | None:
+    """JSON has no infinities: an impossible label is null."""
+    return value if np.isfinite(value) else None

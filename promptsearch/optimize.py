@@ -1,0 +1,443 @@
+"""``optimize(task)``: puts the parts together, runs the study, measures the winner.
+
+Data flows one way: task, splits, pool, candidates, engine, calibration, item scores, strategy, finalists, result.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from promptsearch.budget import Budget, Meter
+from promptsearch.candidate import Candidate
+from promptsearch.data.splits import Splits
+from promptsearch.embed.transformer import resolve_encoder
+from promptsearch.errors import UserError
+from promptsearch.evaluation import Asker, Evaluator
+from promptsearch.events import Listener, Note, Progress, silent
+from promptsearch.lm.resolve import OpenedModel, open_engine
+from promptsearch.machine import encoder_speed, keep_encoder_speed, model_speed
+from promptsearch.measurement import Measurement, paired_difference
+from promptsearch.prompt import Prompt, PromptParts, Retriever
+from promptsearch.prompting import PromptBuilder
+from promptsearch.result import Result, Trial, Trials
+from promptsearch.scoring import Judge, Judged
+from promptsearch.search.base import Strategy
+from promptsearch.search.halving import halving, random_search
+from promptsearch.search.space import SearchSpace, Space
+from promptsearch.store import RunStore
+from promptsearch.study import Finalist, Outcome, Plan, Study, make_plan
+from promptsearch.task import Task
+from promptsearch.version import __version__
+from promptsearch.workbench import (
+    Neighbourhood,
+    answer_room,
+    check_lengths,
+    demonstrations_of,
+    embed_splits,
+    make_space,
+)
+
+__all__ = ["STRATEGIES", "optimize"]
+
+STRATEGIES: dict[str, Strategy] = {"auto": halving, "halving": halving, "random": random_search}
+_BASELINE_SHOTS = 8
+_NEAREST_SHARE = 0.5  # of the final measurement, for nearest demonstrations, the dearest baseline
+_ROWS_A_SECOND = 100  # pool rows for each second of a time budget: embedding more would leave no time to search
+_GENERATED_TOKENS = 64
+_LOADING_SECONDS = 6.0  # model and encoder, when nothing is cached
+
+
+def optimize(
+    task: Task,
+    model: object = None,
+    budget: str | float | Budget = "2m",
+    *,
+    encoder: object = None,
+    space: Space | None = None,
+    strategy: str = "auto",
+    seed: int = 0,
+    run: str | Path | None = None,
+    progress: bool | Listener = True,
+) -> Result:
+    """Find the prompt that makes a model best at a task.
+
+    Args:
+        task: examples, columns, metric.
+        model: None for the packaged model, a name, a GGUF path, ``"hf:owner/repo:quant"``, the URL of an
+            OpenAI-compatible server, a ``dspy.LM``, or an object with ``score`` and ``generate``.
+        budget: ``"90s"``, ``"2m"``, ``"500k tokens"``, ``"4000 evaluations"`` or a :class:`Budget`; loading,
+            embedding and the final measurement are inside it.
+        encoder: None for the packaged one, a sentence-transformers name, or an object with ``encode(texts)``.
+        space: what may vary; None for everything.
+        strategy: ``"auto"``, ``"halving"`` or ``"random"``.
+        seed: the same seed on the same machine gives the same result.
+        run: folder in which everything measured is written as it happens; the same call with the same folder
+            goes on where a stopped one ended.
+        progress: True for a display on a terminal, False for none, or a function that hears events.
+
+    Returns:
+        The best prompt found, its value on test rows, and what else was measured.
+
+    Raises:
+        UserError: something given cannot be used; says what, why, and the way out.
+        BackendError: the model or encoder failed.
+    """
+    limits = Budget.parse(budget)
+    if strategy not in STRATEGIES:
+        raise UserError(f"strategy={strategy!r} is unknown; give one of {', '.join(STRATEGIES)}")
+    if not isinstance(task, Task):
+        raise UserError(f"optimize takes a Task and was given a {type(task).__name__}; make one with ps.Task(...)")
+    task.require_metric()
+    splits = _limited_pool(task.split(seed), limits, seed)
+    with _listener(progress) as listen:
+        job = _Job(task, splits, limits, space or Space(), STRATEGIES[strategy], seed, listen)
+        return job.run(open_engine(model), encoder, run)
+
+
+def _listener(progress: bool | Listener) -> Any:
+    from contextlib import nullcontext
+
+    if progress is True:
+        from promptsearch.terminal import progress_display
+
+        return progress_display()
+    return nullcontext(silent if progress is False else progress)
+
+
+def _limited_pool(splits: Splits, limits: Budget, seed: int) -> Splits:
+    """A random part of a pool that is too large to embed within a short time budget."""
+    if limits.seconds is None or len(splits.pool) <= _ROWS_A_SECOND * limits.seconds:
+        return splits
+    count = max(50, int(_ROWS_A_SECOND * limits.seconds))
+    kept = np.random.default_rng([seed, 1]).permutation(len(splits.pool))[:count]
+    return replace(splits, pool=tuple(splits.pool[place] for place in sorted(kept)))
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """The final measurement."""
+
+    items: Sequence[int]
+    winner: Judged
+    alone: Judged
+    baselines: Mapping[str, Judged]
+
+
+class _Job:
+    """One call of :func:`optimize`."""
+
+    def __init__(
+        self,
+        task: Task,
+        splits: Splits,
+        limits: Budget,
+        space: Space,
+        strategy: Strategy,
+        seed: int,
+        listen: Listener,
+    ) -> None:
+        self.task = task
+        self.splits = splits
+        self.limits = limits
+        self.user_space = space
+        self.strategy = strategy
+        self.seed = seed
+        self.listen = listen
+        self.meter = Meter()
+
+    def run(self, opened: OpenedModel, encoder: object, run: str | Path | None) -> Result:
+        """Set up, search, measure."""
+        engine = opened.engine
+        chosen: Any = encoder
+        store = RunStore(None if run is None else Path(run), self._identity(opened, encoder))
+        try:
+            self.listen(Note(f"model: {opened.description}"))
+            builder, space = self._lay_out(opened)
+            near = self._embed(chosen)
+            space = make_space(self.task, near.splits, self.user_space, engine, builder, self.room)
+            study = self._study(opened, builder, space, near, store)
+            anchors, baselines = self._anchors(space)
+            outcome = study.run(
+                self.strategy,
+                anchors,
+                near.splits.search,
+                near.splits.confirm,
+                np.random.default_rng([self.seed, 2]),
+            )
+            measured = self._measure(study, near, outcome, baselines, store)
+            return self._result(opened, near, study, outcome, measured, encoder)
+        finally:
+            store.close()
+
+    def _identity(self, opened: OpenedModel, encoder: object) -> dict[str, str]:
+        """What a run folder belongs to."""
+        name = encoder if isinstance(encoder, str) else type(encoder).__name__
+        return {
+            "task": self.task.fingerprint,
+            "model": opened.engine.fingerprint,
+            "encoder": str(name),
+            "seed": str(self.seed),
+            "budget": str(self.limits),
+            "space": repr(self.user_space),
+            "strategy": getattr(self.strategy, "__name__", type(self.strategy).__name__),
+            "promptsearch": __version__,
+        }
+
+    def _lay_out(self, opened: OpenedModel) -> tuple[PromptBuilder, SearchSpace]:
+        """Check labels and lengths before anything slow."""
+        engine, labels = opened.engine, self.task.labels
+        self.room = answer_room(engine, labels, _GENERATED_TOKENS)
+        shown = demonstrations_of(self.task.examples, self.splits.pool)
+        builder = PromptBuilder(engine, self.task.inputs, self.task.output, shown, self.room)
+        if labels is not None:
+            engine.check_continuations([f" {label}" for label in labels])
+        space = make_space(self.task, self.splits, self.user_space, engine, builder, self.room)
+        check_lengths(self.task, space, self.splits, engine, builder)
+        return builder, space
+
+    def _embed(self, encoder: Any) -> Neighbourhood:
+        """Vectors, near duplicates, neighbours; the encoder's speed is kept for later plans."""
+        start = time.perf_counter()
+        near = embed_splits(
+            self.task,
+            self.splits,
+            resolve_encoder(encoder),
+            lambda done, total: self.listen(Progress("embed", done / max(1, total))),
+        )
+        if near.encoder.misses >= 256:
+            characters = self._characters() * near.encoder.misses // max(1, near.encoder.misses + near.encoder.hits)
+            keep_encoder_speed(near.encoder.fingerprint, characters, time.perf_counter() - start)
+        sizes = ", ".join(f"{name} {size:,}" for name, size in near.splits.sizes.items())
+        self.listen(Note(f"rows: {sizes}; duplicates removed: {near.splits.report.total:,}"))
+        return near
+
+    def _characters(self) -> int:
+        splits = self.splits
+        ids = [*splits.pool, *splits.search, *splits.confirm, *splits.test]
+        return sum(len(self.task.examples[number].text) for number in ids)
+
+    def _study(
+        self, opened: OpenedModel, builder: PromptBuilder, space: SearchSpace, near: Neighbourhood, store: RunStore
+    ) -> Study:
+        metric = self.task.require_metric()
+        judge = near.judge(self.task, metric, prior=self.user_space.prior)
+        asker = Asker(opened.engine, builder, self.task.labels, _GENERATED_TOKENS)
+        evaluator = Evaluator(asker, self.task.examples, near.nearest, store, self.meter, _no_report)
+        plan = self._plan(opened, near, store)
+        self.listen(Note(f"plan: {plan}"))
+        return Study(space, evaluator, judge, plan, self.limits, self.meter, self.listen)
+
+    def _plan(self, opened: OpenedModel, near: Neighbourhood, store: RunStore) -> Plan:
+        """The recorded plan, or one made now and recorded."""
+        recorded = store.fact("plan")
+        if recorded is None:
+            speed = 0.0
+            if self.limits.seconds is not None:
+                speed = model_speed(opened.engine, generates=self.task.labels is None)
+            encoding = encoder_speed(near.encoder.fingerprint)
+            setup = self.meter.elapsed if encoding is None else _LOADING_SECONDS + self._characters() / encoding
+            plan = make_plan(self.limits, tokens_per_second=speed, setup_seconds=setup)
+            store.record_fact("plan", {"plan": plan.to_dict(), "elapsed": self.meter.elapsed})
+            recorded = store.fact("plan")
+        self.meter.set_clock(recorded["elapsed"])
+        return Plan(**recorded["plan"])
+
+    def _anchors(self, space: SearchSpace) -> tuple[list[Candidate], dict[str, Candidate]]:
+        """Candidates that every search tries; the first three are the baselines."""
+        rng = np.random.default_rng([self.seed, 3])
+        instruction, template = space.instructions[0], space.templates[0]
+        zero = Candidate(instruction=instruction, template=template)
+        shots = min(_BASELINE_SHOTS, len(space.pool))
+        random = replace(zero, demonstrations=space.draw_demonstrations(shots, rng))
+        while not space.fits(random) and random.demonstrations:
+            random = replace(random, demonstrations=random.demonstrations[:-1])
+        nearest = replace(zero, mode="retrieved", count=self._nearest_count(space, zero))
+        baselines = {"zero_shot": zero, "random": random, "nearest": nearest}
+        usable = [baselines["zero_shot"]]
+        if "static" in self.user_space.modes:
+            usable.append(random)
+        if "retrieved" in self.user_space.modes and space.fits(nearest):
+            usable.append(nearest)
+        usable += [replace(zero, instruction=text) for text in space.instructions[1:]]
+        return list(dict.fromkeys(usable)), baselines
+
+    def _nearest_count(self, space: SearchSpace, zero: Candidate) -> int:
+        """Neighbours that the baseline shows: four, fewer where they are long."""
+        for count in (4, 2, 1):
+            if space.query_tokens(replace(zero, mode="retrieved", count=count)) <= 400:
+                return count
+        return 1
+
+    # -- the final measurement ------------------------------------------------------------------------------
+
+    def _measure(
+        self,
+        study: Study,
+        near: Neighbourhood,
+        outcome: Outcome,
+        baselines: Mapping[str, Candidate],
+        store: RunStore,
+    ) -> _Measured:
+        """The winner and the baselines on the test rows, which nothing has read before."""
+        winner = outcome.winner
+        asked = list(dict.fromkeys([winner.candidate.reading, *(each.reading for each in baselines.values())]))
+        recorded = store.fact("test items")
+        if recorded is None:
+            items = study.affordable_test_items(asked, near.splits.test)
+            store.record_fact("test items", {"count": len(items), "elapsed": self.meter.elapsed})
+            recorded = store.fact("test items")
+        self.meter.set_clock(max(self.meter.elapsed, recorded["elapsed"]))
+        self.meter.enter("test")
+        items = near.splits.test[: recorded["count"]]
+        for place, candidate in enumerate(asked):
+            study.evaluator.answers(candidate, items)
+            self.listen(Progress("test", (place + 1) / len(asked)))
+        alone = winner if winner.weighing is None else replace(winner, weighing=winner.weighing.without_prior())
+        return _Measured(
+            items,
+            study.judged(winner, items),
+            study.judged(alone, items),
+            self._baselines(study, near, items, baselines),
+        )
+
+    def _baselines(
+        self, study: Study, near: Neighbourhood, items: Sequence[int], candidates: Mapping[str, Candidate]
+    ) -> dict[str, Judged]:
+        """Each baseline as the model answers by itself, calibrated, and the vote without a model."""
+        labels = self.task.labels
+        if labels is None:
+            return {name: study.judged(Finalist(each, None), items) for name, each in candidates.items()}
+        found: dict[str, Judged] = {}
+        alone = near.judge(self.task, self.task.require_metric(), prior=False)
+        for name, candidate in candidates.items():
+            answers = study.evaluator.answers(candidate, items)
+            found[name] = alone.judge(items, answers, alone.plain(len(labels)))
+            calibrated = self._calibrated(study, alone, near, candidate)
+            found[f"{name}_calibrated"] = alone.judge(items, answers, calibrated)
+        priors = near.priors(items, len(labels))
+        found["label_vote"] = alone.judge_labels(items, np.stack([priors[item] for item in items]))
+        return found
+
+    def _calibrated(self, study: Study, alone: Judge, near: Neighbourhood, candidate: Candidate) -> Any:
+        """Batch calibration on a first part of the search rows: some forty unlabelled inputs settle it."""
+        rows = near.splits.search[:48]
+        return alone.fit("batch", rows, study.evaluator.answers(candidate, rows))
+
+    # -- the result -----------------------------------------------------------------------------------------
+
+    def _result(
+        self,
+        opened: OpenedModel,
+        near: Neighbourhood,
+        study: Study,
+        outcome: Outcome,
+        measured: _Measured,
+        encoder: object,
+    ) -> Result:
+        judge = near.judge(self.task, self.task.require_metric(), prior=False)
+        baselines = {name: judge.measure(measured.items, judged) for name, judged in measured.baselines.items()}
+        test = judge.measure(measured.items, measured.winner)
+        differences = {
+            name: paired_difference(measured.winner.scores, judged.scores)
+            for name, judged in measured.baselines.items()
+        }
+        self.meter.enter("done")
+        facts = self._facts(opened, near, study, measured)
+        parts = PromptParts(
+            task=self.task,
+            candidate=outcome.winner.candidate,
+            examples=demonstrations_of(self.task.examples, near.pool.ids.tolist()),
+            weighing=outcome.winner.weighing,
+            vote=near.vote,
+            retriever=Retriever(near.pool, near.encoder, _encoder_source(encoder)),
+            measured={"test": test.to_dict(), "facts": facts},
+        )
+        return Result(
+            prompt=Prompt.from_parts(parts, opened),
+            test=test,
+            test_without_prior=judge.measure(measured.items, measured.alone),
+            validation=outcome.confirmed,
+            baselines=baselines,
+            improvement=differences["zero_shot"],
+            against=differences,
+            trials=_trials(study.space, outcome),
+            cost=self.meter.cost,
+            stopped_by=outcome.stopped_by,
+            facts=facts,
+            notes=_notes(test, baselines, len(near.splits.test)),
+        )
+
+    def _facts(
+        self, opened: OpenedModel, near: Neighbourhood, study: Study, measured: _Measured
+    ) -> dict[str, Any]:
+        report = near.splits.report
+        return {
+            "version": __version__,
+            "task": self.task.describe(),
+            "model": opened.description,
+            "model_fingerprint": opened.engine.fingerprint,
+            "encoder": near.encoder.fingerprint,
+            "rows": near.splits.sizes,
+            "rows_dropped": self.task.dropped,
+            "duplicates_removed": {
+                "repeated": report.repeated,
+                "conflicting": report.conflicting,
+                "across splits": report.across,
+                "near": report.near,
+            },
+            "test_rows_measured": len(measured.items),
+            "plan": study.plan.to_dict(),
+            "budget": str(self.limits),
+            "seed": self.seed,
+        }
+
+
+def _no_report(_tokens: int, _seconds: float) -> None:
+    """Nothing to tell."""
+
+
+def _encoder_source(encoder: object) -> str:
+    from promptsearch.embed.transformer import DEFAULT_ENCODER
+
+    if encoder is None:
+        return DEFAULT_ENCODER
+    return encoder if isinstance(encoder, str) else ""
+
+
+def _trials(space: SearchSpace, outcome: Outcome) -> Trials:
+    return Trials(
+        Trial(
+            number,
+            candidate,
+            outcome.scores[candidate].items,
+            float(outcome.scores[candidate].values.mean()),
+            float(outcome.scores[candidate].confidence.mean()),
+            space.prefix_tokens(candidate),
+        )
+        for number, candidate in enumerate(outcome.order)
+    )
+
+
+def _notes(test: Measurement, baselines: Mapping[str, Measurement], test_rows: int) -> tuple[str, ...]:
+    """What a person must know before trusting the prompt."""
+    notes = []
+    vote = baselines.get("label_vote")
+    if vote is not None and vote.value > test.value:
+        notes.append(
+            "The label vote of neighbours, which needs no model, did better on the test rows "
+            f"({vote} against {test}): consider it instead of a prompt."
+        )
+    best = max((name for name in baselines if name != "label_vote"), key=lambda name: baselines[name].value)
+    if baselines[best].value > test.value:
+        notes.append(f"The baseline {best!r} did better on the test rows ({baselines[best]}): treat the gain as none.")
+    if test.n < test_rows:
+        notes.append(f"The budget paid for {test.n} of {test_rows} test rows; a larger one narrows the interval.")
+    return tuple(notes)
+
+

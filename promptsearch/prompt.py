@@ -1,0 +1,550 @@
+"""The prompt to deploy: it predicts, shows itself, and survives on disk.
+
+Invariant: a loaded prompt reads and weighs exactly as the saved one; its file is plain JSON (and a FAISS index
+beside it where it retrieves), so that loading runs no code; no row of the task is in it but those it may show.
+Leaves out: how it was found.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+
+from promptsearch.calibration import NeighbourVote, Weighing, softmax
+from promptsearch.candidate import CALIBRATIONS, Candidate
+from promptsearch.embed.base import Encoder
+from promptsearch.embed.cache import CachedEncoder
+from promptsearch.errors import ArtifactError, ContextError, DataError, UserError
+from promptsearch.evaluation import Answers, Asker
+from promptsearch.files import write_whole
+from promptsearch.lm.base import FloatArray
+from promptsearch.lm.resolve import OpenedModel, open_engine
+from promptsearch.measurement import Measurement
+from promptsearch.pool import Pool
+from promptsearch.prompting import Built, PromptBuilder
+from promptsearch.scoring import Judge
+from promptsearch.task import Example, Task, input_text
+from promptsearch.template import TEMPLATES, Demonstration
+
+__all__ = ["Prediction", "Prompt", "PromptParts", "Retriever"]
+
+_logger = logging.getLogger(__name__)
+_FORMAT = "promptsearch prompt"
+_SCHEMA = 1
+_CALIBRATION_ITEMS = 128
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a prompt says about one item.
+
+    Attributes:
+        output: the label as it stands in the data, or the text; None where there is no answer.
+        probabilities: probability of each label; empty for free text.
+        rationale: the model's reasoning, None where it was not asked for any.
+        demonstrations: what the model was shown for this item.
+        failure: why there is no answer: "too long" or "not understood"; None where there is one.
+    """
+
+    output: Any
+    probabilities: Mapping[Any, float] = field(default_factory=dict)
+    rationale: str | None = None
+    demonstrations: tuple[Demonstration, ...] = ()
+    failure: str | None = None
+
+
+@dataclass(frozen=True)
+class Retriever:
+    """Finds similar labelled examples for a query.
+
+    Attributes:
+        pool: vectors and index of the examples.
+        encoder: what makes a query's vector.
+        source: what opens the encoder again; empty for an object that only exists here.
+    """
+
+    pool: Pool
+    encoder: Encoder
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class PromptParts:
+    """Everything that a prompt consists of, apart from the model.
+
+    Attributes:
+        task: columns, labels and metric; its rows are not needed.
+        candidate: what is shown; its demonstrations are keys of ``examples``.
+        examples: examples that can be shown, or vote, by number.
+        weighing: how log-probabilities become a choice; None for free text.
+        vote: how neighbours vote; needed where the weighing gives them weight.
+        retriever: finds neighbours; needed where the prompt retrieves or neighbours have weight.
+        measured: what was measured of it when it was made, as plain values.
+    """
+
+    task: Task
+    candidate: Candidate
+    examples: Mapping[int, Demonstration]
+    weighing: Weighing | None = None
+    vote: NeighbourVote | None = None
+    retriever: Retriever | None = None
+    measured: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def uses_prior(self) -> bool:
+        """Whether neighbours' labels have weight."""
+        return self.weighing is not None and self.weighing.prior_weight > 0 and self.vote is not None
+
+    @property
+    def needs_neighbours(self) -> bool:
+        """Whether predicting asks for similar examples."""
+        return self.candidate.mode == "retrieved" or self.uses_prior
+
+
+class Prompt:
+    """A prompt made by hand; :func:`promptsearch.optimize` returns the ones it finds.
+
+    Args:
+        task: the task it is for.
+        demonstrations: rows with the task's columns, or the task's examples, in the order shown.
+        model: what :func:`promptsearch.optimize` takes.
+        instruction: text before the demonstrations; None for the task's first instruction.
+        template: name of a template.
+        calibration: ``"none"``, ``"contextual"`` or ``"batch"``; the last one is fitted on up to 128 of the
+            task's inputs, without their labels.
+        weights: weight type of a GGUF model: ``"auto"``, ``"as-is"``, ``"BF16"``, ``"F16"`` or ``"Q8_0"``.
+
+    Raises:
+        UserError: demonstrations, template or calibration cannot be used with this task and model.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        demonstrations: Iterable[Mapping[str, Any] | Example] = (),
+        model: object = None,
+        *,
+        instruction: str | None = None,
+        template: str = "fields",
+        calibration: str = "none",
+        weights: str = "auto",
+    ) -> None:
+        if template not in TEMPLATES:
+            raise UserError(f"template={template!r} is unknown; give one of {', '.join(TEMPLATES)}")
+        if calibration not in CALIBRATIONS:
+            raise UserError(f"calibration={calibration!r} is unknown; give one of {', '.join(CALIBRATIONS)}")
+        shown = _demonstrations(task, demonstrations)
+        first = task.instructions[0] if task.instructions else ""
+        candidate = Candidate(
+            instruction=first if instruction is None else instruction,
+            template=template,
+            demonstrations=tuple(range(len(shown))),
+            calibration=calibration,
+        )
+        self._opened = open_engine(model, weights)
+        self._connect(PromptParts(task, candidate, dict(enumerate(shown))))
+        if task.labels is not None:
+            self._connect(replace(self._parts, weighing=self._fit_by_hand(calibration)))
+
+    @classmethod
+    def from_parts(cls, parts: PromptParts, opened: OpenedModel) -> Prompt:
+        """Put parts and model together."""
+        prompt = cls.__new__(cls)
+        prompt._opened = opened
+        prompt._connect(parts)
+        return prompt
+
+    def _connect(self, parts: PromptParts) -> None:
+        task = parts.task
+        self._parts = parts
+        self._builder = PromptBuilder(
+            self._opened.engine, task.inputs, task.output, parts.examples, answer_tokens=_answer_room(task)
+        )
+        self._asker = Asker(self._opened.engine, self._builder, task.labels)
+
+    # -- what it is -----------------------------------------------------------------------------------------
+
+    @property
+    def parts(self) -> PromptParts:
+        """What the prompt consists of."""
+        return self._parts
+
+    @property
+    def task(self) -> Task:
+        """The task: columns, labels, metric."""
+        return self._parts.task
+
+    @property
+    def candidate(self) -> Candidate:
+        """The candidate that this prompt is."""
+        return self._parts.candidate
+
+    @property
+    def mode(self) -> str:
+        """``"static"`` or ``"retrieved"``."""
+        return self._parts.candidate.mode
+
+    @property
+    def instruction(self) -> str:
+        """Text before the demonstrations."""
+        return self._parts.candidate.instruction
+
+    @property
+    def demonstrations(self) -> tuple[Demonstration, ...]:
+        """The demonstrations in the order shown; none where each query gets its own."""
+        return tuple(self._parts.examples[number] for number in self._parts.candidate.demonstrations)
+
+    @property
+    def weighing(self) -> Weighing | None:
+        """How the model's log-probabilities become a choice."""
+        return self._parts.weighing
+
+    @property
+    def model(self) -> str:
+        """What the model is called, and which weights run."""
+        return self._opened.description
+
+    def __repr__(self) -> str:
+        candidate = self._parts.candidate
+        return (
+            f"<Prompt {candidate.mode}, {candidate.shots} demonstrations, template {candidate.template!r}, "
+            f"model {self._opened.engine.name}>"
+        )
+
+    def without_prior(self) -> Prompt:
+        """The same prompt without the neighbours' vote."""
+        weighing = self._parts.weighing
+        return Prompt.from_parts(
+            replace(self._parts, weighing=weighing and weighing.without_prior()), self._opened
+        )
+
+    # -- predicting -----------------------------------------------------------------------------------------
+
+    @overload
+    def __call__(self, item: str | Mapping[str, Any] | Example) -> Prediction: ...
+
+    @overload
+    def __call__(self, item: list[Any] | tuple[Any, ...]) -> list[Prediction]: ...
+
+    def __call__(self, item: Any) -> Prediction | list[Prediction]:
+        """Predict one item (a text, or a dict of several columns), or a list of them."""
+        if isinstance(item, (list, tuple)):
+            return self.predict(item)
+        return self.predict([item])[0]
+
+    def predict(self, items: Iterable[str | Mapping[str, Any] | Example]) -> list[Prediction]:
+        """Predict items, in order.
+
+        Raises:
+            DataError: an item lacks a column.
+        """
+        if isinstance(items, (str, Mapping)):
+            raise DataError("predict takes a list of items; call the prompt itself with a single one")
+        inputs = [self.task.example_from(item) for item in items]
+        if not inputs:
+            return []
+        nearest, prior = self._neighbours(inputs)
+        answers = self._asker.answers(self._asker.ask(self._parts.candidate, inputs, nearest))
+        shown = [
+            self._builder.build(self._parts.candidate, item, near).demonstrations
+            for item, near in zip(inputs, nearest, strict=True)
+        ]
+        return [
+            replace(prediction, demonstrations=tuple(self._parts.examples[number] for number in numbers))
+            for prediction, numbers in zip(self._predictions(answers, prior), shown, strict=True)
+        ]
+
+    def evaluate(self, examples: object) -> Measurement:
+        """Measure the prompt on rows with the task's columns, in any form that :class:`Task` takes.
+
+        Items that do not fit or cannot be understood are wrong, and are counted in ``failures``.
+        """
+        kept = self.task.examples_from(examples)
+        metric = self.task.require_metric()
+        nearest, prior = self._neighbours([example.fields for example in kept])
+        values: list[object] = []
+        for start in range(0, len(kept), 256):
+            part = slice(start, start + 256)
+            inputs = [example.fields for example in kept[part]]
+            values += self._asker.ask(self._parts.candidate, inputs, nearest[part])
+        places = list(range(len(kept)))
+        priors = {} if prior is None else dict(zip(places, prior, strict=True))
+        judge = Judge([replace(kept[place], id=place) for place in places], self.task.labels, metric, priors)
+        judged = judge.judge(places, self._asker.answers(values), self._parts.weighing)
+        return judge.measure(places, judged)
+
+    def _predictions(self, answers: Answers, prior: FloatArray | None) -> list[Prediction]:
+        labels, weighing = self.task.labels, self._parts.weighing
+        if labels is None or weighing is None:
+            return [
+                Prediction(text or None, failure=None if text else _failure(fits))
+                for text, fits in zip(answers.texts, answers.fits, strict=True)
+            ]
+        values = [self.task.label_values[word] for word in labels]
+        scores = weighing.scores(answers.log_probabilities, prior)
+        predictions = []
+        for row, probabilities, fits in zip(scores, softmax(scores), answers.fits, strict=True):
+            if not np.isfinite(row).any():
+                predictions.append(Prediction(None, failure=_failure(bool(fits))))
+                continue
+            best = int(np.where(np.isfinite(row), row, -np.inf).argmax())
+            shares = dict(zip(values, probabilities.tolist(), strict=True))
+            predictions.append(Prediction(values[best], shares))
+        return predictions
+
+    def _neighbours(
+        self, inputs: Sequence[Mapping[str, str]]
+    ) -> tuple[list[Sequence[int]], FloatArray | None]:
+        """Nearest example numbers of each item, and their label vote where it has weight."""
+        parts = self._parts
+        if not parts.needs_neighbours or not inputs:
+            return [() for _ in inputs], None
+        retriever, vote, labels = parts.retriever, parts.vote, self.task.labels
+        if retriever is None:
+            raise ArtifactError("this prompt retrieves examples and has no index; load it with its folder")
+        vectors = retriever.encoder.encode([input_text(item) for item in inputs])
+        count = max(parts.candidate.count, vote.count if vote is not None and parts.uses_prior else 0)
+        found = retriever.pool.nearest(vectors, count)
+        prior = None
+        if parts.uses_prior and vote is not None and labels is not None:
+            index = {word: number for number, word in enumerate(labels)}
+            numbers = [[index[parts.examples[int(n)].output] for n in row] for row in found.ids]
+            prior = vote.log_probabilities(found.similarities.astype(np.float64), np.array(numbers), len(labels))
+        return [row.tolist() for row in found.ids], prior
+
+    # -- showing --------------------------------------------------------------------------------------------
+
+    def render(self, item: str | Mapping[str, Any] | Example) -> str:
+        """The exact text that the model reads for an item.
+
+        Raises:
+            ContextError: it does not fit the model.
+        """
+        inputs, built = self._built(item)
+        return str(self._builder.render(self._parts.candidate, built.demonstrations, inputs))
+
+    def messages(self, item: str | Mapping[str, Any] | Example) -> list[dict[str, str]]:
+        """The prompt for an item as chat messages, for use with other systems."""
+        inputs, built = self._built(item)
+        return self._builder.messages(self._parts.candidate, built.demonstrations, inputs)
+
+    def _built(self, item: Any) -> tuple[dict[str, str], Built]:
+        inputs = self.task.example_from(item)
+        nearest, _ = self._neighbours([inputs])
+        built = self._builder.build(self._parts.candidate, inputs, nearest[0])
+        if built.prompt is None:
+            raise ContextError(
+                f"the item {input_text(inputs)[:40]!r}... does not fit the model's "
+                f"{self._opened.engine.context_tokens} tokens; shorten it"
+            )
+        return inputs, built
+
+    def to_dspy(self) -> Any:
+        """A ``dspy.Module`` that predicts the same."""
+        from promptsearch.dspy_module import module_for
+
+        return module_for(self)
+
+    # -- keeping --------------------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> Path:
+        """Write one JSON file, and where the prompt needs neighbours a folder ``<name>.index`` beside it."""
+        target = Path(path)
+        document = self._document()
+        if self._parts.needs_neighbours and self._parts.retriever is not None:
+            folder = target.with_name(target.stem + ".index")
+            self._parts.retriever.pool.save(folder)
+            document["index"] = folder.name
+        write_whole(target, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+        return target
+
+    def _document(self) -> dict[str, Any]:
+        from promptsearch.version import __version__
+
+        parts = self._parts
+        needed = parts.examples if parts.needs_neighbours else parts.candidate.demonstrations
+        return {
+            "format": _FORMAT,
+            "schema": _SCHEMA,
+            "version": __version__,
+            "task": parts.task.to_spec(),
+            "candidate": parts.candidate.to_dict(),
+            "examples": [
+                {
+                    "number": number,
+                    "inputs": dict(parts.examples[number].inputs),
+                    "output": parts.examples[number].output,
+                }
+                for number in needed
+            ],
+            "weighing": parts.weighing.to_dict() if parts.weighing else None,
+            "vote": parts.vote.to_dict() if parts.vote and parts.uses_prior else None,
+            "encoder": _encoder_source(parts.retriever) if parts.needs_neighbours else None,
+            "model": {
+                "source": self._opened.source,
+                "name": self._opened.engine.name,
+                "fingerprint": self._opened.engine.fingerprint,
+                "weights": self._opened.kind,
+            },
+            "measured": dict(parts.measured),
+        }
+
+    @classmethod
+    def load(cls, path: str | Path, model: object = None, *, encoder: object = None) -> Prompt:
+        """Read a saved prompt.
+
+        Args:
+            path: the JSON file.
+            model: another model than the saved one; None opens the saved one.
+            encoder: another encoder than the saved one; None opens the saved one.
+
+        Raises:
+            ArtifactError: the file is none of ours, is damaged, or its index is missing.
+        """
+        source = Path(path)
+        document = _read_document(source)
+        saved = document["model"]
+        if model is None and not saved["source"]:
+            raise ArtifactError(
+                f"{str(source)!r} was made with a model object ({saved['name']}), which no file can hold; "
+                "give it as model="
+            )
+        opened = open_engine(saved["source"] if model is None else model, saved["weights"] or "auto")
+        if opened.engine.fingerprint != saved["fingerprint"]:
+            _logger.warning(
+                "%s was measured on model %s, and now runs on %s: its numbers may not hold",
+                source,
+                saved["fingerprint"],
+                opened.engine.fingerprint,
+            )
+        return cls.from_parts(_parts_from(document, source, encoder), opened)
+
+    def _fit_by_hand(self, calibration: str) -> Weighing:
+        """Offsets from the task's inputs (batch) or from inputs without content, without any label."""
+        from promptsearch.calibration import CONTENT_FREE, batch_offsets, contextual_offsets, normalized
+
+        task = self.task
+        labels = task.labels or ()
+        if calibration == "none":
+            return Weighing("none", (0.0,) * len(labels))
+        if calibration == "contextual":
+            inputs: list[Mapping[str, str]] = [dict.fromkeys(task.inputs, text) for text in CONTENT_FREE]
+            logs, offsets_of = self._logs(inputs), contextual_offsets
+        else:
+            shown = {tuple(shown.inputs.items()) for shown in self.demonstrations}
+            kept = [example for example in task.examples if example.inputs not in shown]
+            if not kept:
+                raise UserError("calibration='batch' needs inputs and the task has no rows; use 'contextual'")
+            chosen = np.random.default_rng(0).permutation(len(kept))[:_CALIBRATION_ITEMS]
+            logs, offsets_of = self._logs([kept[place].fields for place in sorted(chosen)]), batch_offsets
+        return Weighing(calibration, tuple(offsets_of(normalized(logs)).tolist()))
+
+    def _logs(self, inputs: Sequence[Mapping[str, str]]) -> FloatArray:
+        nearest: list[Sequence[int]] = [() for _ in inputs]
+        values = self._asker.ask(self._parts.candidate, inputs, nearest)
+        return self._asker.answers(values).log_probabilities
+
+
+def _answer_room(task: Task) -> int:
+    """Tokens kept free for the answer: a generated one, or the longest label, whose tokens are under its bytes."""
+    if task.labels is None:
+        return 64
+    return max(len(label.encode()) for label in task.labels) + 2
+
+
+def _failure(fits: bool) -> str:
+    return "not understood" if fits else "too long"
+
+
+def _demonstrations(task: Task, given: Iterable[Mapping[str, Any] | Example]) -> list[Demonstration]:
+    rows = list(given)
+    if not rows:
+        return []
+    if all(isinstance(row, Example) for row in rows):
+        examples: Sequence[Example] = [row for row in rows if isinstance(row, Example)]
+    else:
+        examples = task.examples_from(rows, name="demonstrations")
+    return [Demonstration(example.fields, example.output) for example in examples]
+
+
+def _encoder_source(retriever: Retriever | None) -> dict[str, str] | None:
+    if retriever is None:
+        return None
+    return {"source": retriever.source, "fingerprint": retriever.pool.encoder}
+
+
+def _read_document(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise ArtifactError(f"there is no saved prompt {str(path)!r}; give the file that save() wrote") from error
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{str(path)!r} cannot be read as a saved prompt ({error}); save it anew") from error
+    if not isinstance(document, dict) or document.get("format") != _FORMAT:
+        raise ArtifactError(f"{str(path)!r} is no saved prompt; give the file that save() wrote")
+    if document.get("schema") != _SCHEMA:
+        raise ArtifactError(
+            f"{str(path)!r} has schema {document.get('schema')!r} and this version reads {_SCHEMA}; "
+            "use the version that wrote it"
+        )
+    missing = {"task", "candidate", "examples", "weighing", "vote", "encoder", "model", "measured"} - set(document)
+    model = document.get("model")
+    if missing or not isinstance(model, dict) or not {"source", "name", "fingerprint", "weights"} <= set(model):
+        raise ArtifactError(f"{str(path)!r} is damaged: it lacks {', '.join(sorted(missing)) or 'its model'}")
+    return document
+
+
+def _parts_from(document: Mapping[str, Any], path: Path, encoder: object) -> PromptParts:
+    """The parts of a saved prompt; anything that does not hold together is one error."""
+    candidate = Candidate.from_dict(document["candidate"])
+    task = Task.from_spec(document["task"])
+    if candidate.template not in TEMPLATES:
+        raise ArtifactError(f"{str(path)!r} uses the unknown template {candidate.template!r}; save it anew")
+    try:
+        examples = {
+            int(row["number"]): Demonstration(
+                {column: str(row["inputs"][column]) for column in task.inputs}, str(row["output"])
+            )
+            for row in document["examples"]
+        }
+        weighing = Weighing.from_dict(document["weighing"]) if document["weighing"] else None
+        vote = NeighbourVote.from_dict(document["vote"]) if document["vote"] else None
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ArtifactError(f"{str(path)!r} is damaged ({type(error).__name__}: {error}); save it anew") from error
+    lost = [number for number in candidate.demonstrations if number not in examples]
+    if lost:
+        raise ArtifactError(f"{str(path)!r} is damaged: demonstration {lost[0]} is missing; save it anew")
+    if weighing is not None and len(weighing.offsets) != len(task.labels or ()):
+        raise ArtifactError(f"{str(path)!r} is damaged: its offsets do not match its labels; save it anew")
+    retriever = _retriever_from(document, path, examples, encoder)
+    return PromptParts(task, candidate, examples, weighing, vote, retriever, document["measured"])
+
+
+def _retriever_from(
+    document: Mapping[str, Any], path: Path, examples: Mapping[int, Demonstration], encoder: object
+) -> Retriever | None:
+    if not document.get("index"):
+        return None
+    from promptsearch.embed.transformer import resolve_encoder
+
+    folder = path.with_name(Path(str(document["index"])).name)
+    saved = document["encoder"] or {}
+    pool = Pool.load(folder, encoder=saved.get("fingerprint"))
+    lost = [int(number) for number in pool.ids if int(number) not in examples]
+    if lost:
+        raise ArtifactError(f"{str(folder)!r} does not belong to {str(path)!r}: example {lost[0]} is unknown")
+    source = str(saved.get("source", ""))
+    if encoder is None and not source:
+        raise ArtifactError(
+            f"{str(path)!r} was made with an encoder object, which no file can hold; give it as encoder="
+        )
+    chosen: Any = source if encoder is None else encoder
+    return Retriever(pool, CachedEncoder(resolve_encoder(chosen)), source)
+
+

@@ -1,0 +1,113 @@
+"""From a candidate and an item to the exact prompt, with whatever does not fit decided before anything runs.
+
+Invariant: a prompt that leaves here fits the model's context together with its answer. Retrieved demonstrations
+that do not fit are left out from the farthest on; a static prompt that does not fit an item is no prompt at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from promptsearch.candidate import Candidate
+from promptsearch.lm.base import Engine, Rendered
+from promptsearch.template import TEMPLATES, ChatFormat, Demonstration, Renderer
+
+__all__ = ["Built", "PromptBuilder", "retrieved_order"]
+
+
+@dataclass(frozen=True)
+class Built:
+    """A prompt for one item.
+
+    Attributes:
+        prompt: the exact text; None where the item does not fit.
+        demonstrations: numbers of the demonstrations in the order shown.
+    """
+
+    prompt: Rendered | None
+    demonstrations: tuple[int, ...]
+
+
+def retrieved_order(nearest_first: Sequence[int], order: str) -> tuple[int, ...]:
+    """Retrieved ids as they are shown."""
+    return tuple(reversed(nearest_first)) if order == "nearest-last" else tuple(nearest_first)
+
+
+class PromptBuilder:
+    """Builds prompts of one task for one model.
+
+    Args:
+        engine: the model that will read them.
+        inputs: input columns.
+        output: output column.
+        demonstrations: demonstrations by number.
+        answer_tokens: tokens to keep free for the answer.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        inputs: Sequence[str],
+        output: str,
+        demonstrations: Mapping[int, Demonstration],
+        answer_tokens: int,
+    ) -> None:
+        self._engine = engine
+        source = engine.chat_template
+        self.renderer = Renderer(inputs, output, ChatFormat(source) if source else None)
+        self._demonstrations = demonstrations
+        self._room = engine.context_tokens - answer_tokens
+
+    def build(self, candidate: Candidate, inputs: Mapping[str, str], nearest: Sequence[int] = ()) -> Built:
+        """The prompt for one item.
+
+        Args:
+            candidate: what to show.
+            inputs: the item's texts by column.
+            nearest: numbers of its nearest demonstrations, nearest first (retrieving candidates only).
+        """
+        if candidate.mode == "static":
+            prompt = self.render(candidate, candidate.demonstrations, inputs)
+            return Built(prompt if self.fits(prompt) else None, candidate.demonstrations)
+        for count in range(min(candidate.count, len(nearest)), -1, -1):
+            shown = retrieved_order(nearest[:count], candidate.order)
+            prompt = self.render(candidate, shown, inputs)
+            if self.fits(prompt):
+                return Built(prompt, shown)
+        return Built(None, ())
+
+    def render(self, candidate: Candidate, shown: Sequence[int], inputs: Mapping[str, str]) -> Rendered:
+        """The text with given demonstrations, whether or not it fits."""
+        return self.renderer.render(
+            TEMPLATES[candidate.template],
+            candidate.instruction,
+            [self._demonstrations[number] for number in shown],
+            inputs,
+        )
+
+    def messages(
+        self, candidate: Candidate, shown: Sequence[int], inputs: Mapping[str, str]
+    ) -> list[dict[str, str]]:
+        """The same as chat messages."""
+        return self.renderer.messages(
+            TEMPLATES[candidate.template],
+            candidate.instruction,
+            [self._demonstrations[number] for number in shown],
+            inputs,
+        )
+
+    def continuations(self, candidate: Candidate, labels: Sequence[str]) -> list[str]:
+        """The labels as they follow the prompt."""
+        template = TEMPLATES[candidate.template]
+        return [self.renderer.continuation(template, label) for label in labels]
+
+    def stops(self, candidate: Candidate) -> tuple[str, ...]:
+        """Strings that end a free-text answer."""
+        return self.renderer.stops(TEMPLATES[candidate.template])
+
+    def fits(self, prompt: str) -> bool:
+        """Whether prompt and answer fit the context."""
+        if len(prompt.encode("utf-8", "surrogatepass")) < self._room:
+            return True  # no tokenizer makes more tokens than there are bytes, but for one that begins the text
+        return self._engine.count_tokens([prompt])[0] <= self._room

@@ -1,0 +1,200 @@
+"""What answers are worth: item scores, fitted weighings, and measurements.
+
+Invariant: whatever is fitted here is fitted on the items that are passed in, which callers take from the search
+split; measuring fits nothing.
+Leaves out: asking the model.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from promptsearch.calibration import (
+    NeighbourVote,
+    Weighing,
+    batch_offsets,
+    contextual_offsets,
+    fit_weighing,
+    normalized,
+    softmax,
+)
+from promptsearch.evaluation import Answers
+from promptsearch.lm.base import FloatArray
+from promptsearch.measurement import Measurement, measure, measure_statistic
+from promptsearch.metrics import Metric
+from promptsearch.search.base import Scores
+from promptsearch.task import Example
+
+__all__ = ["Judged", "Judge", "NeighbourLabels"]
+
+_RESAMPLES = 500
+
+
+@dataclass(frozen=True)
+class NeighbourLabels:
+    """The nearest pool examples of items, as numbers.
+
+    Attributes:
+        similarities: cosine similarities, nearest first, shape (items, neighbours).
+        labels: label indices, same shape.
+    """
+
+    similarities: FloatArray
+    labels: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Predictions and their worth.
+
+    Attributes:
+        predictions: answer to each item; empty where there is none.
+        scores: worth of each, 0 to 1, shape (items,).
+        confidence: probability given to the right answer (classification), else the scores again.
+        failures: number of items without an answer, by reason.
+    """
+
+    predictions: tuple[str, ...]
+    scores: FloatArray
+    confidence: FloatArray
+    failures: Mapping[str, int]
+
+
+class Judge:
+    """Scores answers about one task.
+
+    Args:
+        examples: the task's examples, by id.
+        labels: words of the labels, None for free text.
+        metric: what a prediction is worth.
+        priors: log-probability of labels by neighbours, by item id; empty without a prior.
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        labels: Sequence[str] | None,
+        metric: Metric,
+        priors: Mapping[int, FloatArray],
+    ) -> None:
+        self._examples = examples
+        self.labels = tuple(labels) if labels is not None else None
+        self._metric = metric
+        self._priors = priors
+        self._index = {word: number for number, word in enumerate(self.labels or ())}
+
+    def golds(self, items: Sequence[int]) -> NDArray[np.int64]:
+        """Index of each item's right label."""
+        return np.array([self._index[self._examples[item].output] for item in items], dtype=np.int64)
+
+    def prior(self, items: Sequence[int]) -> FloatArray | None:
+        """Neighbours' log-probabilities, shape (items, labels)."""
+        return np.stack([self._priors[item] for item in items]) if self._priors else None
+
+    def fit(
+        self, calibration: str, items: Sequence[int], answers: Answers, content_free: FloatArray | None = None
+    ) -> Weighing:
+        """Fit how log-probabilities are weighed, on search items.
+
+        Args:
+            calibration: which correction; ``"contextual"`` needs ``content_free``.
+            items: search items.
+            answers: the model's answers about them.
+            content_free: log-probabilities on inputs without content, shape (inputs, labels).
+        """
+        logs = answers.log_probabilities
+        offsets = np.zeros(logs.shape[1])
+        if calibration == "batch":
+            offsets = batch_offsets(normalized(logs))
+        elif calibration == "contextual" and content_free is not None:
+            offsets = contextual_offsets(normalized(content_free))
+        return fit_weighing(calibration, offsets, logs, self.prior(items), self.golds(items))
+
+    def plain(self, label_count: int) -> Weighing:
+        """The model's own choice: nothing subtracted, nothing added."""
+        return Weighing("none", (0.0,) * label_count)
+
+    def judge(self, items: Sequence[int], answers: Answers, weighing: Weighing | None) -> Judged:
+        """Decide and score; ``weighing`` is None for free text."""
+        if self.labels is None or weighing is None:
+            return self._judge_texts(items, answers)
+        scores = weighing.scores(answers.log_probabilities, self.prior(items))
+        readable = np.isfinite(scores).any(axis=1)
+        best = np.where(np.isfinite(scores), scores, -np.inf).argmax(axis=1)
+        predictions = tuple(
+            self.labels[index] if known else "" for index, known in zip(best, readable, strict=True)
+        )
+        probabilities = softmax(scores)
+        confidence = probabilities[np.arange(len(items)), self.golds(items)]
+        failures = {
+            "too long": int((~answers.fits).sum()),
+            "not understood": int((answers.fits & ~readable).sum()),
+        }
+        return self._judged(items, predictions, np.asarray(confidence), failures)
+
+    def judge_labels(self, items: Sequence[int], log_probabilities: FloatArray) -> Judged:
+        """Score label choices made without the model."""
+        answers = Answers(log_probabilities, (), np.ones(len(items), dtype=bool))
+        plain = self.plain(log_probabilities.shape[1])
+        return self.judge(items, answers, plain)
+
+    def scores_for_race(self, items: Sequence[int], answers: Answers, calibration: str) -> Scores:
+        """Item scores with a weighing fitted on these very items: what candidates race by."""
+        weighing = self.fit(calibration, items, answers) if self.labels is not None else None
+        judged = self.judge(items, answers, weighing)
+        return Scores(judged.scores, judged.confidence)
+
+    def measure(self, items: Sequence[int], judged: Judged) -> Measurement:
+        """The metric's value on these items, with its interval."""
+        failures = {reason: count for reason, count in judged.failures.items() if count}
+        if self._metric.name != "macro_f1":
+            return measure(judged.scores, failures)
+        golds = [self._examples[item].output for item in items]
+        rng = np.random.default_rng(0)
+        draws = rng.integers(len(items), size=(_RESAMPLES, len(items)))
+        resampled = [self._aggregate(judged, golds, draw) for draw in draws]
+        value = self._aggregate(judged, golds, np.arange(len(items)))
+        return measure_statistic(value, resampled, len(items), failures)
+
+    def _aggregate(self, judged: Judged, golds: Sequence[str], chosen: NDArray[np.int64]) -> float:
+        return self._metric.aggregate(
+            judged.scores[chosen].tolist(),
+            [golds[number] for number in chosen],
+            [judged.predictions[number] for number in chosen],
+        )
+
+    def _judge_texts(self, items: Sequence[int], answers: Answers) -> Judged:
+        failures = Counter({"too long": int((~answers.fits).sum())})
+        failures["empty answer"] = sum(
+            fits and not text for fits, text in zip(answers.fits, answers.texts, strict=True)
+        )
+        return self._judged(items, answers.texts, None, failures)
+
+    def _judged(
+        self,
+        items: Sequence[int],
+        predictions: Sequence[str],
+        confidence: FloatArray | None,
+        failures: Mapping[str, int],
+    ) -> Judged:
+        scores = np.array(
+            [
+                self._metric(self._examples[item], prediction) if prediction else 0.0
+                for item, prediction in zip(items, predictions, strict=True)
+            ],
+            dtype=np.float64,
+        )
+        return Judged(tuple(predictions), scores, scores if confidence is None else confidence, dict(failures))
+
+
+def neighbour_priors(
+    vote: NeighbourVote, items: Sequence[int], neighbours: NeighbourLabels, label_count: int
+) -> dict[int, FloatArray]:
+    """Log-probability of labels by neighbours, for each item."""
+    logs = vote.log_probabilities(neighbours.similarities, neighbours.labels, label_count)
+    return {item: logs[place] for place, item in enumerate(items)}

@@ -1,0 +1,340 @@
+"""Runs a strategy: scores what it asks for, stops when the budget ends, and measures what it found.
+
+Three phases, each on its own rows: the race on the search split, finalists on the confirmation split, the winner and
+the baselines on the test split, which is read once.
+Invariant: a phase spends what the plan gives it; every decision follows from recorded answers and the plan, so that
+a resumed run repeats them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from promptsearch.budget import Budget, Meter
+from promptsearch.calibration import Weighing
+from promptsearch.candidate import Candidate
+from promptsearch.evaluation import Evaluator
+from promptsearch.events import Listener, Note, Progress
+from promptsearch.measurement import Measurement, measure
+from promptsearch.scoring import Judge, Judged
+from promptsearch.search.base import Allowance, Scores, Strategy, best_first
+from promptsearch.search.space import SearchSpace
+
+__all__ = ["Finalist", "Outcome", "Plan", "Study", "make_plan"]
+
+_SEARCH_SHARE = 0.55
+_CONFIRM_SHARE = 0.12
+_SAFETY = 0.9  # of a time budget: fits, files and slower long prompts take the rest
+_FEWEST_TEST = 50
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What each phase may spend.
+
+    Attributes:
+        unit: "tokens" or "evaluations".
+        total: units for the whole run.
+        search: units for the race.
+        confirm: units for the confirmation.
+        tokens_per_second: speed behind a plan made from a time; 0 otherwise.
+    """
+
+    unit: str
+    total: int
+    search: int
+    confirm: int
+    tokens_per_second: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        speed = f" (at {self.tokens_per_second:,.0f} tokens/s)" if self.tokens_per_second else ""
+        return f"{self.total:,} {self.unit}{speed}: {self.search:,} to search, {self.confirm:,} to confirm, the rest to test"
+
+
+def make_plan(budget: Budget, *, tokens_per_second: float, setup_seconds: float) -> Plan:
+    """Turn a budget into a plan.
+
+    Args:
+        budget: what the user allows.
+        tokens_per_second: speed of the model on this machine; used for a budget in time only.
+        setup_seconds: expected seconds of loading and embedding.
+    """
+    speed = 0.0
+    if budget.tokens is not None:
+        unit, total = "tokens", budget.tokens
+    elif budget.evaluations is not None:
+        unit, total = "evaluations", budget.evaluations
+    else:
+        seconds = max(0.25 * (budget.seconds or 0.0), (budget.seconds or 0.0) - setup_seconds)
+        unit, total, speed = "tokens", max(1, round(seconds * tokens_per_second * _SAFETY, -2)), tokens_per_second
+    total = int(total)
+    return Plan(unit, total, int(_SEARCH_SHARE * total), int(_CONFIRM_SHARE * total), speed)
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A candidate with the weighing fitted for it; None for free text."""
+
+    candidate: Candidate
+    weighing: Weighing | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a study found.
+
+    Attributes:
+        winner: the chosen finalist.
+        confirmed: its value on confirmation rows.
+        scores: all search scores.
+        order: candidates by first appearance.
+        stopped_by: what ended the search.
+    """
+
+    winner: Finalist
+    confirmed: Measurement
+    scores: Mapping[Candidate, Scores]
+    order: tuple[Candidate, ...]
+    stopped_by: str
+
+
+class _BudgetMetError(Exception):
+    """Ends the race; its argument says what was met."""
+
+
+class Study:
+    """One search.
+
+    Args:
+        space: candidates.
+        evaluator: asks the model.
+        judge: scores answers, the neighbours' vote included where it may be used.
+        plan: what may be spent.
+        budget: the user's limits, which hold even where the plan was wrong.
+        meter: what was spent.
+        listen: hears of progress.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        evaluator: Evaluator,
+        judge: Judge,
+        plan: Plan,
+        budget: Budget,
+        meter: Meter,
+        listen: Listener,
+    ) -> None:
+        self.space = space
+        self.evaluator = evaluator
+        self.judge = judge
+        self.plan = plan
+        self._budget = budget
+        self._meter = meter
+        self._listen = listen
+        self._scores: dict[Candidate, Scores] = {}
+
+    @property
+    def spent(self) -> int:
+        """Units of the plan that are spent."""
+        cost = self._meter.cost
+        return cost.tokens if self.plan.unit == "tokens" else cost.evaluations
+
+    def run(
+        self,
+        strategy: Strategy,
+        anchors: Sequence[Candidate],
+        search_items: Sequence[int],
+        confirm_items: Sequence[int],
+        rng: np.random.Generator,
+    ) -> Outcome:
+        """Race, then confirm."""
+        self._meter.enter("search")
+        finalists, stopped_by = self._race(strategy, anchors, search_items, rng)
+        self._meter.enter("confirm")
+        winner, confirmed = self._confirm(finalists, search_items, confirm_items)
+        return Outcome(winner, confirmed, dict(self._scores), tuple(self._scores), stopped_by)
+
+    # -- the race -------------------------------------------------------------------------------------------
+
+    def _race(
+        self,
+        strategy: Strategy,
+        anchors: Sequence[Candidate],
+        items: Sequence[int],
+        rng: np.random.Generator,
+    ) -> tuple[list[Candidate], str]:
+        by_evaluations = self.plan.unit == "evaluations"
+        allowance = Allowance(max(1.0, self.plan.search - self.spent), len(items), by_evaluations)
+        limit = self.spent + allowance.total * 1.1  # prices are expectations
+        race = strategy(self.space, anchors, allowance, rng)
+        try:
+            request = next(race)
+            while True:
+                for candidate in request.candidates:
+                    self._score(candidate, items[: request.items], limit, len(request.candidates))
+                request = race.send({candidate: self._scores[candidate] for candidate in request.candidates})
+        except StopIteration as finished:
+            stopped_by = self._budget_unit() if self.spent >= 0.8 * self.plan.search else "strategy"
+            return list(finished.value), stopped_by
+        except _BudgetMetError as met:
+            stopped_by = str(met)
+        except KeyboardInterrupt:
+            self._listen(Note("stopped; measuring the best prompt so far (Ctrl-C again to quit at once)"))
+            stopped_by = "interrupt"
+        race.close()
+        return self._best_so_far(), stopped_by
+
+    def _budget_unit(self) -> str:
+        return "seconds" if self.plan.tokens_per_second else self.plan.unit
+
+    def _score(self, candidate: Candidate, items: Sequence[int], limit: float, alive: int) -> None:
+        """Score a candidate on items, unless the budget is met."""
+        if self._scores:  # the first candidate is scored whatever it costs: there must be a result
+            self._require_budget(limit)
+        answers = self.evaluator.answers(candidate, items)
+        self._scores[candidate] = self.judge.scores_for_race(items, answers, candidate.calibration)
+        self._tell(alive)
+
+    def _require_budget(self, limit: float) -> None:
+        if self.spent >= limit:
+            raise _BudgetMetError(self._budget_unit())
+        cost, budget = self._meter.cost, self._budget
+        remaining = 1.0 - self.plan.search / self.plan.total
+        if budget.tokens is not None and cost.tokens >= budget.tokens * (1 - remaining):
+            raise _BudgetMetError("tokens")
+        if budget.evaluations is not None and cost.evaluations >= budget.evaluations * (1 - remaining):
+            raise _BudgetMetError("evaluations")
+        if budget.seconds is not None and self._meter.elapsed >= budget.seconds * (1 - 0.8 * remaining):
+            raise _BudgetMetError("seconds")
+
+    def _best_so_far(self) -> list[Candidate]:
+        """Finalists of an unfinished race: those among the longest seen, by mean."""
+        most = max(scores.items for scores in self._scores.values())
+        seen = {arm: scores for arm, scores in self._scores.items() if scores.items >= most}
+        return best_first(seen)[:3]
+
+    def _tell(self, alive: int) -> None:
+        most = max(scores.items for scores in self._scores.values())
+        full = {arm: scores for arm, scores in self._scores.items() if scores.items == most}
+        best = self._scores[best_first(full)[0]]
+        cost = self._meter.cost
+        self._listen(
+            Progress(
+                phase="search",
+                done=min(1.0, self.spent / max(1, self.plan.search)),
+                alive=alive,
+                tried=len(self._scores),
+                best=measure(best.values),
+                tokens_per_second=cost.tokens / max(1e-9, self._meter.elapsed),
+                left=max(0.0, 1 - self.spent / self.plan.total),
+            )
+        )
+
+    # -- confirmation ---------------------------------------------------------------------------------------
+
+    def _confirm(
+        self, finalists: Sequence[Candidate], search_items: Sequence[int], confirm_items: Sequence[int]
+    ) -> tuple[Finalist, Measurement]:
+        """Choose among finalists on rows that the race did not see."""
+        fitted = [self.fit(candidate, search_items) for candidate in finalists]
+        items = self._affordable_items(fitted, confirm_items)
+        judged = []
+        for place, finalist in enumerate(fitted):
+            judged.append(self.judged(finalist, items))
+            self._listen(Progress("confirm", (place + 1) / len(fitted), len(fitted), len(self._scores)))
+        best = self._choose(fitted, judged)
+        return fitted[best], self.judge.measure(items, judged[best])
+
+    def _affordable_items(self, finalists: Sequence[Finalist], items: Sequence[int]) -> Sequence[int]:
+        """As many confirmation rows as the plan pays for, 30 at least."""
+        allowance = Allowance(self.plan.confirm, len(items), self.plan.unit == "evaluations")
+        price = sum(allowance.price(self.space, each.candidate, 0, len(items)) for each in finalists)
+        share = min(1.0, self.plan.confirm / max(1.0, price))
+        return items[: max(min(30, len(items)), int(share * len(items)))]
+
+    def _choose(self, finalists: Sequence[Finalist], judged: Sequence[Judged]) -> int:
+        """The finalist with the best mean over search and confirmation rows, by the one-SE rule.
+
+        Among finalists whose paired deficit to the best is within one standard error of that difference, the
+        cheapest query wins: a static prompt's prefix is kept, so its demonstrations cost a query nothing.
+        """
+        means = [float(each.scores.mean()) for each in judged]
+        pooled = [
+            np.concatenate([each.scores, self._scores[finalist.candidate].values])
+            for finalist, each in zip(finalists, judged, strict=True)
+        ]
+        shortest = min(map(len, pooled))
+        best = max(range(len(pooled)), key=lambda at: (float(pooled[at].mean()), means[at], -at))
+
+        def within(at: int) -> bool:
+            difference = pooled[best][:shortest] - pooled[at][:shortest]
+            error = float(difference.std(ddof=1)) / np.sqrt(shortest) if shortest > 1 else 0.0
+            return float(difference.mean()) <= error
+
+        def price(at: int) -> float:
+            return round(self.space.query_tokens(finalists[at].candidate), 3)
+
+        cheaper = [at for at in range(len(pooled)) if price(at) < 0.5 * price(best) and within(at)]
+        return min(cheaper, key=lambda at: (-float(pooled[at].mean()), at)) if cheaper else best
+
+    # -- fitting and measuring ------------------------------------------------------------------------------
+
+    def fit(self, candidate: Candidate, search_items: Sequence[int]) -> Finalist:
+        """Choose the calibration and fit the weights on the search rows that this candidate has seen."""
+        if self.judge.labels is None:
+            return Finalist(candidate, None)
+        seen = self._scores[candidate].items if candidate in self._scores else len(search_items)
+        items = search_items[:seen]
+        answers = self.evaluator.answers(candidate, items)
+        options = []
+        for calibration in self.space.space.calibrations:
+            if calibration == "contextual" and candidate.mode == "retrieved":
+                continue  # inputs without content have no neighbours
+            free = self.evaluator.content_free(candidate) if calibration == "contextual" else None
+            weighing = self.judge.fit(calibration, items, answers, free)
+            judged = self.judge.judge(items, answers, weighing)
+            likelihood = float(np.log(np.maximum(judged.confidence, 1e-9)).mean())
+            options.append((likelihood, replace(candidate, calibration=calibration), weighing))
+        _, chosen, weighing = max(options, key=lambda option: option[0])
+        self._scores.setdefault(chosen, self._scores[candidate])
+        return Finalist(chosen, weighing)
+
+    def judged(self, finalist: Finalist, items: Sequence[int]) -> Judged:
+        """A finalist's predictions on items, asked where they are not known yet."""
+        answers = self.evaluator.answers(finalist.candidate, items)
+        return self.judge.judge(items, answers, finalist.weighing)
+
+    def affordable_test_items(self, candidates: Sequence[Candidate], items: Sequence[int]) -> Sequence[int]:
+        """As many test rows as the rest of the budget pays for, 50 at least where there are so many.
+
+        Args:
+            candidates: whatever is to be measured on each row.
+            items: the test split.
+        """
+        left = self.plan.total - self.spent
+        if self._budget.seconds is not None and self.plan.tokens_per_second:
+            seconds = self._budget.seconds * 0.97 - self._meter.elapsed
+            left = min(left, int(seconds * self._measured_speed()))
+        allowance = Allowance(left, len(items), self.plan.unit == "evaluations")
+        one = sum(allowance.price(self.space, candidate, 0, 1) for candidate in candidates)
+        two = sum(allowance.price(self.space, candidate, 0, 2) for candidate in candidates)
+        each = max(1e-9, two - one)
+        count = int((left - (one - each)) / each)
+        return items[: min(len(items), max(_FEWEST_TEST, count))]
+
+    def _measured_speed(self) -> float:
+        """Tokens per second so far, once there is something to go by; the plan's own speed before."""
+        seconds = self._meter.elapsed - self._meter.cost.seconds.get("setup", 0.0)
+        cost = self._meter.cost
+        return cost.tokens / seconds if seconds > 5 and cost.tokens > 5000 else self.plan.tokens_per_second
+
+

@@ -1,0 +1,245 @@
+"""How instruction, demonstrations and query become the text that a model reads.
+
+Templates are plain text or chat turns. Chat turns are written by the model's own chat template, a Jinja text
+from its file, which runs in a sandbox.
+Invariant: a user's text goes in unchanged and as data; only what the chat template itself wrote may hold control
+tokens.
+Leaves out: which demonstrations, and whether the result fits a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+from promptsearch.errors import ModelError
+from promptsearch.lm.base import Rendered, Segment
+
+__all__ = ["CHAT_TEMPLATES", "PLAIN_TEMPLATES", "TEMPLATES", "ChatFormat", "Demonstration", "Renderer", "Template"]
+
+
+@dataclass(frozen=True)
+class Template:
+    """The form of a prompt.
+
+    Attributes:
+        name: how candidates refer to it.
+        field: an input column: ``{name}`` and ``{text}``.
+        cue: what stands before the answer: ``{output}`` is the output column's name.
+        separator: between instruction, demonstrations and query.
+        chat: ``""`` for plain text, ``"turns"`` for a chat turn each, ``"user"`` for one user message.
+    """
+
+    name: str
+    field: str = "{name}: {text}"
+    cue: str = "{output}:"
+    separator: str = "\n\n"
+    chat: str = ""
+
+    @property
+    def joint(self) -> str:
+        """Between the inputs and the cue: a new line, or a space where the cue is an arrow."""
+        return " " if self.cue.startswith("=") else "\n"
+
+
+PLAIN_TEMPLATES = (
+    Template("fields"),
+    Template("answer", cue="Answer:"),
+    Template("bare", field="{text}"),
+    Template("label", field="Input: {text}", cue="Label:"),
+    Template("category", field="{text}", cue="Category:"),
+    Template("question", field="Q: {text}", cue="A:"),
+    Template("arrow", field="{text}", cue="=>", separator="\n"),
+    Template("lines", separator="\n"),
+    Template("rules", separator="\n###\n"),
+)
+CHAT_TEMPLATES = (
+    Template("chat-turns", chat="turns"),
+    Template("chat-user", chat="user"),
+)
+TEMPLATES: dict[str, Template] = {template.name: template for template in (*PLAIN_TEMPLATES, *CHAT_TEMPLATES)}
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """A worked example: input texts by column, and the answer."""
+
+    inputs: Mapping[str, str]
+    output: str
+
+
+class ChatFormat:
+    """A model's chat template, run in a sandbox.
+
+    Args:
+        source: the Jinja text from the model's file.
+    """
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+
+    def render(self, messages: Sequence[Mapping[str, str]]) -> Rendered:
+        """The prompt that asks for the next assistant message.
+
+        The template sees a mark in place of every content; the contents are put back as data afterwards, so
+        that control tokens in them do not act.
+
+        Raises:
+            ModelError: the template cannot be run or refuses these messages.
+        """
+        contents = [message["content"] for message in messages]
+        marked = [
+            {"role": message["role"], "content": _mark(number)} for number, message in enumerate(messages)
+        ]
+        text = self._run(marked)
+        segments: list[Segment] = []
+        for number, content in enumerate(contents):
+            before, found, text = text.partition(_mark(number))
+            if not found:
+                raise ModelError(f"the model's chat template drops {messages[number]['role']} messages")
+            segments += [Segment(before, control=True), Segment(content)]
+        segments.append(Segment(text, control=True))
+        return Rendered(segment for segment in segments if segment.text)
+
+    @cached_property
+    def keeps_system(self) -> bool:
+        """Whether the template accepts a system message."""
+        try:
+            self.render([{"role": "system", "content": "s"}, {"role": "user", "content": "u"}])
+        except ModelError:
+            return False
+        return True
+
+    def _run(self, messages: Sequence[Mapping[str, str]]) -> str:
+        from jinja2.exceptions import TemplateError
+
+        try:
+            return self._template.render(
+                messages=messages,
+                add_generation_prompt=True,
+                bos_token="",
+                eos_token="",
+                tools=None,
+                documents=None,
+            )
+        except TemplateError as error:
+            raise ModelError(f"the model's chat template cannot be used: {error}") from error
+
+    @cached_property
+    def _template(self) -> Any:
+        from jinja2.exceptions import TemplateError, TemplateSyntaxError
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+        def refuse(message: str) -> None:
+            raise TemplateError(message)
+
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        )
+        environment.globals["raise_exception"] = refuse
+        environment.globals["strftime_now"] = lambda form: datetime(2024, 7, 26).strftime(form)
+        try:
+            return environment.from_string(self.source)
+        except TemplateSyntaxError as error:
+            raise ModelError(f"the model's chat template is broken: {error}") from error
+
+
+class Renderer:
+    """Renders prompts of one task for one model.
+
+    Args:
+        inputs: names of the input columns, in order.
+        output: name of the output column.
+        chat: the model's chat format, None where it has none.
+    """
+
+    def __init__(self, inputs: Sequence[str], output: str, chat: ChatFormat | None) -> None:
+        self._names = {column: _title(column) for column in inputs}
+        self._output = _title(output)
+        self.chat = chat
+
+    def render(
+        self,
+        template: Template,
+        instruction: str,
+        demonstrations: Sequence[Demonstration],
+        inputs: Mapping[str, str],
+    ) -> Rendered:
+        """The exact prompt for one query."""
+        if template.chat:
+            return self._chat_format().render(self.messages(template, instruction, demonstrations, inputs))
+        return Rendered([Segment(self._plain(template, instruction, demonstrations, inputs))])
+
+    def messages(
+        self,
+        template: Template,
+        instruction: str,
+        demonstrations: Sequence[Demonstration],
+        inputs: Mapping[str, str],
+    ) -> list[dict[str, str]]:
+        """The prompt as chat messages; a plain template is one user message."""
+        if template.chat != "turns":
+            return [_message("user", self._plain(template, instruction, demonstrations, inputs))]
+        messages = []
+        for demonstration in demonstrations:
+            messages.append(_message("user", self._query(template, demonstration.inputs)))
+            messages.append(_message("assistant", demonstration.output))
+        messages.append(_message("user", self._query(template, inputs)))
+        if instruction:
+            if self.chat is None or self.chat.keeps_system:
+                messages.insert(0, _message("system", instruction))
+            else:
+                messages[0]["content"] = instruction + template.separator + messages[0]["content"]
+        return messages
+
+    def continuation(self, template: Template, answer: str) -> str:
+        """An answer as it follows the prompt."""
+        return answer if template.chat else " " + answer
+
+    def stops(self, template: Template) -> tuple[str, ...]:
+        """Strings that end a free-text answer."""
+        return () if template.chat else ("\n",)
+
+    def _chat_format(self) -> ChatFormat:
+        if self.chat is None:
+            raise ModelError("this model has no chat template; use a plain template")
+        return self.chat
+
+    def _plain(
+        self,
+        template: Template,
+        instruction: str,
+        demonstrations: Sequence[Demonstration],
+        inputs: Mapping[str, str],
+    ) -> str:
+        parts = [instruction] if instruction else []
+        parts += [f"{self._query(template, shown.inputs)} {shown.output}" for shown in demonstrations]
+        parts.append(self._query(template, inputs))
+        return template.separator.join(parts)
+
+    def _query(self, template: Template, inputs: Mapping[str, str]) -> str:
+        """One item up to the cue. Several columns are always told apart by name."""
+        several = len(self._names) > 1
+        form = "{name}: {text}" if several else template.field
+        lines = [
+            form.format(name=name, text=inputs[column]) for column, name in self._names.items()
+        ]
+        return "\n".join(lines) + template.joint + template.cue.format(output=self._output)
+
+
+def _mark(number: int) -> str:
+    """A string that no text holds by accident: private-use characters around a number."""
+    return f"\ue000{number}\ue001"
+
+
+def _message(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
+
+
+def _title(column: str) -> str:
+    """A column's name as people write it: ``customer_text`` becomes ``Customer text``."""
+    words = column.replace("_", " ").strip()
+    return words[:1].upper() + words[1:]

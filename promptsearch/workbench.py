@@ -1,0 +1,202 @@
+"""Everything that a search works with, opened, checked and laid out before any long work.
+
+Invariant: what a user can get wrong is refused here or earlier; after this, the test rows' labels are read by the
+final measurement only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from promptsearch.calibration import NeighbourVote, fit_neighbour_vote
+from promptsearch.candidate import Candidate
+from promptsearch.data.splits import Splits, remove_near_duplicates
+from promptsearch.embed.base import Encoder
+from promptsearch.embed.cache import CachedEncoder
+from promptsearch.errors import ContextError, DataError
+from promptsearch.lm.base import Engine
+from promptsearch.metrics import Metric
+from promptsearch.pool import Pool
+from promptsearch.prompting import PromptBuilder
+from promptsearch.scoring import Judge, NeighbourLabels, neighbour_priors
+from promptsearch.search.space import Lengths, SearchSpace, Space
+from promptsearch.task import Example, Task
+from promptsearch.template import CHAT_TEMPLATES, PLAIN_TEMPLATES, TEMPLATES, Demonstration
+
+__all__ = ["Neighbourhood", "answer_room", "check_lengths", "embed_splits", "make_space", "usable_instructions"]
+
+_NEIGHBOURS = 32
+_LISTED_LABELS = 20
+
+
+@dataclass(frozen=True)
+class Neighbourhood:
+    """Who is near whom.
+
+    Attributes:
+        splits: the splits without near duplicates.
+        pool: index of the demonstration pool.
+        encoder: what made the vectors.
+        nearest: for each search, confirm and test item its nearest pool ids.
+        vote: label vote of neighbours; None for free text.
+        neighbours: similarities and labels behind the vote, by item; empty for free text.
+    """
+
+    splits: Splits
+    pool: Pool
+    encoder: CachedEncoder
+    nearest: dict[int, tuple[int, ...]]
+    vote: NeighbourVote | None
+    neighbours: dict[int, tuple[NDArray[np.float64], NDArray[np.int64]]]
+
+    def priors(self, items: Sequence[int], label_count: int) -> dict[int, NDArray[np.float64]]:
+        """Log-probabilities of labels by neighbours; empty for free text."""
+        if self.vote is None or not items:
+            return {}
+        similarities = np.stack([self.neighbours[item][0] for item in items])
+        labels = np.stack([self.neighbours[item][1] for item in items])
+        return neighbour_priors(self.vote, items, NeighbourLabels(similarities, labels), label_count)
+
+    def judge(self, task: Task, metric: Metric, *, prior: bool) -> Judge:
+        """A judge for the task's items, with or without the neighbours' vote."""
+        items = [*self.splits.search, *self.splits.confirm, *self.splits.test]
+        priors = self.priors(items, len(task.labels)) if prior and task.labels is not None else {}
+        return Judge(task.examples, task.labels, metric, priors)
+
+
+def embed_splits(
+    task: Task, splits: Splits, encoder: Encoder, progress: Callable[[int, int], None]
+) -> Neighbourhood:
+    """Embed all rows of the splits, remove near duplicates, and find neighbours.
+
+    Args:
+        task: the task.
+        splits: its splits, without exact duplicates.
+        encoder: what makes vectors.
+        progress: told (texts done, texts in all).
+    """
+    cached = encoder if isinstance(encoder, CachedEncoder) else CachedEncoder(encoder)
+    ids = [*splits.pool, *splits.search, *splits.confirm, *splits.test]
+    found = cached.encode([task.examples[number].text for number in ids], progress)
+    vectors = np.zeros((len(task.examples), found.shape[1]), dtype=np.float32)
+    vectors[ids] = found
+    kept = remove_near_duplicates(splits, vectors)
+    pool_ids = sorted(kept.pool)
+    pool = Pool(pool_ids, vectors[pool_ids], encoder=cached.fingerprint)
+    items = [*kept.search, *kept.confirm, *kept.test]
+    near = pool.nearest(vectors[items], _NEIGHBOURS)
+    nearest = {item: tuple(row.tolist()) for item, row in zip(items, near.ids, strict=True)}
+    if task.labels is None:
+        return Neighbourhood(kept, pool, cached, nearest, None, {})
+    index = {word: number for number, word in enumerate(task.labels)}
+    label_of = {number: index[task.examples[number].output] for number in pool_ids}
+    labels = np.array([[label_of[int(n)] for n in row] for row in near.ids], dtype=np.int64)
+    similarities = near.similarities.astype(np.float64)
+    neighbours = {item: (similarities[place], labels[place]) for place, item in enumerate(items)}
+    vote = _fit_vote(pool, vectors, label_of, len(task.labels))
+    return Neighbourhood(kept, pool, cached, nearest, vote, neighbours)
+
+
+def _fit_vote(
+    pool: Pool, vectors: NDArray[np.float32], label_of: dict[int, int], label_count: int
+) -> NeighbourVote:
+    """Fit the vote on the pool itself, each example judged by the others."""
+    ids = pool.ids.tolist()
+    near = pool.nearest(vectors[ids], _NEIGHBOURS, exclude=ids)
+    labels = np.array([[label_of[int(n)] for n in row] for row in near.ids], dtype=np.int64)
+    golds = [label_of[number] for number in ids]
+    return fit_neighbour_vote(near.similarities.astype(np.float64), labels, golds, label_count)
+
+
+def usable_instructions(task: Task, *, vary: bool) -> tuple[str, ...]:
+    """Instructions to search among, the one that a zero-shot prompt uses first."""
+    given = list(task.instructions)
+    if task.labels is not None and len(task.labels) <= _LISTED_LABELS:
+        listed = f"Answer with one of: {', '.join(task.labels)}."
+        given.append(f"{task.instructions[0]} {listed}" if task.instructions else listed)
+    if not given or vary:
+        given.append("")
+    return tuple(dict.fromkeys(given if vary else given[: max(1, len(task.instructions))]))
+
+
+def demonstrations_of(examples: Sequence[Example], ids: Sequence[int]) -> dict[int, Demonstration]:
+    """Pool examples as they are shown."""
+    return {number: Demonstration(examples[number].fields, examples[number].output) for number in ids}
+
+
+def answer_room(engine: Engine, labels: Sequence[str] | None, generated: int) -> int:
+    """Tokens to keep free for an answer: a generated one, or the longest label."""
+    if labels is None:
+        return generated
+    return max(engine.count_tokens([f" {label}" for label in labels])) + 2
+
+
+def make_space(
+    task: Task, splits: Splits, space: Space, engine: Engine, builder: PromptBuilder, room: int
+) -> SearchSpace:
+    """The search space with this model's token counts."""
+    templates = space.templates or tuple(template.name for template in PLAIN_TEMPLATES)
+    if space.templates is None and builder.renderer.chat is not None:
+        templates += tuple(template.name for template in CHAT_TEMPLATES)
+    unknown = [name for name in templates if name not in TEMPLATES]
+    if unknown:
+        raise DataError(f"template {unknown[0]!r} is unknown; give some of {', '.join(TEMPLATES)}")
+    instructions = usable_instructions(task, vary=space.instructions)
+    labels = {word: number for number, word in enumerate(task.labels or ())}
+    queries = [*splits.search, *splits.confirm, *splits.test]
+    tokens = engine.count_tokens([_bare(task.examples[number], builder) for number in queries])
+    shown = engine.count_tokens([_shown(task.examples[number], builder) for number in splits.pool])
+    counted = engine.count_tokens([text or " " for text in instructions])
+    lengths = Lengths(
+        instructions=dict(zip(instructions, counted, strict=True)),
+        demonstrations=dict(zip(splits.pool, shown, strict=True)),
+        query=float(np.mean(tokens)),
+        longest_query=max(tokens),
+        context=engine.context_tokens - room,
+    )
+    return SearchSpace(
+        space,
+        templates=templates,
+        instructions=instructions,
+        pool=splits.pool,
+        labels=[labels.get(task.examples[number].output, 0) for number in splits.pool],
+        lengths=lengths,
+    )
+
+
+def check_lengths(task: Task, space: SearchSpace, splits: Splits, engine: Engine, builder: PromptBuilder) -> None:
+    """Refuse an instruction or an item that cannot fit even without demonstrations.
+
+    Raises:
+        ContextError: naming the instruction or the row.
+    """
+    room = space.lengths.context
+    for instruction, tokens in space.lengths.instructions.items():
+        if tokens >= room:
+            raise ContextError(
+                f"the instruction {instruction[:40]!r}... has {tokens} tokens and the model takes {room}; shorten it"
+            )
+    longest = max(space.lengths.instructions.values())
+    for number in [*splits.search, *splits.confirm, *splits.test]:
+        example = task.examples[number]
+        if len(example.text.encode("utf-8", "surrogatepass")) + longest + 64 < room:
+            continue
+        prompt = builder.render(Candidate(instruction=space.instructions[0]), (), example.fields)
+        tokens = engine.count_tokens([prompt])[0]
+        if tokens > room:
+            raise ContextError(
+                f"row {number} ({example.text[:40]!r}...) has {tokens} tokens with the instruction and the model "
+                f"takes {room}; shorten or drop it"
+            )
+
+
+def _bare(example: Example, builder: PromptBuilder) -> str:
+    return builder.render(Candidate(), (), example.fields)
+
+
+def _shown(example: Example, builder: PromptBuilder) -> str:
+    return f"{_bare(example, builder)} {example.output}\n\n"

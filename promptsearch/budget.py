@@ -135,9 +135,7 @@ class Cost:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Cost:
         """The reverse of :meth:`to_dict`."""
-        return cls(
-            int(values["tokens"]), int(values["calls"]), int(values["evaluations"]), dict(values["seconds"])
-        )
+        return cls(int(values["tokens"]), int(values["calls"]), int(values["evaluations"]), dict(values["seconds"]))
 
 
 class Meter:

@@ -2,7 +2,8 @@
 
 A label's log-probability holds the prompt's own bias. *Batch calibration* subtracts its mean over unlabelled items
 (Zhou et al. 2023, arXiv 2309.17249, eq. 5: s_y(x) - mean over x of s_y(x)); *contextual calibration* subtracts the
-log-probability on inputs without content (Zhao et al. 2021, arXiv 2102.09690). The *retrieval prior* adds
+log-probability on inputs without content (Zhao et al. 2021, arXiv 2102.09690); *fitted* offsets start from batch
+calibration and move to where the labels of search items are likeliest. The *retrieval prior* adds
 ``weight * log p(label | neighbours)``.
 Invariant: everything fitted is fitted on search items, is a plain value, and works on one query alone.
 Leaves out: where log-probabilities and neighbours come from.
@@ -35,6 +36,7 @@ CONTENT_FREE = ("N/A", "[MASK]", "")
 _COUNTS = (1, 2, 4, 8, 16, 32)
 _TEMPERATURES = (0.02, 0.05, 0.1, 0.2)
 _LARGEST_PRIOR = 8.0  # beyond this the prior decides alone
+_OFFSET_PENALTY = 2.0  # of a Gaussian on what "fitted" adds to batch offsets: a standard deviation of 0.7
 
 
 def normalized(log_probabilities: FloatArray) -> FloatArray:
@@ -75,7 +77,7 @@ class Weighing:
     ``score = sharpness * (log p - offset) + prior_weight * log prior``.
 
     Attributes:
-        calibration: ``"none"``, ``"batch"`` or ``"contextual"``.
+        calibration: ``"none"``, ``"batch"``, ``"contextual"`` or ``"fitted"``.
         offsets: what is subtracted from each label; all zero without calibration.
         sharpness: factor on the model's log-probabilities, above 0; it makes probabilities honest.
         prior_weight: factor on the neighbours' log-probabilities, at least 0; 0 leaves them out.
@@ -120,12 +122,14 @@ def fit_weighing(
     prior: FloatArray | None,
     golds: NDArray[np.int64],
 ) -> Weighing:
-    """Fit sharpness and prior weight by maximum likelihood of the right labels.
+    """Fit sharpness and prior weight, and for ``"fitted"`` the offsets too, by likelihood of the right labels.
 
-    Likelihood moves with every item, where accuracy on some hundred items moves in steps and by luck.
+    Likelihood moves with every item, where accuracy on some hundred items moves in steps and by luck. The problem is
+    multinomial logistic regression, so it is convex and has one answer; fitted offsets are held near the given
+    ones by a Gaussian penalty, and sharpness near one half by a weak one.
 
     Args:
-        calibration: name of the calibration that made ``offsets``.
+        calibration: name of the calibration that made ``offsets``; ``"fitted"`` moves them further.
         offsets: shape (labels,).
         log_probabilities: from the model on search items, shape (items, labels).
         prior: from neighbours, same shape; None to leave them out.
@@ -135,22 +139,35 @@ def fit_weighing(
 
     logs = normalized(log_probabilities)
     readable = np.isfinite(logs).all(axis=1)
-    kept = tuple(float(offset) for offset in offsets)
     if readable.sum() < 2:
-        return Weighing(calibration, kept)
+        return Weighing(calibration, _floats(offsets))
     model = logs[readable] - offsets
     others = np.zeros_like(model) if prior is None else prior[readable]
-    right = golds[readable]
+    right = np.eye(model.shape[1])[golds[readable]]
+    free = calibration == "fitted"
 
-    def loss(weights: FloatArray) -> float:
-        scores = normalized(weights[0] * model + weights[1] * others)
-        return float(-scores[np.arange(len(right)), right].mean())
+    def loss(weights: FloatArray) -> tuple[float, FloatArray]:
+        scores = normalized(weights[0] * model + weights[1] * others - weights[2:])
+        wrong = np.exp(scores) - right  # derivative of the loss by the scores
+        shift = wrong.sum(axis=0)
+        moved = weights[2:] if free else np.zeros_like(shift)
+        value = -(scores * right).sum() + 0.5 * (_OFFSET_PENALTY * (moved**2).sum() + (weights[0] - 0.5) ** 2)
+        by_offset = _OFFSET_PENALTY * moved - shift if free else np.zeros_like(shift)
+        by_sharpness = (wrong * model).sum() + (weights[0] - 0.5)
+        return float(value), np.array([by_sharpness, (wrong * others).sum(), *by_offset])
 
-    largest = 0.0 if prior is None else _LARGEST_PRIOR
-    start = np.array([0.5, min(0.5, largest)])
-    found = minimize(loss, start, method="L-BFGS-B", bounds=[(0.01, 10.0), (0.0, largest)])
-    sharpness, weight = (float(value) for value in found.x)
-    return Weighing(calibration, kept, sharpness, weight if weight > 1e-3 else 0.0)
+    limits = [(0.01, 10.0), (0.0, 0.0 if prior is None else _LARGEST_PRIOR)]
+    limits += [(-20.0, 20.0) if free else (0.0, 0.0)] * model.shape[1]
+    start = np.array([0.5, 0.0 if prior is None else 0.5, *np.zeros(model.shape[1])])
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=limits).x
+    sharpness, weight = float(found[0]), float(found[1])
+    return Weighing(
+        calibration, _floats(offsets + found[2:] / sharpness), sharpness, weight if weight > 1e-3 else 0.0
+    )
+
+
+def _floats(values: FloatArray) -> tuple[float, ...]:
+    return tuple(float(value) for value in values)
 
 
 @dataclass(frozen=True)
@@ -170,9 +187,7 @@ class NeighbourVote:
     temperature: float = 0.1
     smoothing: float = 0.1
 
-    def log_probabilities(
-        self, similarities: FloatArray, labels: NDArray[np.int64], label_count: int
-    ) -> FloatArray:
+    def log_probabilities(self, similarities: FloatArray, labels: NDArray[np.int64], label_count: int) -> FloatArray:
         """Log-probability of each label.
 
         Args:

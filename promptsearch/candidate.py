@@ -19,7 +19,7 @@ __all__ = ["CALIBRATIONS", "MODES", "ORDERS", "Candidate"]
 
 MODES = ("static", "retrieved")
 ORDERS = ("nearest-last", "nearest-first")
-CALIBRATIONS = ("batch", "contextual", "none")
+CALIBRATIONS = ("batch", "contextual", "fitted", "none")
 
 
 @dataclass(frozen=True)
@@ -77,10 +77,6 @@ class Candidate:
             candidate = cls(**known)
         except (KeyError, TypeError, ValueError) as error:
             raise ArtifactError(f"{values!r} describes no prompt candidate ({error}); save it anew") from error
-        if (
-            candidate.mode not in MODES
-            or candidate.order not in ORDERS
-            or candidate.calibration not in CALIBRATIONS
-        ):
+        if candidate.mode not in MODES or candidate.order not in ORDERS or candidate.calibration not in CALIBRATIONS:
             raise ArtifactError(f"{values!r} names an unknown mode, order or calibration; save it anew")
         return candidate

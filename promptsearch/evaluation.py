@@ -44,6 +44,11 @@ class Answers:
     texts: tuple[str, ...]
     fits: NDArray[np.bool_]
 
+    def take(self, places: NDArray[np.int64]) -> Answers:
+        """The answers at some places."""
+        texts = tuple(self.texts[at] for at in places) if self.texts else ()
+        return Answers(self.log_probabilities[places], texts, self.fits[places])
+
 
 class Asker:
     """Puts prompts to the engine: label scores for classification, generated text otherwise.
@@ -56,7 +61,11 @@ class Asker:
     """
 
     def __init__(
-        self, engine: Engine, builder: PromptBuilder, labels: Sequence[str] | None, answer_tokens: int = _ANSWER_TOKENS
+        self,
+        engine: Engine,
+        builder: PromptBuilder,
+        labels: Sequence[str] | None,
+        answer_tokens: int = _ANSWER_TOKENS,
     ) -> None:
         self.engine = engine
         self.builder = builder
@@ -67,9 +76,7 @@ class Asker:
         self, reading: Candidate, inputs: Sequence[Mapping[str, str]], nearest: Sequence[Sequence[int]]
     ) -> list[object]:
         """One JSON value for each item: a list of log-probabilities, a text, or None where it did not fit."""
-        built = [
-            self.builder.build(reading, item, near) for item, near in zip(inputs, nearest, strict=True)
-        ]
+        built = [self.builder.build(reading, item, near) for item, near in zip(inputs, nearest, strict=True)]
         asked = [number for number, item in enumerate(built) if item.prompt is not None]
         prompts = [prompt for item in built if (prompt := item.prompt) is not None]
         answers: list[object] = [None] * len(built)
@@ -165,9 +172,7 @@ class Evaluator:
         self._on_call(tokens, end - start)
         return values
 
-    def _questions(
-        self, kind: str, items: Sequence[int]
-    ) -> tuple[list[Mapping[str, str]], list[Sequence[int]]]:
+    def _questions(self, kind: str, items: Sequence[int]) -> tuple[list[Mapping[str, str]], list[Sequence[int]]]:
         if kind == "items":
             inputs: list[Mapping[str, str]] = [self._examples[item].fields for item in items]
             return inputs, [self._nearest.get(item, ()) for item in items]

@@ -82,8 +82,7 @@ class Difference:
 
     def __str__(self) -> str:
         return (
-            f"{100 * self.value:+.1f} points [{100 * self.low:+.1f}, {100 * self.high:+.1f}], "
-            f"p = {self.p_value:.2g}"
+            f"{100 * self.value:+.1f} points [{100 * self.low:+.1f}, {100 * self.high:+.1f}], p = {self.p_value:.2g}"
         )
 
 

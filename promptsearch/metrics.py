@@ -95,9 +95,7 @@ def resolve_metric(
     if not isinstance(spec, str) or spec not in METRICS:
         raise DataError(f"metric={quoted(spec)} is unknown; give one of {', '.join(METRICS)}, or a callable")
     if spec == "macro_f1" and not is_classification:
-        raise DataError(
-            "metric='macro_f1' needs labels and the outputs are free text; give labels, or use 'f1'"
-        )
+        raise DataError("metric='macro_f1' needs labels and the outputs are free text; give labels, or use 'f1'")
     if spec == "numeric" and golds and all(number_in(gold) is None for gold in golds):
         raise DataError(f"metric='numeric' needs numbers, and outputs such as {quoted(golds[0])} hold none")
     return METRICS[spec]

@@ -47,7 +47,7 @@ __all__ = ["STRATEGIES", "optimize"]
 
 STRATEGIES: dict[str, Strategy] = {"auto": halving, "halving": halving, "random": random_search}
 _BASELINE_SHOTS = 8
-_NEAREST_SHARE = 0.5  # of the final measurement, for nearest demonstrations, the dearest baseline
+_NEAREST_TOKENS = 250  # a query with nearest demonstrations: dearer ones would leave few test rows to measure
 _ROWS_A_SECOND = 100  # pool rows for each second of a time budget: embedding more would leave no time to search
 _GENERATED_TOKENS = 64
 _LOADING_SECONDS = 6.0  # model and encoder, when nothing is cached
@@ -270,7 +270,7 @@ class _Job:
     def _nearest_count(self, space: SearchSpace, zero: Candidate) -> int:
         """Neighbours that the baseline shows: four, fewer where they are long."""
         for count in (4, 2, 1):
-            if space.query_tokens(replace(zero, mode="retrieved", count=count)) <= 400:
+            if space.query_tokens(replace(zero, mode="retrieved", count=count)) <= _NEAREST_TOKENS:
                 return count
         return 1
 
@@ -373,9 +373,7 @@ class _Job:
             notes=_notes(test, baselines, len(near.splits.test)),
         )
 
-    def _facts(
-        self, opened: OpenedModel, near: Neighbourhood, study: Study, measured: _Measured
-    ) -> dict[str, Any]:
+    def _facts(self, opened: OpenedModel, near: Neighbourhood, study: Study, measured: _Measured) -> dict[str, Any]:
         report = near.splits.report
         return {
             "version": __version__,
@@ -435,9 +433,9 @@ def _notes(test: Measurement, baselines: Mapping[str, Measurement], test_rows: i
         )
     best = max((name for name in baselines if name != "label_vote"), key=lambda name: baselines[name].value)
     if baselines[best].value > test.value:
-        notes.append(f"The baseline {best!r} did better on the test rows ({baselines[best]}): treat the gain as none.")
+        notes.append(
+            f"The baseline {best!r} did better on the test rows ({baselines[best]}): treat the gain as none."
+        )
     if test.n < test_rows:
         notes.append(f"The budget paid for {test.n} of {test_rows} test rows; a larger one narrows the interval.")
     return tuple(notes)
-
-

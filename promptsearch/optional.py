@@ -26,6 +26,5 @@ def require(module: str, *, install: str) -> ModuleType:
         if error.name is not None and error.name.split(".")[0] != module.split(".")[0]:
             raise
         raise MissingExtraError(
-            f"{module.split('.')[0]!r} is needed here and is not installed; "
-            f"install it with: pip install '{install}'"
+            f"{module.split('.')[0]!r} is needed here and is not installed; install it with: pip install '{install}'"
         ) from error

@@ -223,9 +223,7 @@ class Pool:
         if exclude is None:
             return np.full(count, -1, dtype=np.int64)
         if len(exclude) != count:
-            raise DataError(
-                f"exclude has {len(exclude)} entries for {count} queries; give one id or None for each"
-            )
+            raise DataError(f"exclude has {len(exclude)} entries for {count} queries; give one id or None for each")
         rows = [-1 if example is None else self._row_of.get(int(example), -1) for example in exclude]
         return np.array(rows, dtype=np.int64)
 
@@ -257,9 +255,7 @@ class Pool:
             open_queries = np.concatenate(unsettled)
             fetch = min(len(self), fetch * 4)
 
-    def _ranked(
-        self, queries: NDArray[np.float32], excluded: NDArray[np.int64], fetch: int, columns: int
-    ) -> _Ranked:
+    def _ranked(self, queries: NDArray[np.float32], excluded: NDArray[np.int64], fetch: int, columns: int) -> _Ranked:
         rows, lowest = self._proposals(queries, fetch)
         usable = (rows >= 0) & (rows != excluded[:, None])
         similarities = _similarities(queries, self.vectors, rows)
@@ -274,9 +270,7 @@ class Pool:
             settled[:] = True
         return _Ranked(self.ids[np.take_along_axis(rows, order, axis=1)], kept, settled)
 
-    def _proposals(
-        self, queries: NDArray[np.float32], fetch: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    def _proposals(self, queries: NDArray[np.float32], fetch: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Rows (−1 for none), shape (q, fetch), and the lowest similarity that FAISS saw among them."""
         if fetch == len(self):
             everything = np.broadcast_to(np.arange(len(self), dtype=np.int64), (len(queries), len(self)))
@@ -319,9 +313,7 @@ def _checked_ids(ids: ArrayLike) -> NDArray[np.int64]:
 def _checked_vectors(vectors: ArrayLike, count: int) -> NDArray[np.float32]:
     checked = np.array(vectors, dtype=np.float32, order="C")
     if checked.ndim != 2 or len(checked) != count or (count and not checked.shape[1]):
-        raise DataError(
-            f"vectors have shape {checked.shape} for {count} ids; give shape ({count}, dimension)"
-        )
+        raise DataError(f"vectors have shape {checked.shape} for {count} ids; give shape ({count}, dimension)")
     _check_lengths("vector", checked)
     checked.setflags(write=False)
     return checked
@@ -332,17 +324,13 @@ def _check_lengths(what: str, vectors: NDArray[np.float32]) -> None:
     unit = (np.abs(lengths - 1.0) <= _UNIT_TOLERANCE) | (lengths == 0.0)
     if not unit.all():
         row = int(np.argmin(unit))
-        raise DataError(
-            f"{what} {row} has length {lengths[row]:.6g}; scale it to 1 with embed.base.unit_vectors"
-        )
+        raise DataError(f"{what} {row} has length {lengths[row]:.6g}; scale it to 1 with embed.base.unit_vectors")
 
 
 def _checked_queries(queries: ArrayLike, dimension: int) -> NDArray[np.float32]:
     checked = np.ascontiguousarray(queries, dtype=np.float32)
     if checked.ndim != 2 or checked.shape[1] != dimension:
-        raise DataError(
-            f"queries have shape {checked.shape}; the pool needs (number of queries, {dimension})"
-        )
+        raise DataError(f"queries have shape {checked.shape}; the pool needs (number of queries, {dimension})")
     _check_lengths("query", checked)
     return checked
 

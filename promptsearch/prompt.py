@@ -220,9 +220,7 @@ class Prompt:
     def without_prior(self) -> Prompt:
         """The same prompt without the neighbours' vote."""
         weighing = self._parts.weighing
-        return Prompt.from_parts(
-            replace(self._parts, weighing=weighing and weighing.without_prior()), self._opened
-        )
+        return Prompt.from_parts(replace(self._parts, weighing=weighing and weighing.without_prior()), self._opened)
 
     # -- predicting -----------------------------------------------------------------------------------------
 
@@ -298,9 +296,7 @@ class Prompt:
             predictions.append(Prediction(values[best], shares))
         return predictions
 
-    def _neighbours(
-        self, inputs: Sequence[Mapping[str, str]]
-    ) -> tuple[list[Sequence[int]], FloatArray | None]:
+    def _neighbours(self, inputs: Sequence[Mapping[str, str]]) -> tuple[list[Sequence[int]], FloatArray | None]:
         """Nearest example numbers of each item, and their label vote where it has weight."""
         parts = self._parts
         if not parts.needs_neighbours or not inputs:
@@ -546,5 +542,3 @@ def _retriever_from(
         )
     chosen: Any = source if encoder is None else encoder
     return Retriever(pool, CachedEncoder(resolve_encoder(chosen)), source)
-
-

@@ -86,9 +86,7 @@ class PromptBuilder:
             inputs,
         )
 
-    def messages(
-        self, candidate: Candidate, shown: Sequence[int], inputs: Mapping[str, str]
-    ) -> list[dict[str, str]]:
+    def messages(self, candidate: Candidate, shown: Sequence[int], inputs: Mapping[str, str]) -> list[dict[str, str]]:
         """The same as chat messages."""
         return self.renderer.messages(
             TEMPLATES[candidate.template],

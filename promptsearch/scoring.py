@@ -30,9 +30,10 @@ from promptsearch.metrics import Metric
 from promptsearch.search.base import Scores
 from promptsearch.task import Example
 
-__all__ = ["Judged", "Judge", "NeighbourLabels"]
+__all__ = ["Judge", "Judged", "NeighbourLabels", "neighbour_priors"]
 
 _RESAMPLES = 500
+_FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -109,11 +110,26 @@ class Judge:
         """
         logs = answers.log_probabilities
         offsets = np.zeros(logs.shape[1])
-        if calibration == "batch":
+        if calibration in ("batch", "fitted"):
             offsets = batch_offsets(normalized(logs))
         elif calibration == "contextual" and content_free is not None:
             offsets = contextual_offsets(normalized(content_free))
         return fit_weighing(calibration, offsets, logs, self.prior(items), self.golds(items))
+
+    def likelihood(
+        self, calibration: str, items: Sequence[int], answers: Answers, content_free: FloatArray | None = None
+    ) -> float:
+        """Mean log-likelihood of the right labels of items that the fit did not see: five-fold cross-validation."""
+        folds = np.arange(len(items)) % _FOLDS
+        total = 0.0
+        for fold in range(min(_FOLDS, len(items))):
+            inside, outside = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
+            weighing = self.fit(
+                calibration, [items[at] for at in inside.tolist()], answers.take(inside), content_free
+            )
+            judged = self.judge([items[at] for at in outside.tolist()], answers.take(outside), weighing)
+            total += float(np.log(np.maximum(judged.confidence, 1e-9)).sum())
+        return total / len(items)
 
     def plain(self, label_count: int) -> Weighing:
         """The model's own choice: nothing subtracted, nothing added."""
@@ -124,11 +140,9 @@ class Judge:
         if self.labels is None or weighing is None:
             return self._judge_texts(items, answers)
         scores = weighing.scores(answers.log_probabilities, self.prior(items))
-        readable = np.isfinite(scores).any(axis=1)
+        readable: NDArray[np.bool_] = np.asarray(np.isfinite(scores).any(axis=1))
         best = np.where(np.isfinite(scores), scores, -np.inf).argmax(axis=1)
-        predictions = tuple(
-            self.labels[index] if known else "" for index, known in zip(best, readable, strict=True)
-        )
+        predictions = tuple(self.labels[index] if known else "" for index, known in zip(best, readable, strict=True))
         probabilities = softmax(scores)
         confidence = probabilities[np.arange(len(items)), self.golds(items)]
         failures = {

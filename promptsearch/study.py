@@ -56,7 +56,8 @@ class Plan:
 
     def __str__(self) -> str:
         speed = f" (at {self.tokens_per_second:,.0f} tokens/s)" if self.tokens_per_second else ""
-        return f"{self.total:,} {self.unit}{speed}: {self.search:,} to search, {self.confirm:,} to confirm, the rest to test"
+        shares = f"{self.search:,} to search, {self.confirm:,} to confirm, the rest to test"
+        return f"{self.total:,} {self.unit}{speed}: {shares}"
 
 
 def make_plan(budget: Budget, *, tokens_per_second: float, setup_seconds: float) -> Plan:
@@ -67,15 +68,17 @@ def make_plan(budget: Budget, *, tokens_per_second: float, setup_seconds: float)
         tokens_per_second: speed of the model on this machine; used for a budget in time only.
         setup_seconds: expected seconds of loading and embedding.
     """
-    speed = 0.0
     if budget.tokens is not None:
-        unit, total = "tokens", budget.tokens
-    elif budget.evaluations is not None:
-        unit, total = "evaluations", budget.evaluations
-    else:
-        seconds = max(0.25 * (budget.seconds or 0.0), (budget.seconds or 0.0) - setup_seconds)
-        unit, total, speed = "tokens", max(1, round(seconds * tokens_per_second * _SAFETY, -2)), tokens_per_second
-    total = int(total)
+        return _shared_out("tokens", budget.tokens)
+    if budget.evaluations is not None:
+        return _shared_out("evaluations", budget.evaluations)
+    allowed = budget.seconds or 0.0
+    seconds = max(0.25 * allowed, allowed - setup_seconds)
+    total = max(1, int(round(seconds * tokens_per_second * _SAFETY, -2)))
+    return _shared_out("tokens", total, tokens_per_second)
+
+
+def _shared_out(unit: str, total: int, speed: float = 0.0) -> Plan:
     return Plan(unit, total, int(_SEARCH_SHARE * total), int(_CONFIRM_SHARE * total), speed)
 
 
@@ -300,11 +303,10 @@ class Study:
             if calibration == "contextual" and candidate.mode == "retrieved":
                 continue  # inputs without content have no neighbours
             free = self.evaluator.content_free(candidate) if calibration == "contextual" else None
-            weighing = self.judge.fit(calibration, items, answers, free)
-            judged = self.judge.judge(items, answers, weighing)
-            likelihood = float(np.log(np.maximum(judged.confidence, 1e-9)).mean())
-            options.append((likelihood, replace(candidate, calibration=calibration), weighing))
-        _, chosen, weighing = max(options, key=lambda option: option[0])
+            options.append((self.judge.likelihood(calibration, items, answers, free), calibration, free))
+        _, calibration, free = max(options, key=lambda option: option[0])
+        chosen = replace(candidate, calibration=calibration)
+        weighing = self.judge.fit(calibration, items, answers, free)
         self._scores.setdefault(chosen, self._scores[candidate])
         return Finalist(chosen, weighing)
 
@@ -336,5 +338,3 @@ class Study:
         seconds = self._meter.elapsed - self._meter.cost.seconds.get("setup", 0.0)
         cost = self._meter.cost
         return cost.tokens / seconds if seconds > 5 and cost.tokens > 5000 else self.plan.tokens_per_second
-
-

@@ -196,8 +196,7 @@ class Task:
         missing = [column for column in self.inputs if is_missing(item.get(column))]
         if missing:
             raise DataError(
-                f"the item {quoted(dict(item))} has no text in {listed(missing)}; "
-                "every input column needs some"
+                f"the item {quoted(dict(item))} has no text in {listed(missing)}; every input column needs some"
             )
         return {column: as_text(item[column]) for column in self.inputs}
 
@@ -287,8 +286,7 @@ class Task:
         value = _present(row[self.output])
         if isinstance(value, Mapping):
             raise DataError(
-                f"the output column {self.output!r} holds {quoted(value)}; "
-                "give a text, a number or a list of answers"
+                f"the output column {self.output!r} holds {quoted(value)}; give a text, a number or a list of answers"
             )
         values = value if isinstance(value, list) else [value]
         answers = tuple(dict.fromkeys(self._output_words(item) for item in values))
@@ -307,15 +305,11 @@ class Task:
             return as_text(value)
         words = self._space.words_for(value)
         if words is None:
-            raise DataError(
-                f"the output {quoted(value)} is no label of this task; use {listed(self._space.values)}"
-            )
+            raise DataError(f"the output {quoted(value)} is no label of this task; use {listed(self._space.values)}")
         return words
 
 
-def _checked_columns(
-    inputs: object, output: object, rationale: object
-) -> tuple[tuple[str, ...], str, str | None]:
+def _checked_columns(inputs: object, output: object, rationale: object) -> tuple[tuple[str, ...], str, str | None]:
     """Names of columns: texts, at least one input, and none in two roles."""
     columns = (inputs,) if isinstance(inputs, str) else inputs
     if not isinstance(columns, Sequence) or not columns or not all(_is_name(column) for column in columns):

@@ -91,9 +91,7 @@ class ChatFormat:
             ModelError: the template cannot be run or refuses these messages.
         """
         contents = [message["content"] for message in messages]
-        marked = [
-            {"role": message["role"], "content": _mark(number)} for number, message in enumerate(messages)
-        ]
+        marked = [{"role": message["role"], "content": _mark(number)} for number, message in enumerate(messages)]
         text = self._run(marked)
         segments: list[Segment] = []
         for number, content in enumerate(contents):
@@ -117,7 +115,7 @@ class ChatFormat:
         from jinja2.exceptions import TemplateError
 
         try:
-            return self._template.render(
+            text: str = self._template.render(
                 messages=messages,
                 add_generation_prompt=True,
                 bos_token="",
@@ -125,6 +123,7 @@ class ChatFormat:
                 tools=None,
                 documents=None,
             )
+            return text
         except TemplateError as error:
             raise ModelError(f"the model's chat template cannot be used: {error}") from error
 
@@ -224,9 +223,7 @@ class Renderer:
         """One item up to the cue. Several columns are always told apart by name."""
         several = len(self._names) > 1
         form = "{name}: {text}" if several else template.field
-        lines = [
-            form.format(name=name, text=inputs[column]) for column, name in self._names.items()
-        ]
+        lines = [form.format(name=name, text=inputs[column]) for column, name in self._names.items()]
         return "\n".join(lines) + template.joint + template.cue.format(output=self._output)
 
 

@@ -68,9 +68,7 @@ class Neighbourhood:
         return Judge(task.examples, task.labels, metric, priors)
 
 
-def embed_splits(
-    task: Task, splits: Splits, encoder: Encoder, progress: Callable[[int, int], None]
-) -> Neighbourhood:
+def embed_splits(task: Task, splits: Splits, encoder: Encoder, progress: Callable[[int, int], None]) -> Neighbourhood:
     """Embed all rows of the splits, remove near duplicates, and find neighbours.
 
     Args:
@@ -101,9 +99,7 @@ def embed_splits(
     return Neighbourhood(kept, pool, cached, nearest, vote, neighbours)
 
 
-def _fit_vote(
-    pool: Pool, vectors: NDArray[np.float32], label_of: dict[int, int], label_count: int
-) -> NeighbourVote:
+def _fit_vote(pool: Pool, vectors: NDArray[np.float32], label_of: dict[int, int], label_count: int) -> NeighbourVote:
     """Fit the vote on the pool itself, each example judged by the others."""
     ids = pool.ids.tolist()
     near = pool.nearest(vectors[ids], _NEIGHBOURS, exclude=ids)

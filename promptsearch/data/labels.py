@@ -24,6 +24,7 @@ MOST_INFERRED_LABELS = 200
 FEWEST_ROWS_PER_LABEL = 3
 LONGEST_MEAN_LABEL = 60
 MOST_UNORDERED_NUMBERS = 5
+MOSTLY_NUMBERS = 0.8
 
 
 @dataclass(frozen=True)
@@ -96,14 +97,20 @@ def _look_like_labels(counts: Counter[str]) -> bool:
 
 def _may_be_codes(texts: list[str]) -> bool:
     """Whether numbers can be labels: very few of them, or integers in an unbroken row from about zero."""
-    try:
-        numbers = sorted(float(text) for text in texts)
-    except ValueError:
+    numbers = sorted(number for number in map(_number, texts) if number is not None)
+    if len(numbers) < MOSTLY_NUMBERS * len(texts):
         return True
     if len(numbers) <= MOST_UNORDERED_NUMBERS:
         return True
     steps = {after - before for before, after in itertools.pairwise(numbers)}
     return steps == {1.0} and -1 <= numbers[0] <= 1
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text.replace(",", "").strip("$€£%"))
+    except ValueError:
+        return None
 
 
 def _declared(spec: object) -> LabelSpace:

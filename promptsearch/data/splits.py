@@ -195,8 +195,7 @@ def _usable_strata(labels: list[str], size: int) -> list[int] | None:
 def _require_rows(rows: int, statement: str) -> None:
     if rows < FEWEST_ROWS:
         raise DataError(
-            f"{statement.format(rows)}; at least {FEWEST_ROWS} are needed for all splits: "
-            "give more rows"
+            f"{statement.format(rows)}; at least {FEWEST_ROWS} are needed for all splits: give more rows"
         )
 
 

@@ -97,10 +97,10 @@ def normalised(text: str) -> str:
 def _normalised_once(text: str) -> str:
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     folded = "".join(folded.split())
-    followers = [*folded[1:], ""]
+    followers = folded[1:] + " "
     kept = "".join(
         character
-        for character, follower in zip(folded, followers, strict=True)
+        for character, follower in zip(folded, followers, strict=False)
         if not _is_removable(character, follower)
     )
     return kept or folded

@@ -1,1 +1,1 @@
-"""Texts to unit vectors: the encoder's contract, the encoders that come with this package, and their cache."""
+"""Texts to unit vectors: an encoder's contract, the encoders that come with this package, their cache."""

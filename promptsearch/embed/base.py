@@ -32,6 +32,7 @@ CHUNK = 64
 
 PROBE = "The quick brown fox jumps over 13 lazy dogs, doesn't it?"
 
+_LENGTH_ROUNDING = 1e-7
 _NAME_ATTRIBUTES = ("name", "model_name", "model_name_or_path", "model", "model_id")
 
 
@@ -106,7 +107,7 @@ def encode_checked(encoder: Encoder, texts: Sequence[str]) -> NDArray[np.float32
 
 
 def unit_vectors(array: Any, *, count: int | None = None) -> NDArray[np.float32]:
-    """Rows scaled to length 1; a row of zeros stays as it is.
+    """Rows scaled to length 1; a row of zeros stays as it is, and so does one that has length 1 already.
 
     Args:
         array: numbers of shape (n, d).
@@ -120,16 +121,23 @@ def unit_vectors(array: Any, *, count: int | None = None) -> NDArray[np.float32]
     """
     rows = _real_rows(array)
     if count is not None and rows.shape[0] != count:
-        raise BackendError(f"encoder returned {rows.shape[0]} vectors for {count} texts; it must return one each")
+        raise BackendError(
+            f"encoder returned {rows.shape[0]} vectors for {count} texts; it must return one each"
+        )
     finite = np.isfinite(rows).all(axis=1)
     if not finite.all():
         bad = int(np.argmin(finite))
-        raise BackendError(f"encoder returned NaN or infinity in vector {bad}; every component must be finite")
+        raise BackendError(
+            f"encoder returned NaN or infinity in vector {bad}; every component must be finite"
+        )
     # Scaled by the largest component first, so that no square overflows or vanishes.
     largest = np.abs(rows).max(axis=1, keepdims=True, initial=0.0)
     scaled = rows / np.where(largest > 0, largest, 1.0)
     norms = np.linalg.norm(scaled, axis=1, keepdims=True)
-    return (scaled / np.where(norms > 0, norms, 1.0)).astype(np.float32)
+    unit = scaled / np.where(norms > 0, norms, 1.0)
+    # Rounding to float32 moves a length by less than this: scaling such a row again would only stir its bits.
+    already = np.abs(norms * largest - 1.0) <= _LENGTH_ROUNDING
+    return np.where(already, rows, unit).astype(np.float32)
 
 
 def _real_rows(array: Any) -> NDArray[np.float64]:

@@ -50,7 +50,11 @@ class ChildEncoder:
         self._model = model
         self._end: weakref.finalize[[subprocess.Popen[bytes], IO[bytes]], ChildEncoder] | None = None
         self._start()
-        self.dimension: int = self._exchange([]).shape[1]
+        try:
+            self.dimension: int = self._exchange([]).shape[1]
+        except BaseException:
+            self.close()
+            raise
 
     def encode(self, texts: Sequence[str], /) -> NDArray[np.float32]:
         """Unit vectors of well-formed ``texts``, shape (len(texts), d), float32.
@@ -100,7 +104,9 @@ class ChildEncoder:
             raise
         if "error" in header:
             raise _same_error(header["error"], header["message"])
-        return np.frombuffer(content, dtype="<f4").reshape(header["shape"]).astype(np.float32)
+        vectors: NDArray[np.float32] = np.frombuffer(content, dtype="<f4").astype(np.float32)
+        rows, dimension = header["shape"]
+        return vectors.reshape(rows, dimension)
 
     def _last_words(self) -> str:
         # The child's own position in this file is its end; reading moves it, and nothing is written after.

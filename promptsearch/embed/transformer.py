@@ -39,6 +39,7 @@ __all__ = ["DEFAULT_ENCODER", "TransformerEncoder", "resolve_encoder"]
 DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 DEFAULT_DIGEST = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
+_HUB_SECONDS = 10.0
 _DEFAULT_NAMES = frozenset({DEFAULT_ENCODER, "all-MiniLM-L6-v2"})
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
@@ -93,7 +94,7 @@ class TransformerEncoder:
         return self._loaded().dimension
 
     def encode(self, texts: Sequence[str], /) -> NDArray[np.float32]:
-        """Unit vectors of ``texts``, shape (len(texts), d), float32; long texts count up to the model's limit.
+        """Unit vectors of ``texts``, shape (len(texts), d), float32; a text counts up to the model's limit.
 
         Raises:
             ModelError: the model cannot be found or read.
@@ -119,11 +120,13 @@ class TransformerEncoder:
     def _loaded(self) -> _Backend:
         with self._lock:
             if self._backend is None:
-                self._backend = ChildEncoder(self.model) if self.in_child_process else load_backend(self.model)
+                self._backend = (
+                    ChildEncoder(self.model) if self.in_child_process else load_backend(self.model)
+                )
             return self._backend
 
 
-def resolve_encoder(spec: None | str | Encoder) -> Encoder:
+def resolve_encoder(spec: str | Encoder | None) -> Encoder:
     """The encoder that a user's argument names; nothing is loaded yet.
 
     Args:
@@ -149,9 +152,13 @@ def _checked_name(model: str | None) -> str:
     if model and folder.is_dir():
         return str(folder)
     if folder.is_file():
-        raise ModelError(f"encoder {model!r} is a file; give the folder that holds a sentence-transformers model")
+        raise ModelError(
+            f"encoder {model!r} is a file; give the folder that holds a sentence-transformers model"
+        )
     if not _HUB_NAME.fullmatch(model):
-        raise ModelError(f"encoder {model!r} is neither an existing folder nor a hub name; write 'owner/name'")
+        raise ModelError(
+            f"encoder {model!r} is neither an existing folder nor a hub name; write 'owner/name'"
+        )
     return model
 
 
@@ -170,7 +177,9 @@ def _default_folder() -> Path:
 
     def fetch(local_only: bool) -> str:
         folder: str = hub.snapshot_download(
-            DEFAULT_ENCODER, allow_patterns=["model.safetensors", "tokenizer.json"], local_files_only=local_only
+            DEFAULT_ENCODER,
+            allow_patterns=["model.safetensors", "tokenizer.json"],
+            local_files_only=local_only,
         )
         if not Path(folder, "model.safetensors").is_file():
             raise FileNotFoundError("model.safetensors")
@@ -185,13 +194,30 @@ def _local_first(model: str, fetch: Callable[[bool], Any]) -> Any:
         return fetch(True)
     except Exception as error:
         failure = error
-    offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
-    if not offline and not Path(model).is_dir():
+    if not Path(model).is_dir():
         try:
+            _check_hub(model)
             return fetch(False)
         except Exception as error:
             failure = error
     raise ModelError(_not_found(model, failure)) from failure
+
+
+def _check_hub(model: str) -> None:
+    """Asks the hub once: without a network its own downloads try again for more than a minute.
+
+    Raises:
+        Exception: the network is switched off or does not answer; of a kind that the hub's client chooses.
+    """
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
+        raise ConnectionError("HF_HUB_OFFLINE is set")
+    hub = require("huggingface_hub", install="sentence-transformers")
+    try:
+        hub.HfApi().model_info(model, timeout=_HUB_SECONDS)
+    except hub.errors.HfHubHTTPError:
+        # It answered: a short name may still stand for one that it has.
+        if "/" in model:
+            raise
 
 
 def _not_found(model: str, failure: Exception) -> str:
@@ -278,7 +304,9 @@ class _MiniLM:
         attended = self._linear(self._attention(hidden, mask, prefix), f"{prefix}attention.output.dense")
         hidden = self._normalised(attended + hidden, f"{prefix}attention.output.LayerNorm")
         inner = self._functional.gelu(self._linear(hidden, f"{prefix}intermediate.dense"))
-        return self._normalised(self._linear(inner, f"{prefix}output.dense") + hidden, f"{prefix}output.LayerNorm")
+        return self._normalised(
+            self._linear(inner, f"{prefix}output.dense") + hidden, f"{prefix}output.LayerNorm"
+        )
 
     def _attention(self, hidden: Any, mask: Any, prefix: str) -> Any:
         texts, length, width = hidden.shape

@@ -1,11 +1,12 @@
 """Turns many token sequences into few batches, so that what they share is decoded once.
 
-All prompts of a call form one prefix tree over tokens. Below every prompt hangs the same *tail*: the tree of
-label tokens whose predictions are wanted. A part of the tree that fits one batch becomes a *unit*; where it does
-not fit, the shared edge is decoded first into a *trunk* sequence, which the branches below fork.
+All prompts of a call form one prefix tree over tokens. Below every prompt hangs the same *tail*: the tree
+of label tokens whose predictions are wanted. A part of the tree that fits one batch becomes a *unit*; where
+it does not fit, the shared edge is decoded first into a *trunk* sequence, which the branches below fork.
 
-Invariant: pure. Tokens in, schedule out; every prompt's tokens are decoded in order along its path, every row is
-visible to exactly the sequences that pass through it, and no batch exceeds the limits.
+Invariant: pure. Tokens in, schedule out; every prompt's tokens are decoded in order along its path, every
+row is visible to exactly the sequences that pass through it, and no batch exceeds the limits. While the
+sequences last and every shared edge is long enough for a trunk, no token of the tree is decoded twice.
 Leaves out: how a batch is run, and what its predictions mean.
 """
 
@@ -13,6 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import NamedTuple
 
 __all__ = ["Decode", "Drop", "Fork", "Limits", "Operation", "Read", "Row", "Tail", "label_tail", "plan"]
 
@@ -70,7 +73,8 @@ def label_tail(labels: Sequence[Tokens]) -> tuple[Tail, tuple[tuple[int, ...], .
         labels: token sequence of each label, none empty.
 
     Returns:
-        The tail, and for each label the nodes whose predictions give its tokens (-1: the prompt's last token).
+        The tail, and for each label the nodes whose predictions give its tokens (-1: the prompt's last
+        token).
     """
     nodes: dict[Tokens, int] = {}
     parents: list[int] = []
@@ -101,8 +105,7 @@ def label_tail(labels: Sequence[Tokens]) -> tuple[Tail, tuple[tuple[int, ...], .
     return tail, tuple(paths)
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):  # a tuple, since a plan makes tens of thousands
     """One token of a batch, and the sequences that see it."""
 
     token: int
@@ -110,9 +113,8 @@ class Row:
     sequences: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Read:
-    """A wanted prediction: after ``node`` (-1: the last prompt token) of ``prompt``, at ``row`` of the batch."""
+class Read(NamedTuple):
+    """A wanted prediction: after ``node`` (-1: the last token) of ``prompt``, at ``row`` of the batch."""
 
     prompt: int
     node: int
@@ -151,11 +153,25 @@ def plan(prompts: Sequence[Tokens], tail: Tail, limits: Limits) -> Iterator[Oper
     Args:
         prompts: token sequences, none empty; equal ones are decoded once and read by the first one's number.
         tail: what hangs below each prompt.
-        limits: what must hold; a prompt and its tail must fit the cells, the tail and one token a batch.
+        limits: what must hold; a prompt and its tail must fit the cells, the tail and one token a batch, and
+            the tail's branches leave a sequence for the trunk of a prompt that exceeds a batch.
 
-    Yields:
+    Returns:
         Operations in the order in which they are to be run.
+
+    Raises:
+        ValueError: the limits cannot hold a prompt and its tail.
     """
+    longest = max(map(len, prompts), default=0)
+    if (
+        longest + len(tail.tokens) > limits.cells
+        or len(tail.tokens) + 1 > limits.batch
+        or tail.width + 1 > limits.sequences
+    ):
+        raise ValueError(
+            f"a prompt of {longest} tokens with a tail of {len(tail.tokens)} tokens and {tail.width} "
+            f"branches does not fit {limits}; split the labels or shorten the prompt"
+        )
     return _Planner(prompts, tail, limits).operations()
 
 
@@ -180,10 +196,10 @@ class _Planner:
             numbers.setdefault(prompt, number)
         self.paths = sorted(numbers)
         self.numbers = [numbers[path] for path in self.paths]
-        self.common = [0] + [
-            _common_length(self.paths[i - 1], self.paths[i]) for i in range(1, len(self.paths))
-        ]
-        self.own = [len(path) - common for path, common in zip(self.paths, self.common, strict=True)]
+        before = [(), *self.paths]
+        self.common = [_common_length(left, right) for left, right in zip(before, self.paths, strict=False)]
+        own = (len(path) - common for path, common in zip(self.paths, self.common, strict=True))
+        self.own_before = [0, *accumulate(own)]  # own tokens of all paths before each
         self.free = list(range(limits.sequences - 1, -1, -1))
         self.batch = _Batch()
         self.held = 0  # cells of trunks that are alive
@@ -198,36 +214,44 @@ class _Planner:
         if self._fits(low, high, depth):
             yield from self._add_unit(low, high, depth, trunk)
             return
-        shared = self._shared_depth(low, high)
-        if shared - depth >= self.limits.shared or (high - low == 1 and shared > depth):
+        shared = self._shared_depth(low, high, depth)
+        if shared > depth and (high - low == 1 or self._worth_a_trunk(shared - depth)):
             yield from self._grow_trunk(low, high, depth, shared, trunk)
             return
         for start, end in self._children(low, high, shared):
-            if end - start == high - low:  # a path that others continue: nothing is left to split
-                yield from self._visit(start, start + 1, depth, trunk)
-                yield from self._visit(start + 1, end, depth, trunk)
-            else:
-                yield from self._visit(start, end, depth, trunk)
+            yield from self._visit(start, end, depth, trunk)
 
     def _fits(self, low: int, high: int, depth: int) -> bool:
-        """Whether the paths below ``depth`` make one batch."""
+        """Whether the paths below ``depth`` make one batch that the memory holds beside the trunks."""
         count = high - low
         if count * self.tail.width > self.limits.sequences - self._trunks_held():
             return False
-        rows = len(self.paths[low]) - depth + count * len(self.tail.tokens)
-        for index in range(low + 1, high):
-            rows += self.own[index]
-            if rows > self.limits.batch:
-                return False
-        return rows <= self.limits.batch
+        return self._rows_below(low, high, depth) <= min(self.limits.batch, self.limits.cells - self.held)
+
+    def _rows_below(self, low: int, high: int, depth: int) -> int:
+        """Tokens to decode for paths ``low`` to ``high`` with their tails, from ``depth`` on."""
+        own = len(self.paths[low]) - depth + self.own_before[high] - self.own_before[low + 1]
+        return own + (high - low) * len(self.tail.tokens)
 
     def _trunks_held(self) -> int:
         return self.limits.sequences - len(self.free) - len(self.batch.sequences)
 
-    def _shared_depth(self, low: int, high: int) -> int:
-        """Tokens that all paths share, short of the first path's last token, which its own unit decodes."""
-        shared = min(self.common[low + 1 : high], default=len(self.paths[low]))
-        return min(shared, len(self.paths[low]) - 1)
+    def _shared_depth(self, low: int, high: int, depth: int) -> int:
+        """Where a trunk below ``depth`` ends: at the last token that all paths share.
+
+        One path alone leaves to its unit what a last batch can hold.
+        """
+        if high - low > 1:
+            return min(self.common[low + 1 : high])
+        length = len(self.paths[low])
+        surplus = self._rows_below(low, high, depth) - self.limits.batch
+        batches = -(-max(surplus, 1) // self.limits.batch)
+        return min(length, depth + batches * self.limits.batch)
+
+    def _worth_a_trunk(self, length: int) -> bool:
+        """Whether an edge is long enough, and leaves sequences for a path below it that exceeds a batch."""
+        needed = self._trunks_held() + 2 + self.tail.width
+        return length >= self.limits.shared and needed <= self.limits.sequences
 
     def _children(self, low: int, high: int, shared: int) -> Iterator[tuple[int, int]]:
         start = low
@@ -250,7 +274,8 @@ class _Planner:
         path = self.paths[low]
         for start in range(depth, shared, self.limits.batch):
             end = min(shared, start + self.limits.batch)
-            yield Decode(tuple(Row(path[at], at, (sequence,)) for at in range(start, end)), ())
+            reads = (Read(self.numbers[low], -1, end - start - 1),) if end == len(path) else ()
+            yield Decode(tuple(Row(path[at], at, (sequence,)) for at in range(start, end)), reads)
         self.held += length
         yield from self._visit(low, high, shared, sequence)
         yield from self._flush()
@@ -260,8 +285,9 @@ class _Planner:
 
     def _add_unit(self, low: int, high: int, depth: int, trunk: int | None) -> Iterator[Operation]:
         """Put a part of the tree that fits into the open batch, or into the next one."""
-        rows = sum(self.own[low + 1 : high]) + len(self.paths[low]) - depth
-        rows += (high - low) * len(self.tail.tokens)
+        rows = self._rows_below(low, high, depth)
+        if rows == 0:  # a path that its trunk has read to the end, without a tail
+            return
         width = self.tail.width
         full = len(self.batch.rows) + rows
         if (
@@ -275,30 +301,37 @@ class _Planner:
             yield Fork(trunk, tuple(sequences))
         self.batch.sequences += sequences
         for index in range(low, high):
-            first = max(depth, self.common[index]) if index > low else depth
+            first = depth if index == low else self.common[index]
             self._add_path(index, high, first, sequences[(index - low) * width :])
 
     def _add_path(self, index: int, high: int, first: int, sequences: list[int]) -> None:
         """Add the rows of one path from position ``first`` on, and its tail."""
         path, width, batch = self.paths[index], self.tail.width, self.batch
-        sharing = high - index
-        for following in range(index + 1, high):
-            if self.common[following] <= first:
-                sharing = following - index
-                break
+        ends = self._parting(index, high, first)
+        seen_by = tuple(sequences[: (1 + len(ends)) * width])
         for position in range(first, len(path)):
-            while sharing > 1 and not self._passes(index, index + sharing - 1, position):
-                sharing -= 1
-            batch.rows.append(Row(path[position], position, tuple(sequences[: sharing * width])))
-        batch.reads.append(Read(self.numbers[index], -1, len(batch.rows) - 1))
+            if ends and ends[-1] <= position:
+                while ends and ends[-1] <= position:
+                    ends.pop()
+                seen_by = seen_by[: (1 + len(ends)) * width]
+            batch.rows.append(Row(path[position], position, seen_by))
+        if first < len(path):  # otherwise its trunk has read it
+            batch.reads.append(Read(self.numbers[index], -1, len(batch.rows) - 1))
         for node, token in enumerate(self.tail.tokens):
-            seen_by = tuple(sequences[branch] for branch in self.tail.branches[node])
-            batch.rows.append(Row(token, len(path) - 1 + self.tail_depths[node], seen_by))
+            passing = tuple(sequences[branch] for branch in self.tail.branches[node])
+            batch.rows.append(Row(token, len(path) - 1 + self.tail_depths[node], passing))
             batch.reads.append(Read(self.numbers[index], node, len(batch.rows) - 1))
 
-    def _passes(self, index: int, other: int, position: int) -> bool:
-        """Whether path ``other`` runs through position ``position`` of path ``index``."""
-        return min(self.common[index + 1 : other + 1]) > position
+    def _parting(self, index: int, high: int, first: int) -> list[int]:
+        """Where each following path that shares position ``first`` leaves this one; never ascending."""
+        ends: list[int] = []
+        end = len(self.paths[index])
+        for other in range(index + 1, high):
+            end = min(end, self.common[other])
+            if end <= first:
+                break
+            ends.append(end)
+        return ends
 
     def _flush(self) -> Iterator[Operation]:
         if not self.batch.rows:

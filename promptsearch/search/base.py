@@ -17,6 +17,8 @@ from promptsearch.search.space import SearchSpace
 
 __all__ = ["Allowance", "Request", "Scores", "Strategy", "StrategyRun", "best_first", "rank_key"]
 
+_STEADYING_ITEMS = 48
+
 
 @dataclass(frozen=True)
 class Request:
@@ -48,20 +50,24 @@ class Scores:
         return Scores(self.values[:items], self.confidence[:items])
 
 
-def rank_key(scores: Scores) -> tuple[float, float]:
-    """What candidates are compared by: mean score, then mean confidence."""
+def rank_key(scores: Scores) -> float:
+    """What candidates are compared by: mean score, steadied by mean confidence where few items were seen.
+
+    The mean score of a few items moves in large steps by luck; the probability given to the right answer moves with
+    every item. Confidence counts like a fixed number of items, so it fades as items come in.
+    """
     if scores.items == 0:
-        return (0.0, 0.0)
-    return (round(float(scores.values.mean()), 9), float(scores.confidence.mean()))
+        return 0.0
+    total = float(scores.values.sum()) + _STEADYING_ITEMS * float(scores.confidence.mean())
+    return total / (scores.items + _STEADYING_ITEMS)
 
 
 def best_first(scores: Mapping[Candidate, Scores], items: int | None = None) -> list[Candidate]:
     """Candidates by rank on their first ``items`` items; equal ones by content hash."""
 
-    def key(candidate: Candidate) -> tuple[float, float, str]:
+    def key(candidate: Candidate) -> tuple[float, str]:
         seen = scores[candidate] if items is None else scores[candidate].upto(items)
-        value, confidence = rank_key(seen)
-        return (-value, -confidence, candidate.key)
+        return (-round(rank_key(seen), 9), candidate.key)
 
     return sorted(scores, key=key)
 

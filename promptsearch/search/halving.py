@@ -14,7 +14,7 @@ from collections.abc import Generator, Mapping, Sequence
 import numpy as np
 
 from promptsearch.candidate import Candidate
-from promptsearch.search.base import Allowance, Request, Scores, StrategyRun, best_first
+from promptsearch.search.base import Allowance, Request, Scores, StrategyRun, best_first, rank_key
 from promptsearch.search.space import SearchSpace
 
 __all__ = ["halving", "random_search"]
@@ -22,7 +22,7 @@ __all__ = ["halving", "random_search"]
 _FIRST_RUNG = 24
 _KEEP = 0.5
 _EXPLORING_SHARE = 0.6  # of the allowance, for the first race
-_RETRIEVED_SHARE = 0.25  # of the allowance, for candidates that retrieve
+_RETRIEVED_SHARE = 0.15  # of the first race, for first looks at candidates that retrieve: each query pays for all
 _FINALISTS = 5
 _NEWCOMERS = 8
 _FEWEST_ARMS = 6
@@ -82,25 +82,30 @@ class _Race:
     def field(self, anchors: Sequence[Candidate], units: float, rng: np.random.Generator) -> list[Candidate]:
         """The arms of the first race: the anchors and as many random ones as ``units`` pay for."""
         arms = list(dict.fromkeys(anchors))
-        retrieved = sum(self.price(arm, 0, self.rungs[0]) for arm in arms if arm.mode == "retrieved")
+        arms += self._retrieving(arms, units, rng)
         for _ in range(1000):
             if len(arms) >= _FEWEST_ARMS and self.price_of_race(arms) > units:
                 break
-            arm = self._draw(retrieved, units, rng)
-            if arm in arms:
-                continue
-            arms.append(arm)
-            if arm.mode == "retrieved":
-                retrieved += self.price(arm, 0, self.rungs[0])
+            arm = self.space.draw(rng)
+            if arm not in arms:
+                arms.append(arm)
         return arms
 
-    def _draw(self, retrieved: float, units: float, rng: np.random.Generator) -> Candidate:
-        """A random arm; one that retrieves only while those stay within their share."""
-        if rng.random() < _RETRIEVED_SHARE:
+    def _retrieving(self, arms: Sequence[Candidate], units: float, rng: np.random.Generator) -> list[Candidate]:
+        """Random arms that retrieve, while first looks at all of those stay within their share."""
+        first = self.rungs[0]
+        spent = sum(self.price(arm, 0, first) for arm in arms if arm.mode == "retrieved")
+        found: list[Candidate] = []
+        for _ in range(20):
             arm = self.space.draw_retrieved(rng)
-            if arm is not None and retrieved + self.price(arm, 0, self.rungs[0]) <= _RETRIEVED_SHARE * units / 2:
-                return arm
-        return self.space.draw(rng)
+            if arm is None:
+                break
+            price = self.price(arm, 0, first)
+            if arm in arms or arm in found or spent + price > _RETRIEVED_SHARE * units:
+                continue
+            found.append(arm)
+            spent += price
+        return found
 
     def run(
         self, arms: Sequence[Candidate], against: Candidate | None = None
@@ -160,13 +165,12 @@ class _Race:
     def _behind(self, arm: Candidate, against: Candidate | None, items: int) -> bool:
         if against is None:
             return False
-        ours = self.scores[arm].upto(items).values
-        theirs = self.scores[against].upto(items).values[: len(ours)]
-        return len(theirs) == len(ours) and float(ours.mean()) < float(theirs.mean()) - 1e-9
+        return rank_key(self.scores[arm].upto(items)) < rank_key(self.scores[against].upto(items)) - 1e-9
 
     def _affordable(self, alive: Sequence[Candidate], start: int, stop: int) -> list[Candidate]:
         """The best arms whose next rung can still be paid for."""
-        kept, left = [], self.left
+        kept: list[Candidate] = []
+        left = self.left
         for arm in alive:
             left -= self.price(arm, start, stop)
             if left < 0 and kept:

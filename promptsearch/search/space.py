@@ -25,7 +25,7 @@ class Space:
         shots: numbers of demonstrations to try.
         modes: among "static" and "retrieved".
         templates: names of templates.
-        calibrations: among "none", "batch" and "contextual".
+        calibrations: among "none", "batch", "contextual" and "fitted".
         prior: whether labels of similar examples may be added to the model's log-probabilities.
         instructions: whether the prompt may also go without the task's instruction.
     """
@@ -33,7 +33,7 @@ class Space:
     shots: tuple[int, ...] = (0, 1, 2, 4, 8, 16)
     modes: tuple[str, ...] = ("static", "retrieved")
     templates: tuple[str, ...] | None = None
-    calibrations: tuple[str, ...] = ("batch", "contextual", "none")
+    calibrations: tuple[str, ...] = ("batch", "contextual", "fitted", "none")
     prior: bool = True
     instructions: bool = True
 
@@ -92,7 +92,7 @@ class SearchSpace:
 
     def label_of(self, number: int) -> int:
         """Label index of a pool id."""
-        return self._label_of[number]
+        return int(self._label_of[number])
 
     # -- prices ---------------------------------------------------------------------------------------------
 
@@ -195,15 +195,20 @@ class SearchSpace:
                 self._change_order,
             ]
         else:
-            changes = [self._swap] * 4 + [self._add] * 2 + [self._drop, self._reorder, self._reorder]
-            changes += [self._end_with_other_label, self._change_template, self._change_instruction]
+            changes = [
+                *(self._swap,) * 4,
+                *(self._add,) * 2,
+                self._drop,
+                *(self._reorder,) * 2,
+                self._end_with_other_label,
+                self._change_template,
+                self._change_instruction,
+            ]
         change = changes[int(rng.integers(len(changes)))]
         changed = change(candidate, weights, rng)
         return changed if changed is not None and changed != candidate and self.fits(changed) else None
 
-    def recombine(
-        self, left: Candidate, right: Candidate, rng: np.random.Generator
-    ) -> Candidate | None:
+    def recombine(self, left: Candidate, right: Candidate, rng: np.random.Generator) -> Candidate | None:
         """The left candidate with some of the right one's demonstrations in place of its own."""
         if left.mode != "static" or right.mode != "static" or not left.demonstrations:
             return None
@@ -230,9 +235,7 @@ class SearchSpace:
         rest = np.setdiff1d(group, np.asarray(excluded, dtype=np.int64))
         return int(rng.choice(rest)) if len(rest) else None
 
-    def _swap(
-        self, candidate: Candidate, weights: Mapping[int, float], rng: np.random.Generator
-    ) -> Candidate | None:
+    def _swap(self, candidate: Candidate, weights: Mapping[int, float], rng: np.random.Generator) -> Candidate | None:
         shown = list(candidate.demonstrations)
         if not shown:
             return None
@@ -244,9 +247,7 @@ class SearchSpace:
         shown[place] = number
         return replace(candidate, demonstrations=tuple(shown))
 
-    def _add(
-        self, candidate: Candidate, weights: Mapping[int, float], rng: np.random.Generator
-    ) -> Candidate | None:
+    def _add(self, candidate: Candidate, weights: Mapping[int, float], rng: np.random.Generator) -> Candidate | None:
         shown = list(candidate.demonstrations)
         if len(shown) >= max(self.shots, default=0):
             return None
@@ -256,9 +257,7 @@ class SearchSpace:
         shown.insert(int(rng.integers(len(shown) + 1)), number)
         return replace(candidate, demonstrations=tuple(shown))
 
-    def _drop(
-        self, candidate: Candidate, weights: Mapping[int, float], rng: np.random.Generator
-    ) -> Candidate | None:
+    def _drop(self, candidate: Candidate, weights: Mapping[int, float], rng: np.random.Generator) -> Candidate | None:
         shown = list(candidate.demonstrations)
         if len(shown) < 2:
             return None
@@ -289,11 +288,7 @@ class SearchSpace:
     ) -> Candidate | None:
         """Move a demonstration of another label to the end: models lean towards the last label seen."""
         shown = list(candidate.demonstrations)
-        others = [
-            place
-            for place, number in enumerate(shown)
-            if self._label_of[number] != self._label_of[shown[-1]]
-        ]
+        others = [place for place, number in enumerate(shown) if self._label_of[number] != self._label_of[shown[-1]]]
         if not others:
             return None
         shown.append(shown.pop(others[int(rng.integers(len(others)))]))

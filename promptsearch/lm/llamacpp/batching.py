@@ -1,8 +1,11 @@
 """Generates many completions at once by continuous batching.
 
-Each step decodes one token of every running request and, as far as the batch has room, the prompts of waiting
-ones; a finished request's place is taken at once. What all prompts share is decoded once and forked.
-Invariant: a request samples from its own stream ``(seed, number)``, so its draws do not depend on its neighbours.
+Each step decodes one token of every running request and, as far as the batch has room, the prompts of
+waiting ones; a finished request's place is taken at once. What all prompts share is decoded once and forked.
+
+Invariant: a request samples from its own stream ``(seed, number)``, so its draws do not depend on its
+neighbours.
+Leaves out: what the prompts mean, and whether they fit the context.
 """
 
 from __future__ import annotations
@@ -86,18 +89,20 @@ def sample(logits: NDArray[np.float32], params: GenerationParams, rng: np.random
     """Draw the next token from one row of logits, shape (vocabulary,)."""
     if params.temperature <= 0:
         return int(logits.argmax())
-    order = np.argsort(-logits, kind="stable")
-    if params.top_k > 0:
-        order = order[: params.top_k]
-    scaled = logits[order].astype(np.float64) / params.temperature
-    weights = np.exp(scaled - scaled[0])
+    tokens = np.arange(len(logits))
+    if 0 < params.top_k < len(logits):
+        tokens = np.argpartition(-logits, params.top_k - 1)[: params.top_k]
+    scaled = logits[tokens].astype(np.float64) / params.temperature
+    weights = np.exp(scaled - scaled.max())
     weights /= weights.sum()
-    kept = weights >= params.min_p * weights[0]
-    before = np.cumsum(weights) - weights
-    kept &= before < params.top_p
-    kept[0] = True
-    weights = np.where(kept, weights, 0.0)
-    return int(order[rng.choice(len(order), p=weights / weights.sum())])
+    # what is rarer holds less than 1 - top_p together, so the nucleus lies in what remains to be sorted
+    rare = max(params.min_p * weights.max(), (1 - params.top_p) / len(weights))
+    kept = np.flatnonzero(weights >= rare)
+    if params.top_p < 1:
+        kept = kept[np.argsort(-weights[kept], kind="stable")]
+        before = np.cumsum(weights[kept]) - weights[kept]
+        kept = kept[before < params.top_p]
+    return int(tokens[rng.choice(kept, p=weights[kept] / weights[kept].sum())])
 
 
 def _shared_length(paths: Sequence[tuple[int, ...]]) -> int:

@@ -1,7 +1,7 @@
 """Runs scheduled batches on a llama.cpp context.
 
-Invariant: what the memory holds is decided by the schedule alone; :meth:`Context.clear` makes the next schedule
-start from nothing, so that the same call gives the same numbers whatever ran before.
+Invariant: what the memory holds is decided by the schedule alone; :meth:`Context.clear` makes the next
+schedule start from nothing, so that the same call gives the same numbers whatever ran before.
 Leaves out: text, labels, and which batch to run.
 """
 
@@ -47,9 +47,7 @@ class Context:
         if not self._handle:
             raise ModelError(f"no context of {cells} tokens can be made for this model: {last_errors()}")
         self._memory = library.llama_get_memory(self._handle)
-        self._vocabulary_size = int(
-            library.llama_vocab_n_tokens(library.llama_model_get_vocab(model))
-        )
+        self._vocabulary_size = int(library.llama_vocab_n_tokens(library.llama_model_get_vocab(model)))
         self.cells = int(library.llama_n_ctx(self._handle))
         self.tokens_decoded = 0
         self._make_buffers(batch, sequences)

@@ -25,7 +25,7 @@ from promptsearch.lm.llamacpp.library import last_errors, llama, version
 from promptsearch.lm.llamacpp.vocabulary import Vocabulary
 from promptsearch.lm.plan import Decode, Fork, Limits, Tail, label_tail, plan
 
-__all__ = ["LlamaEngine", "open_model"]
+__all__ = ["LlamaEngine", "check_file", "open_model", "usable_cores"]
 
 _CELLS = 8192  # enough for a prompt of many demonstrations and a batch beside it
 _BATCH = 512  # the fastest on processors: larger batches attend to more foreign cells
@@ -39,11 +39,7 @@ def open_model(path: Path) -> Any:
     Raises:
         ModelError: the file is missing, is no GGUF, is cut short, or holds no text generator.
     """
-    if not path.is_file():
-        raise ModelError(f"there is no model file {str(path)!r}; give the path of a GGUF file")
-    with path.open("rb") as file:
-        if file.read(4) != b"GGUF":
-            raise ModelError(f"{str(path)!r} is no GGUF file; give one, such as those named *.gguf")
+    check_file(path)
     library = llama()
     last_errors()
     model = library.llama_model_load_from_file(os.fsencode(path), library.llama_model_default_params())
@@ -56,6 +52,15 @@ def open_model(path: Path) -> Any:
         library.llama_model_free(model)
         raise ModelError(f"{str(path)!r} holds an encoder, which cannot continue text; give a decoder model")
     return model
+
+
+def check_file(path: Path) -> None:
+    """Refuse what is no GGUF file, before anything reads further."""
+    if not path.is_file():
+        raise ModelError(f"there is no model file {str(path)!r}; give the path of a GGUF file")
+    with path.open("rb") as file:
+        if file.read(4) != b"GGUF":
+            raise ModelError(f"{str(path)!r} is no GGUF file; give one, such as those named *.gguf")
 
 
 class LlamaEngine:
@@ -99,6 +104,11 @@ class LlamaEngine:
         self.close()
 
     @property
+    def closed(self) -> bool:
+        """Whether :meth:`close` was called."""
+        return self._model is None
+
+    @property
     def name(self) -> str:
         """What a person calls the model."""
         return self._name
@@ -116,7 +126,9 @@ class LlamaEngine:
     @property
     def chat_template(self) -> str | None:
         """The chat template in the file's metadata."""
-        raw: bytes | None = llama().llama_model_chat_template(self._model, None)
+        with self._lock:
+            self._require_open()
+            raw: bytes | None = llama().llama_model_chat_template(self._model, None)
         return None if raw is None else raw.decode("utf-8", errors="replace")
 
     @property
@@ -126,7 +138,9 @@ class LlamaEngine:
 
     def count_tokens(self, prompts: Sequence[str]) -> list[int]:
         """Number of tokens of each prompt."""
-        return [len(self.vocabulary.tokenize(segments_of(prompt))) for prompt in prompts]
+        with self._lock:
+            self._require_open()
+            return [len(self.vocabulary.tokenize(segments_of(prompt))) for prompt in prompts]
 
     def check_continuations(self, continuations: Sequence[str]) -> None:
         """Refuse answers that cannot be told apart.
@@ -134,27 +148,17 @@ class LlamaEngine:
         Raises:
             DataError: an answer of no tokens, or two with the same tokens.
         """
-        seen: dict[tuple[int, ...], str] = {}
-        for text in continuations:
-            tokens = self.vocabulary.tokenize_continuation(text)
-            if not tokens:
-                raise DataError(f"the label {text.strip()!r} has no tokens for this model; give it a word")
-            if tokens in seen:
-                raise DataError(
-                    f"the labels {seen[tokens].strip()!r} and {text.strip()!r} are the same tokens for this "
-                    "model; give them different words with labels={value: word}"
-                )
-            seen[tokens] = text
+        self._labels(continuations)
 
     def score(self, prompts: Sequence[str], continuations: Sequence[str]) -> FloatArray:
         """Natural log-probability of each continuation after each prompt, shape (prompts, continuations)."""
         with self._lock:
             self._require_open()
-            self.check_continuations(continuations)
-            paths = self._paths(prompts)
-            labels = [self.vocabulary.tokenize_continuation(text) for text in continuations]
+            labels = self._labels(continuations)
+            paths = self._paths(prompts, room=max(map(len, labels), default=0))
             scores = np.zeros((len(prompts), len(labels)))
-            for group in _label_groups(labels):
+            longest = max(map(len, paths), default=0)
+            for group in _label_groups(labels, min(_LARGEST_BATCH - 1, self._context.cells - longest)):
                 scores[:, group] = self._score_labels(paths, [labels[index] for index in group])
             return scores
 
@@ -178,15 +182,34 @@ class LlamaEngine:
         if self._model is None:
             raise BackendError(f"the model {self._name!r} has been closed; open it again")
 
-    def _paths(self, prompts: Sequence[str], room: int = 0) -> list[tuple[int, ...]]:
-        """Tokens of each prompt, all of which fit."""
+    def _labels(self, continuations: Sequence[str]) -> list[tuple[int, ...]]:
+        """Tokens of each answer, none empty and no two equal."""
+        seen: dict[tuple[int, ...], str] = {}
+        with self._lock:
+            self._require_open()
+            for text in continuations:
+                tokens = self.vocabulary.tokenize_continuation(text)
+                if not tokens:
+                    raise DataError(
+                        f"the label {text.strip()!r} has no tokens for this model; give it a word"
+                    )
+                if tokens in seen:
+                    raise DataError(
+                        f"the labels {seen[tokens].strip()!r} and {text.strip()!r} are the same tokens for "
+                        "this model; give them different words with labels={value: word}"
+                    )
+                seen[tokens] = text
+        return list(seen)
+
+    def _paths(self, prompts: Sequence[str], room: int) -> list[tuple[int, ...]]:
+        """Tokens of each prompt, all of which fit together with ``room`` tokens of answer."""
         paths = [self.vocabulary.tokenize(segments_of(prompt)) for prompt in prompts]
         for prompt, path in zip(prompts, paths, strict=True):
             if not path:
                 raise DataError("an empty prompt cannot be continued; give it at least one character")
             if len(path) + room > self._context_tokens:
                 raise ContextError(
-                    f"a prompt of {len(path)} tokens and {room} new ones do not fit the model's "
+                    f"a prompt of {len(path)} tokens and an answer of {room} do not fit the model's "
                     f"{self._context_tokens} tokens; shorten it (it begins {str(prompt)[:40]!r})"
                 )
         return paths
@@ -243,20 +266,20 @@ def _wanted_by_node(
     return wanted
 
 
-def _label_groups(labels: Sequence[tuple[int, ...]]) -> list[list[int]]:
-    """Split a label set whose tree would exceed a batch or the sequences."""
-    groups: list[list[int]] = [[]]
-    room, width = _LARGEST_BATCH - 1, _SEQUENCES // 2
+def _label_groups(labels: Sequence[tuple[int, ...]], room: int) -> list[list[int]]:
+    """Split a label set whose tree would exceed ``room`` tokens, or half of the sequences."""
+    if any(len(label) > room for label in labels):
+        raise DataError(f"a label of over {room} tokens cannot be scored; shorten the label")
+    groups: list[list[int]] = []
     nodes = branches = 0
     for index, label in enumerate(labels):
-        if groups[-1] and (nodes + len(label) - 1 > room or branches + (len(label) > 1) > width):
+        full = nodes + len(label) - 1 > room or branches + (len(label) > 1) > _SEQUENCES // 2
+        if full or not groups:
             groups.append([])
             nodes = branches = 0
         groups[-1].append(index)
         nodes += len(label) - 1
         branches += len(label) > 1
-    if any(len(label) > room for label in labels):
-        raise ModelError(f"a label of over {room} tokens cannot be scored; shorten the label")
     return groups
 
 

@@ -11,9 +11,7 @@ from ctypes import c_int32, create_string_buffer
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
-from promptsearch.errors import ModelError
+from promptsearch.errors import DataError
 from promptsearch.lm.base import Segment
 from promptsearch.lm.llamacpp.library import llama
 
@@ -113,7 +111,7 @@ class Vocabulary:
         try:
             data = text.encode("utf-8")
         except UnicodeEncodeError as error:
-            raise ModelError(
+            raise DataError(
                 f"the text {text[error.start : error.start + 20]!r} holds a lone surrogate, which is no "
                 "character; clean the text before it is used"
             ) from error
@@ -123,5 +121,4 @@ class Vocabulary:
         if count < 0:
             buffer = (c_int32 * -count)()
             count = llama().llama_tokenize(self._handle, data, len(data), buffer, -count, False, False)
-        tokens: list[int] = np.frombuffer(buffer, dtype=np.int32, count=count).tolist()
-        return tokens
+        return list(buffer[:count])

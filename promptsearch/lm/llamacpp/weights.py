@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from promptsearch.errors import BackendError, UserError
+from promptsearch.files import write_whole
 from promptsearch.lm.llamacpp.context import Context
 from promptsearch.lm.llamacpp.engine import open_model, usable_cores
 from promptsearch.lm.llamacpp.library import last_errors, llama, version
@@ -114,9 +115,7 @@ def file_hash(path: Path) -> str:
 def measure_prefill(path: Path, repeats: int = 2) -> float:
     """Prompt tokens per second that this machine runs with these weights: the best of ``repeats``."""
     model = open_model(path)
-    context = Context(
-        model, cells=_MEASURED_TOKENS, batch=_MEASURED_BATCH, sequences=1, threads=usable_cores()
-    )
+    context = Context(model, cells=_MEASURED_TOKENS, batch=_MEASURED_BATCH, sequences=1, threads=usable_cores())
     rows = [Row(100 + at % 1000, at, (0,)) for at in range(_MEASURED_TOKENS)]
     try:
         _prefill(context, rows[:64])  # the first batch also sets up the compute buffers
@@ -190,11 +189,3 @@ def _affordable_kinds(source: Path) -> list[str]:
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = min(_LARGEST_COPY, memory // 4)
     return [kind for kind in KINDS if parameters * _BYTES_PER_PARAMETER[kind] <= limit]
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file that appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)

@@ -1,0 +1,488 @@
+"""The command line: thin commands over the library, which print what it returns.
+
+Invariant: standard output holds the result and nothing else, with ``--json`` exactly one JSON object without
+NaN; an error is one line on standard error, and the exit code says whose it is: 2 what was given, 1 all else.
+Leaves out: all work. Commands import what they need when they run, so that ``--help`` is instant.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from promptsearch.errors import DataError, UserError
+from promptsearch.version import __version__
+
+if TYPE_CHECKING:
+    from promptsearch.inventory import KnownModel
+    from promptsearch.prompt import Prediction, Prompt
+    from promptsearch.result import Result
+    from promptsearch.task import Task
+
+__all__ = ["app", "main"]
+
+_USAGE_ERROR = typer.BadParameter.__mro__[1]  # the base of everything that parsing refuses
+_INTERRUPTED = 130
+
+app = typer.Typer(
+    name="promptsearch",
+    help="Finds the best prompt for a model by searching demonstrations; offline, on this machine.",
+    epilog="Start with: promptsearch demo",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")]
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        help="A name, a GGUF file, hf:owner/repo:quant or a server's URL. Without it the packaged model "
+        "(predict, evaluate, show: the prompt's own).",
+    ),
+]
+EncoderOption = Annotated[
+    str | None,
+    typer.Option("--encoder", help="A sentence-transformers name. Without it the packaged one."),
+]
+BudgetOption = Annotated[
+    str, typer.Option("--budget", "-b", help="A time (90s, 2m), '500k tokens' or '4000 evaluations'.")
+]
+SeedOption = Annotated[int, typer.Option("--seed", help="The same seed gives the same result.")]
+RunOption = Annotated[
+    Path | None,
+    typer.Option("--run", help="Folder to record in; the same call goes on from there."),
+]
+SaveOption = Annotated[Path | None, typer.Option("--save", help="Write the prompt found (JSON).")]
+ReportOption = Annotated[Path | None, typer.Option("--report", help="Write a page that shows the result (HTML).")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress display.")]
+PromptArgument = Annotated[Path, typer.Argument(metavar="PROMPT", help="A saved prompt.")]
+
+
+# -- running and failing ------------------------------------------------------------------------------------
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program.
+
+    Args:
+        arguments: what follows the program's name; None for those of this process.
+
+    Returns:
+        The exit code: 0 done, 2 what was given is wrong, 1 anything else, 130 for Ctrl-C.
+    """
+    given, debug = _without_debug(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = typer.main.get_command(app)(given, prog_name="promptsearch", standalone_mode=False)
+        sys.stdout.flush()
+    except Exception as error:
+        if debug and not isinstance(error, _USAGE_ERROR):
+            import traceback
+
+            traceback.print_exc()
+        return _failed(error, as_json="--json" in given)
+    except KeyboardInterrupt:
+        code = _INTERRUPTED
+    if code == _INTERRUPTED:
+        print("promptsearch: stopped", file=sys.stderr)
+    return code if isinstance(code, int) else 0
+
+
+def _without_debug(arguments: Sequence[str]) -> tuple[list[str], bool]:
+    """The arguments without ``--debug``, which is taken wherever it stands before a ``--``."""
+    end = list(arguments).index("--") if "--" in arguments else len(arguments)
+    kept = [argument for argument in arguments[:end] if argument != "--debug"]
+    return [*kept, *arguments[end:]], len(kept) < end
+
+
+def _failed(error: Exception, *, as_json: bool) -> int:
+    """Tell of an error in one line, and as an object where one was asked for."""
+    if isinstance(error, BrokenPipeError):
+        # Python flushes once more at exit, which would fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    if isinstance(error, typer.Abort):
+        print("promptsearch: stopped", file=sys.stderr)
+        return _INTERRUPTED
+    code, text = _diagnosis(error)
+    line = " ".join(text.split())
+    print(f"promptsearch: {line}", file=sys.stderr)
+    if as_json:
+        _print_json({"error": line, "exit_code": code})
+    return code
+
+
+def _diagnosis(error: Exception) -> tuple[int, str]:
+    """Exit code and message of an error."""
+    from promptsearch.errors import PromptsearchError
+
+    if isinstance(error, UserError):
+        return 2, str(error)
+    if isinstance(error, _USAGE_ERROR):
+        context = getattr(error, "ctx", None)
+        command = "promptsearch" if context is None else context.command_path
+        message = str(getattr(error, "format_message", error.__str__)()).rstrip(".")
+        return 2, f"{message}; see {command} --help"
+    if isinstance(error, PromptsearchError):
+        return 1, str(error)
+    return 1, f"{type(error).__name__}: {error} (unexpected; run it again with --debug to see where)"
+
+
+def _print_json(value: object) -> None:
+    """One object in ASCII, which every terminal and every reader of JSON takes."""
+    print(json.dumps(_plain(value), indent=2, allow_nan=False))
+
+
+def _plain(value: object) -> Any:
+    """A value as JSON has it: NaN and infinities are null, other objects are their text."""
+    if isinstance(value, dict):
+        return {str(name): _plain(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    if hasattr(value, "item") and hasattr(value, "dtype"):
+        value = value.item()
+    if isinstance(value, float):
+        return value if abs(value) < float("inf") else None
+    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
+
+
+# -- commands -----------------------------------------------------------------------------------------------
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"promptsearch {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Options of the program itself."""
+
+
+@app.command()
+def optimize(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="Labelled rows: csv, tsv, jsonl, json or parquet.")],
+    inputs: Annotated[list[str], typer.Option("--input", "-i", help="Input column; once for each.")],
+    output: Annotated[str, typer.Option("--output", help="Column of the expected output.")],
+    instruction: Annotated[
+        list[str] | None,
+        typer.Option("--instruction", help="Instruction; several are searched."),
+    ] = None,
+    labels: Annotated[str | None, typer.Option("--labels", help="The labels: a,b,c. Without it inferred.")] = None,
+    free_text: Annotated[bool, typer.Option("--free-text", help="The output is text, not one of labels.")] = False,
+    metric: Annotated[
+        str | None,
+        typer.Option("--metric", help="accuracy, macro_f1, exact_match, f1 or numeric."),
+    ] = None,
+    validation: Annotated[str | None, typer.Option("--validation", help="Rows to search on.")] = None,
+    test: Annotated[str | None, typer.Option("--test", help="Rows to measure the result on.")] = None,
+    model: ModelOption = None,
+    encoder: EncoderOption = None,
+    budget: BudgetOption = "2m",
+    strategy: Annotated[str, typer.Option("--strategy", help="How to search.")] = "auto",
+    seed: SeedOption = 0,
+    run: RunOption = None,
+    save: SaveOption = None,
+    report: ReportOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Find the best prompt for the rows of a file."""
+    _check_targets(save, report)
+    from promptsearch.optimize import optimize as search
+    from promptsearch.task import Task
+
+    task = Task(
+        file,
+        inputs=inputs,
+        output=output,
+        instruction=instruction or None,
+        labels=_label_list(labels, free_text),
+        metric=metric,
+        validation=validation,
+        test=test,
+    )
+    result = search(task, model, budget, encoder=encoder, strategy=strategy, seed=seed, run=run, progress=not quiet)
+    _finish(result, save, report, as_json)
+
+
+@app.command()
+def demo(
+    model: ModelOption = None,
+    budget: BudgetOption = "2m",
+    seed: SeedOption = 0,
+    run: RunOption = None,
+    save: SaveOption = None,
+    report: ReportOption = None,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Do the main job on packaged data: route messages of a shop's customers to its teams."""
+    _check_targets(save, report)
+    from promptsearch.examples import example_task
+    from promptsearch.optimize import optimize as search
+
+    task = example_task()
+    result = search(task, model, budget, seed=seed, run=run, progress=not quiet)
+    if not as_json:
+        print(_demo_headline(task, result))
+    _finish(result, save, report, as_json)
+
+
+@app.command()
+def predict(
+    prompt: PromptArgument,
+    text: Annotated[
+        str | None,
+        typer.Argument(metavar="TEXT", help="One item; a JSON object for several columns."),
+    ] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option("--file", "-f", help="Items: a table, or one a line. Without it standard input."),
+    ] = None,
+    model: ModelOption = None,
+    encoder: EncoderOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Predict one item, a file of them, or the lines of standard input."""
+    if text is not None and file is not None:
+        raise UserError("TEXT and --file are both given; give one of them")
+    from promptsearch.loading import load
+
+    loaded = load(prompt, model, encoder=encoder)
+    predictions = loaded.predict(_items(loaded, text, file))
+    if as_json:
+        _print_json({"predictions": [_prediction(each) for each in predictions]})
+        return
+    for each in predictions:
+        print(_prediction_line(each))
+
+
+@app.command()
+def evaluate(
+    prompt: PromptArgument,
+    file: Annotated[str, typer.Argument(metavar="FILE", help="Labelled rows.")],
+    model: ModelOption = None,
+    encoder: EncoderOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure a saved prompt on labelled rows."""
+    from promptsearch.loading import load
+
+    loaded = load(prompt, model, encoder=encoder)
+    measured = loaded.evaluate(file)
+    metric = loaded.task.metric_name
+    if as_json:
+        _print_json({"measurement": measured.to_dict(), "metric": metric, "model": loaded.model})
+        return
+    print(f"{metric} {measured} ({measured.interval})")
+    for reason, count in measured.failures:
+        print(f"  {reason}: {count:,} rows, counted as wrong")
+
+
+@app.command()
+def show(
+    prompt: PromptArgument,
+    text: Annotated[
+        str | None,
+        typer.Argument(metavar="TEXT", help="The item; without it a place for one."),
+    ] = None,
+    model: ModelOption = None,
+    encoder: EncoderOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print the exact prompt that the model reads."""
+    from promptsearch.loading import load
+
+    loaded = load(prompt, model, encoder=encoder)
+    blank = {column: f"<{column}>" for column in loaded.task.inputs}
+    item = blank if text is None else _item(loaded, text, "TEXT")
+    if not as_json:
+        print(loaded.render(item))
+        return
+    weighing = loaded.weighing
+    _print_json(
+        {
+            "prompt": loaded.render(item),
+            "messages": loaded.messages(item),
+            "candidate": {**loaded.candidate.to_dict(), "shots": loaded.candidate.shots},
+            "demonstrations": [
+                {"inputs": dict(each.inputs), "output": each.output} for each in loaded.demonstrations
+            ],
+            "weighing": None if weighing is None else weighing.to_dict(),
+            "model": loaded.model,
+            "measured": dict(loaded.parts.measured),
+        }
+    )
+
+
+@app.command()
+def models(
+    model: Annotated[str | None, typer.Argument(metavar="MODEL", help="Only this one.")] = None,
+    bench: Annotated[bool, typer.Option("--bench", help="Measure the speed now.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """List what can run on this machine, and how fast."""
+    from promptsearch.inventory import known_models, measure_speeds, model_named, packaged_encoder
+
+    found = known_models() if model is None else [model_named(model)]
+    if bench:
+        present = [each for each in found if each.path is not None or model is not None]
+        found = [measure_speeds(each) if each in present else each for each in found]
+    if as_json:
+        _print_json({"models": [each.to_dict() for each in found], "encoder": packaged_encoder()})
+        return
+    for each in found:
+        print(_model_lines(each))
+    if model is None:
+        encoder = packaged_encoder()
+        print(f"encoder {encoder['name']}: {encoder['install'] or 'installed'}")
+
+
+# -- what commands share ------------------------------------------------------------------------------------
+
+
+def _label_list(labels: str | None, free_text: bool) -> list[str] | bool | None:
+    if free_text and labels is not None:
+        raise UserError("--labels and --free-text are both given; free text has no labels, give one of them")
+    if free_text:
+        return False
+    return None if labels is None else [label.strip() for label in labels.split(",")]
+
+
+def _check_targets(*targets: Path | None) -> None:
+    """Refuse files that cannot be written before the work rather than after it."""
+    for target in targets:
+        if target is None:
+            continue
+        if target.is_dir():
+            raise UserError(f"{str(target)!r} is a folder; give the path of a file to write")
+        folder = next(parent for parent in target.absolute().parents if parent.exists())
+        if not folder.is_dir() or not os.access(folder, os.W_OK):
+            raise UserError(f"{str(target)!r} cannot be written in {str(folder)!r}; choose another place")
+
+
+def _finish(result: Result, save: Path | None, report: Path | None, as_json: bool) -> None:
+    """Write what was asked for, and print the result."""
+    saved = None if save is None else result.prompt.save(save)
+    page = None if report is None else result.report(report)
+    if as_json:
+        _print_json({**result.to_dict(), "prompt": None if saved is None else str(saved)})
+        return
+    print(result)
+    print()
+    if page is not None:
+        print(f"report       {page}")
+    if saved is not None:
+        print(f"saved        {saved}")
+    print(f"next         {_next_step(result.prompt, saved)}")
+
+
+def _next_step(prompt: Prompt, saved: Path | None) -> str:
+    if saved is None:
+        return "add --save prompt.json to keep the prompt, and --report report.html to see all of it"
+    columns = prompt.task.inputs
+    item = '"some text"' if len(columns) == 1 else "'" + json.dumps(dict.fromkeys(columns, "…")) + "'"
+    return f"promptsearch predict {saved} {item}"
+
+
+def _demo_headline(task: Task, result: Result) -> str:
+    """Zero-shot against optimized, in two lines."""
+    zero, found = result.baselines["zero_shot"], result.test
+    wide = max(len(f"{zero}"), len(f"{found}"))
+    return f"{task.describe()}\n\n  zero-shot   {f'{zero}':>{wide}}\n  optimized   {f'{found}':>{wide}}\n"
+
+
+def _items(prompt: Prompt, text: str | None, file: Path | None) -> list[Any]:
+    """The items to predict, from the argument, a file or standard input."""
+    from promptsearch.data.records import SUFFIXES, read_rows
+
+    if text is not None:
+        return [_item(prompt, text, "TEXT")]
+    if file is not None and str(file) != "-":
+        if file.suffix.lower() in SUFFIXES:
+            return list(read_rows(file, name="--file"))
+        return _lines(prompt, _read(file), str(file))
+    if sys.stdin.isatty():
+        print("reading items, one a line, until Ctrl-D", file=sys.stderr)
+    return _lines(prompt, sys.stdin.read(), "standard input")
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text("utf-8-sig")
+    except FileNotFoundError as error:
+        raise DataError(f"there is no file {str(file)!r}; give an existing one") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{str(file)!r} cannot be read as UTF-8 text ({error}); save it as such") from error
+
+
+def _lines(prompt: Prompt, text: str, name: str) -> list[Any]:
+    """One item a line. Blank lines end the text; between others they are items without text, an error."""
+    lines = text.rstrip().split("\n") if text.strip() else []
+    if not lines:
+        raise DataError(f"{name} holds no items; give some, one a line")
+    return [_item(prompt, line, f"line {number} of {name}") for number, line in enumerate(lines, start=1)]
+
+
+def _item(prompt: Prompt, text: str, where: str) -> Any:
+    """An item as people write it: the text itself, or for several columns a JSON object."""
+    columns = prompt.task.inputs
+    if len(columns) == 1:
+        return text
+    way_out = f"write a JSON object such as {json.dumps(dict.fromkeys(columns, '...'))}"
+    try:
+        item = json.loads(text)
+    except ValueError as error:
+        raise DataError(f"{where} is no JSON ({error}), for {len(columns)} columns; {way_out}") from error
+    if not isinstance(item, dict):
+        raise DataError(f"{where} is {text[:40]!r}, for {len(columns)} columns; {way_out}")
+    return item
+
+
+def _prediction(prediction: Prediction) -> dict[str, Any]:
+    return {
+        "output": prediction.output,
+        "probabilities": dict(prediction.probabilities),
+        "rationale": prediction.rationale,
+        "demonstrations": [
+            {"inputs": dict(each.inputs), "output": each.output} for each in prediction.demonstrations
+        ],
+        "failure": prediction.failure,
+    }
+
+
+def _prediction_line(prediction: Prediction) -> str:
+    """The output in one line, then a tab and its probability, or why there is none."""
+    if prediction.failure is not None:
+        return f"\t{prediction.failure}"
+    output = " ".join(str(prediction.output).split())
+    if not prediction.probabilities:
+        return output
+    return f"{output}\t{prediction.probabilities[prediction.output]:.3f}"
+
+
+def _model_lines(model: KnownModel) -> str:
+    """Name, size and place of a model, and below it the speeds of its weight types."""
+    if model.path is None:
+        return f"{model.name}\n  not installed: {model.install}"
+    lines = [model.name, f"  file    {model.path} ({model.path.stat().st_size / 1e6:,.0f} MB)"]
+    if not model.speeds:
+        return "\n".join([*lines, "  speed   not measured yet; add --bench to measure it"])
+    speeds = ", ".join(f"{kind} {speed:,.0f}" for kind, speed in model.speeds.items())
+    return "\n".join([*lines, f"  runs    {model.weights}", f"  speed   {speeds} prompt tokens/s"])

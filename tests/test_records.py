@@ -1,0 +1,323 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pandas
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from promptsearch.data.records import declared_labels, read_rows
+from promptsearch.data.text import as_text, is_missing, listed, normalised, quoted
+from promptsearch.errors import DataError
+
+ROWS = [{"text": "good", "label": "NA"}, {"text": "it said null", "label": "None"}]
+
+# Lone surrogates cannot be in a UTF-8 file; everything else can.
+texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
+# NUL and carriage returns inside fields are outside what CSV readers agree on.
+csv_texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r"), min_size=1)
+same_file = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+
+
+def message_of(data, **options):
+    with pytest.raises(DataError) as caught:
+        read_rows(data, **options)
+    message = str(caught.value)
+    assert len(message.splitlines()) == 1
+    return message
+
+
+def write(path, content):
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+@pytest.fixture
+def files(tmp_path):
+    """The same rows in every form a file can have."""
+    lines = "\n".join(map(json.dumps, ROWS))
+    frame = pandas.DataFrame(ROWS)
+    frame.to_parquet(tmp_path / "rows.parquet")
+    return [
+        write(tmp_path / "rows.jsonl", lines),
+        write(tmp_path / "rows.NDJSON", lines.replace("\n", "\r\n\r\n")),
+        write(tmp_path / "rows.json", json.dumps(ROWS, indent=1)),
+        write(tmp_path / "lines.json", lines),
+        write(tmp_path / "rows.csv", "\ufefftext,label\ngood,NA\nit said null,None\n"),
+        write(tmp_path / "rows.tsv", frame.to_csv(sep="\t", index=False)),
+        tmp_path / "rows.parquet",
+    ]
+
+
+def test_every_file_type_gives_the_same_rows(files):
+    for path in files:
+        assert read_rows(path) == ROWS
+        assert read_rows(str(path)) == ROWS
+
+
+@pytest.mark.parametrize(
+    "make", [list, tuple, iter, pandas.DataFrame, datasets.Dataset.from_list], ids=lambda make: make.__name__
+)
+def test_every_object_gives_the_same_rows(make):
+    assert read_rows(make(ROWS)) == ROWS
+
+
+@same_file
+@given(rows=st.lists(st.fixed_dictionaries({"text": texts, "label": texts}), min_size=1, max_size=5))
+def test_unicode_rows_survive_jsonl(tmp_path, rows):
+    lines = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    assert read_rows(write(tmp_path / "rows.jsonl", lines)) == rows
+
+
+@same_file
+@given(
+    rows=st.lists(st.fixed_dictionaries({"text": csv_texts, "label": csv_texts}), min_size=1, max_size=5),
+    form=st.sampled_from([(".csv", ","), (".tsv", "\t")]),
+)
+def test_unicode_rows_survive_tables(tmp_path, rows, form):
+    suffix, delimiter = form
+    path = tmp_path / f"rows{suffix}"
+    pandas.DataFrame(rows).to_csv(path, sep=delimiter, index=False, quoting=1)
+    assert read_rows(path) == rows
+
+
+@same_file
+@given(
+    content=st.binary(max_size=200), suffix=st.sampled_from([".jsonl", ".json", ".csv", ".tsv", ".parquet"])
+)
+def test_any_bytes_give_rows_or_one_clear_line(tmp_path, content, suffix):
+    path = write(tmp_path / f"any{suffix}", content)
+    try:
+        outcome = read_rows(path)
+    except DataError as error:
+        outcome = str(error)
+    if isinstance(outcome, str):
+        assert len(outcome.splitlines()) == 1
+        assert path.name in outcome
+    else:
+        assert outcome
+        assert all(isinstance(row, dict) for row in outcome)
+
+
+def test_separators_inside_json_strings_are_no_line_ends(tmp_path):
+    rows = [{"text": "a\u2028b\x85c"}]
+    assert read_rows(write(tmp_path / "rows.jsonl", json.dumps(rows[0], ensure_ascii=False))) == rows
+
+
+def test_a_missing_file_is_named(tmp_path):
+    message = message_of(tmp_path / "reviews.csv", name="validation")
+    assert "validation" in message
+    assert "reviews.csv" in message
+    assert "no such file" in message
+
+
+def test_content_in_place_of_a_path_is_no_file():
+    assert "no such file" in message_of("text,label\n" + "good,yes\n" * 5000)
+
+
+def test_a_directory_is_no_file(tmp_path):
+    assert "directory" in message_of(tmp_path)
+
+
+def test_an_unknown_suffix_names_those_that_can_be_read(tmp_path):
+    message = message_of(write(tmp_path / "rows.xlsx", "x"))
+    assert "'.xlsx'" in message
+    assert ".parquet" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jsonl", ""),
+        ("a.json", "[]"),
+        ("a.json", " "),
+        ("a.csv", ""),
+        ("a.csv", "text,label\n"),
+        ("a.tsv", "\n"),
+    ],
+)
+def test_an_empty_file_holds_no_rows(tmp_path, name, content):
+    message = message_of(write(tmp_path / name, content))
+    assert "holds no rows" in message
+    assert name in message
+
+
+def test_empty_objects_hold_no_rows():
+    for empty in ([], pandas.DataFrame({"text": []}), iter(())):
+        assert "holds no rows" in message_of(empty)
+
+
+def test_a_broken_json_line_is_named_by_number(tmp_path):
+    message = message_of(write(tmp_path / "rows.jsonl", '{"text": "a"}\n\n{"text": \n'))
+    assert "line 3" in message
+    assert "rows.jsonl" in message
+
+
+def test_json_nested_too_deep_is_refused(tmp_path):
+    message_of(write(tmp_path / "rows.jsonl", "[" * 200_000))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("a.jsonl", '{"t": 1}\n[1, 2]'), ("a.json", '[{"t": 1}, [1, 2]]')]
+)
+def test_a_row_that_is_no_dict_is_named(tmp_path, name, content):
+    message = message_of(write(tmp_path / name, content))
+    assert "[1, 2]" in message
+    assert "2 of" in message
+
+
+def test_one_json_object_is_no_table(tmp_path):
+    assert "holds one dict" in message_of(write(tmp_path / "rows.json", '{"rows": [{"text": "a"}]}'))
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv", "a.tsv"])
+def test_undecodable_bytes_are_named(tmp_path, name):
+    message = message_of(write(tmp_path / name, b'{"text": "caf\xe9"}'))
+    assert "not UTF-8" in message
+    assert name in message
+
+
+@pytest.mark.parametrize("content", ["a,b\n1,2\n1,2,3\n", "a,b\n1,2,3\n", 'a,b\n1,"2\n3,4\n'])
+def test_a_broken_table_is_refused_instead_of_cut(tmp_path, content):
+    assert "broken table" in message_of(write(tmp_path / "rows.csv", content))
+
+
+def test_a_field_that_a_short_row_lacks_is_missing(tmp_path):
+    rows = read_rows(write(tmp_path / "rows.csv", "a,b\n1\n"))
+    assert rows[0]["a"] == "1"
+    assert is_missing(rows[0]["b"])
+
+
+def test_a_truncated_parquet_file_is_refused(tmp_path):
+    path = tmp_path / "rows.parquet"
+    pandas.DataFrame(ROWS).to_parquet(path)
+    write(path, path.read_bytes()[:-20])
+    assert "Parquet" in message_of(path)
+
+
+def test_columns_of_the_same_name_are_refused():
+    assert "'a'" in message_of(pandas.DataFrame([[1, 2]], columns=["a", "a"]))
+
+
+def test_a_dict_of_splits_asks_for_one_of_them():
+    splits = datasets.DatasetDict(train=datasets.Dataset.from_list(ROWS))
+    assert "'train'" in message_of(splits)
+
+
+@pytest.mark.parametrize("data", [5, None, [1, 2], ["text"], b"ab"])
+def test_objects_that_hold_no_rows_are_named(data):
+    message_of(data)
+
+
+def test_labels_declared_by_a_dataset_are_found():
+    features = datasets.Features(
+        {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])}
+    )
+    data = datasets.Dataset.from_dict({"text": ["a"], "label": [1]}, features=features)
+    assert declared_labels(data, "label") == {0: "no", 1: "yes"}
+    assert declared_labels(data, "text") is None
+    assert declared_labels(ROWS, "label") is None
+
+
+@settings(deadline=None)
+@given(st.text())
+def test_normalising_twice_changes_nothing(text):
+    assert normalised(normalised(text)) == normalised(text)
+
+
+@settings(deadline=None)
+@given(st.text(min_size=1).filter(str.strip))
+def test_no_text_normalises_to_nothing(text):
+    assert normalised(text)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Good  movie!", "good movie"),
+        ("ＡＢＣ", "abc"),
+        ("“Well,” he said", '"well" he said'),
+        ("Straße", "STRASSE"),
+        ("a\u200bb", "ab"),
+        ("It's", "Its"),
+    ],
+)
+def test_the_same_text_written_otherwise_is_the_same(one, other):
+    assert normalised(one) == normalised(other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("?", "!"), ("2-3", "2+3"), ("1.5", "15"), ("is -5 odd", "is 5 odd"), ("C#", "C"), ("a/b", "ab")],
+)
+def test_punctuation_that_carries_meaning_stays(one, other):
+    assert normalised(one) != normalised(other)
+
+
+@settings(deadline=None)
+@given(st.text())
+def test_text_can_always_be_encoded(text):
+    assert as_text(text).encode("utf-8").decode("utf-8") == as_text(text)
+
+
+def test_lone_surrogates_are_replaced():
+    assert as_text(json.loads('"a\\ud800b"')) == "a\ufffdb"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1.0, "1"),
+        (1.5, "1.5"),
+        (True, "True"),
+        (np.int64(3), "3"),
+        (np.float32(2), "2"),
+        (" a\n", "a"),
+        (["é", 1], '["é", 1]'),
+        ({"a": np.array([1])}, '{"a": [1]}'),
+    ],
+)
+def test_values_become_text(value, text):
+    assert as_text(value) == text
+
+
+def test_bytes_are_no_text():
+    with pytest.raises(DataError, match="bytes"):
+        as_text(b"abc")
+
+
+@pytest.mark.parametrize(
+    "value", [None, "", " \n", float("nan"), np.nan, pandas.NA, pandas.NaT, [], ["", None]]
+)
+def test_missing_values_are_recognised(value):
+    assert is_missing(value)
+
+
+@pytest.mark.parametrize("value", ["NA", "null", 0, False, 0.0, ["a", None]])
+def test_values_that_say_something_are_not_missing(value):
+    assert not is_missing(value)
+
+
+@settings(deadline=None)
+@given(st.text())
+def test_quoting_makes_one_short_line(text):
+    assert len(quoted(text).splitlines()) == 1
+    assert len(quoted(text)) <= 61
+
+
+def test_long_lists_are_cut():
+    assert listed(range(6)) == "0, 1, 2, 3 and 2 more"
+
+
+def test_reading_imports_nothing_heavy():
+    code = (
+        "import sys, promptsearch.task;"
+        "print({'pandas','pyarrow','torch','faiss','llama_cpp','dspy','sklearn','scipy'} & set(sys.modules))"
+    )
+    root = Path(__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

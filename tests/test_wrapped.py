@@ -1,0 +1,177 @@
+"""Models that know less than an engine: what they return is checked, and answers are matched to labels."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from promptsearch.errors import BackendError, DataError
+from promptsearch.lm.base import LM, Completion, FloatArray, GenerationParams
+from promptsearch.lm.fake import FakeLM, ScriptedLM
+from promptsearch.lm.wrapped import estimate_tokens, map_in_threads, match_label, wrap
+
+PARAMS = GenerationParams(max_tokens=4)
+
+
+class TwoMethods:
+    """The least that a language model can be."""
+
+    def __init__(self, scores: object = None, completions: object = None) -> None:
+        self.scores = scores
+        self.completions = completions
+
+    def score(self, prompts: Sequence[str], continuations: Sequence[str]) -> FloatArray:
+        if self.scores is not None:
+            return self.scores  # type: ignore[return-value]
+        return np.full((len(prompts), len(continuations)), -1.0)
+
+    def generate(self, prompts: Sequence[str], params: GenerationParams) -> list[Completion]:
+        if self.completions is not None:
+            return self.completions  # type: ignore[return-value]
+        return [Completion("yes", 1, "stop") for _ in prompts]
+
+
+class Named(TwoMethods):
+    name = "mine"
+
+
+def test_two_methods_make_an_engine() -> None:
+    engine = wrap(TwoMethods())
+    assert engine.score(["a", "b"], [" x", " y", " z"]).shape == (2, 3)
+    assert engine.generate(["a"], PARAMS)[0].text == "yes"
+    assert (engine.name, engine.context_tokens, engine.chat_template) == ("TwoMethods", 4096, None)
+    assert engine.count_tokens(["", "abcd", "abcde"]) == [0, 1, 2]
+    assert engine.tokens_decoded == 2 * 1 + 2 * 3 + 1 + 1
+    assert isinstance(engine, LM)
+    assert copy.deepcopy(engine) is engine
+
+
+def test_a_name_is_taken_over() -> None:
+    assert wrap(Named()).name == "mine"
+    assert wrap(Named()).fingerprint != wrap(TwoMethods()).fingerprint
+
+
+def test_an_engine_stays_as_it_is() -> None:
+    engine = FakeLM()
+    assert wrap(engine) is engine
+
+
+@pytest.mark.parametrize(
+    ("scores", "said"),
+    [
+        (np.zeros((2, 3)), r"shape \(2, 3\); it must be .* \(1, 2\)"),
+        ([["a", "b"]], r"returned \[\['a', 'b'\]\]"),
+        ([[1.0], [2.0, 3.0]], "must return numbers"),
+        ([[-1.0, float("nan")]], "nan for prompt 0 and continuation 1"),
+        ([[float("inf"), -1.0]], "inf for prompt 0 and continuation 0"),
+    ],
+)
+def test_wrong_scores_are_errors_that_show_them(scores: object, said: str) -> None:
+    with pytest.raises(BackendError, match=said) as caught:
+        wrap(TwoMethods(scores=scores)).score(["a"], ["x", "y"])
+    assert "\n" not in str(caught.value)
+
+
+def test_minus_infinity_is_a_score() -> None:
+    assert np.isneginf(wrap(TwoMethods(scores=[[-np.inf, 0.0]])).score(["a"], ["x", "y"])[0, 0])
+
+
+@pytest.mark.parametrize(
+    ("completions", "said"),
+    [
+        ([], "returned 0 completions for 1 prompts"),
+        ("yes", "returned 'yes'"),
+        (["yes"], "returned 'yes' in its list"),
+        ([Completion(None, 1, "stop")], "each item must be a Completion"),  # type: ignore[arg-type]
+    ],
+)
+def test_wrong_completions_are_errors_that_show_them(completions: object, said: str) -> None:
+    with pytest.raises(BackendError, match=said):
+        wrap(TwoMethods(completions=completions)).generate(["a"], PARAMS)
+
+
+def test_a_closed_model_is_an_error() -> None:
+    engine = wrap(TwoMethods())
+    engine.close()
+    engine.close()
+    with pytest.raises(BackendError, match="closed"):
+        engine.score(["a"], ["x"])
+
+
+LABELS = [" negative", " positive", " very positive", " no", " C", " C++"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "label"),
+    [
+        (" negative", 0),
+        ("Negative.\nBecause", 0),
+        ('"Positive"', 1),
+        ("**positive** review", 1),
+        ("\n\n positive\n\nReview: negative", 1),
+        ("Very positive!", 2),
+        ("The sentiment is very   positive", 2),
+        ("The sentiment is positive.", 1),
+        ("positive, not negative", 1),
+        ("neither negative nor positive", None),
+        ("nothing", None),
+        ("negatively", None),
+        ("No, it is not", 3),
+        ("c++", 5),
+        ("C", 4),
+        ("", None),
+        ("   \n ", None),
+        ("I do not know\nnegative", None),
+    ],
+)
+def test_an_answer_names_a_label(answer: str, label: int | None) -> None:
+    assert match_label(answer, LABELS) == label
+
+
+@pytest.mark.parametrize(
+    ("answer", "labels", "label"),
+    [
+        ("正面的评价", ["负面", "正面"], 1),
+        ("这是负面评价。", ["负面", "正面"], 0),
+        ("ÉTÉ", ["été", "hiver"], 0),
+        ("étés", ["été", "hiver"], None),
+        ("yes", ["Yes", "YES"], None),
+        ("YES", ["Yes", "YES"], 1),
+        ("?!", ["?!", "..."], 0),
+        ("1", ["0", "1"], 1),
+        ("10", ["0", "1"], None),
+        ("positive|negative", ["positive|negative", "none"], 0),
+    ],
+)
+def test_labels_of_all_kinds(answer: str, labels: list[str], label: int | None) -> None:
+    assert match_label(answer, labels) == label
+
+
+def test_generated_choice_scores_the_named_label_and_nothing_else() -> None:
+    lm = ScriptedLM(lambda prompt: " positive" if "good" in prompt else " hm")
+    scores = lm.score(["good", "odd"], [" negative", " positive"])
+    assert scores.tolist() == [[-np.inf, 0.0], [-np.inf, -np.inf]]
+    assert lm.score([], [" negative"]).shape == (0, 1)
+
+
+@pytest.mark.parametrize("labels", [[" yes", "yes "], [" "]])
+def test_labels_that_no_answer_tells_apart_are_refused(labels: list[str]) -> None:
+    with pytest.raises(DataError):
+        ScriptedLM(lambda prompt: prompt).score(["a"], labels)
+
+
+def test_estimated_tokens_count_bytes() -> None:
+    assert [estimate_tokens(text) for text in ("", "a", "abcde", "日本語", "\ud800")] == [0, 1, 2, 3, 1]
+
+
+def test_threads_keep_the_order_and_raise() -> None:
+    assert map_in_threads(lambda number: number * 2, range(50), 8) == [number * 2 for number in range(50)]
+
+    def fail(number: int) -> int:
+        raise ValueError(str(number))
+
+    with pytest.raises(ValueError, match="0"):
+        map_in_threads(fail, range(50), 8)

@@ -34,7 +34,6 @@ app = typer.Typer(
     name="promptsearch",
     help="Finds the best prompt for a model by searching demonstrations; offline, on this machine.",
     epilog="Start with: promptsearch demo",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -81,6 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 2 what was given is wrong, 1 anything else, 130 for Ctrl-C.
     """
     given, debug = _without_debug(sys.argv[1:] if arguments is None else arguments)
+    given = given or ["--help"]
     try:
         code = typer.main.get_command(app)(given, prog_name="promptsearch", standalone_mode=False)
         sys.stdout.flush()
@@ -134,6 +134,8 @@ def _diagnosis(error: Exception) -> tuple[int, str]:
         return 2, f"{message}; see {command} --help"
     if isinstance(error, PromptsearchError):
         return 1, str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        return 1, f"{str(error.filename)!r} cannot be used ({error.strerror}); check that place and its permissions"
     return 1, f"{type(error).__name__}: {error} (unexpected; run it again with --debug to see where)"
 
 

@@ -37,8 +37,8 @@ class PromptModule(dspy.Module, Parameter):  # type: ignore[misc]  # dspy has no
     ``probabilities`` by label, unless the output column itself has that name.
 
     ``module.save("module.json")``, or that of a program around it, writes what ``Prompt.save`` writes, and
-    for a prompt that retrieves its index too (in base64); ``load`` puts that prompt in place of the module's own.
-    The model is not in it: it is opened again by name. Copies share the prompt, which never changes.
+    for a prompt that retrieves its index too (in base64); ``load`` puts that prompt in place of the
+    module's own. The model is not in it: it is opened again by name. Copies share the prompt, which never changes.
 
     Args:
         prompt: what answers.

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["text_table", "write_report"]
 
 _WIDTH = 100
+_NAME_WIDTH = 34
 _FOUND = "found by the search"
 _ALONE = "  without the neighbours' vote"
 
@@ -98,7 +99,7 @@ def _failures(measured: Measurement) -> str:
 
 def _stopped_by(result: Result) -> str:
     reasons = {
-        "strategy": "the strategy had nothing left to try",
+        "strategy": "the strategy, which was done",
         "interrupt": "Ctrl-C",
         "seconds": "the budget in seconds",
         "tokens": "the budget in tokens",
@@ -143,7 +144,7 @@ def _cells(result: Result) -> list[Sequence[str]]:
     for row in _rows(result):
         gain = row.gain
         more = ("", "", "") if gain is None else (_points(gain), _interval(gain, "+"), _p_value(gain))
-        cells.append((row.name[:40], _percent(row.measured.value), _interval(row.measured), *more))
+        cells.append((row.name[:_NAME_WIDTH], _percent(row.measured.value), _interval(row.measured), *more))
     return cells
 
 

@@ -30,6 +30,7 @@ _SEARCH_SHARE = 0.55
 _CONFIRM_SHARE = 0.12
 _SAFETY = 0.9  # of a time budget: fits, files and slower long prompts take the rest
 _FEWEST_TEST = 50
+_FEWEST_FINALISTS = 3
 
 
 @dataclass(frozen=True)
@@ -248,21 +249,43 @@ class Study:
         self, finalists: Sequence[Candidate], search_items: Sequence[int], confirm_items: Sequence[int]
     ) -> tuple[Finalist, Measurement]:
         """Choose among finalists on rows that the race did not see."""
-        fitted = [self.fit(candidate, search_items) for candidate in finalists]
-        items = self._affordable_items(fitted, confirm_items)
+        items = self._affordable_items(finalists, confirm_items)
+        fitted = [self.fit(candidate, search_items) for candidate in finalists[: self._finalists(finalists, items)]]
         judged = []
         for place, finalist in enumerate(fitted):
             judged.append(self.judged(finalist, items))
             self._listen(Progress("confirm", (place + 1) / len(fitted), len(fitted), len(self._scores)))
         best = self._choose(fitted, judged)
-        return fitted[best], self.judge.measure(items, judged[best])
+        confirmed = self.judge.measure(items, judged[best])
+        return self._refitted(fitted[best], search_items, items), confirmed
 
-    def _affordable_items(self, finalists: Sequence[Finalist], items: Sequence[int]) -> Sequence[int]:
-        """As many confirmation rows as the plan pays for, 30 at least."""
+    def _price(self, candidates: Sequence[Candidate], items: Sequence[int]) -> float:
+        """Units of the plan that these items cost under these candidates."""
         allowance = Allowance(self.plan.confirm, len(items), self.plan.unit == "evaluations")
-        price = sum(allowance.price(self.space, each.candidate, 0, len(items)) for each in finalists)
+        return sum(allowance.price(self.space, candidate, 0, len(items)) for candidate in candidates)
+
+    def _affordable_items(self, finalists: Sequence[Candidate], items: Sequence[int]) -> Sequence[int]:
+        """As many confirmation rows as the plan pays for with the fewest finalists, 30 at least."""
+        price = self._price(finalists[:_FEWEST_FINALISTS], items)
         share = min(1.0, self.plan.confirm / max(1.0, price))
         return items[: max(min(30, len(items)), int(share * len(items)))]
+
+    def _finalists(self, finalists: Sequence[Candidate], items: Sequence[int]) -> int:
+        """How many finalists the plan pays for on these rows."""
+        count = min(_FEWEST_FINALISTS, len(finalists))
+        while count < len(finalists) and self._price(finalists[: count + 1], items) <= self.plan.confirm:
+            count += 1
+        return count
+
+    def _refitted(self, winner: Finalist, search_items: Sequence[int], confirm_items: Sequence[int]) -> Finalist:
+        """The winner with its weights fitted on search and confirmation rows together, now that all is chosen."""
+        if winner.weighing is None:
+            return winner
+        candidate = winner.candidate
+        items = [*search_items[: self._scores[candidate].items], *confirm_items]
+        answers = self.evaluator.answers(candidate, items)
+        free = self.evaluator.content_free(candidate) if candidate.calibration == "contextual" else None
+        return Finalist(candidate, self.judge.fit(candidate.calibration, items, answers, free))
 
     def _choose(self, finalists: Sequence[Finalist], judged: Sequence[Judged]) -> int:
         """The finalist with the best mean over search and confirmation rows, by the one-SE rule.

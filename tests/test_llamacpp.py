@@ -54,7 +54,7 @@ def check_batched(engine: LlamaEngine, prompts: Sequence[str], labels: Sequence[
 
 
 def test_a_shared_prefix_changes_nothing_and_is_decoded_once(exact_engine: LlamaEngine) -> None:
-    prompts = [DEMONSTRATIONS + query for query in QUERIES[:24]]
+    prompts = [DEMONSTRATIONS + query for query in QUERIES[:16]]
     check_batched(exact_engine, prompts, SENTIMENTS)
     before = exact_engine.tokens_decoded
     exact_engine.score(prompts, SENTIMENTS)
@@ -79,7 +79,7 @@ def test_prompts_that_share_nothing(exact_engine: LlamaEngine) -> None:
 
 
 def test_a_prompt_longer_than_a_batch(exact_engine: LlamaEngine) -> None:
-    prompts = [DEMONSTRATIONS * 10 + query for query in QUERIES[:2]]
+    prompts = [DEMONSTRATIONS * 9 + query for query in QUERIES[:2]]
     assert min(exact_engine.count_tokens(prompts)) > 600
     check_batched(exact_engine, prompts, SENTIMENTS)
 
@@ -102,7 +102,7 @@ def test_labels_of_many_lengths_and_common_beginnings(exact_engine: LlamaEngine)
 
 def test_77_labels(exact_engine: LlamaEngine) -> None:
     assert len(INTENTS) == 77
-    check_batched(exact_engine, [f"Customer: my {word} has gone.\nTopic:" for word in WORDS[:4]], INTENTS)
+    check_batched(exact_engine, [f"Customer: my {word} has gone.\nTopic:" for word in WORDS[:2]], INTENTS)
 
 
 def test_label_order_and_company_change_nothing(exact_engine: LlamaEngine) -> None:
@@ -181,7 +181,7 @@ def test_sampling_follows_the_seed_and_not_the_neighbours(exact_engine: LlamaEng
 
 
 def test_more_requests_than_places_with_prompts_of_many_lengths(engine: LlamaEngine) -> None:
-    prompts = [QUERIES[number % 42] * (1 + 39 * (number % 30 == 0)) for number in range(60)]
+    prompts = [QUERIES[number % 42] * (1 + 60 * (number == 50)) for number in range(60)]
     completions = engine.generate(prompts, GenerationParams(max_tokens=2))
     assert len(completions) == 60
     assert all(1 <= completion.tokens <= 2 for completion in completions)
@@ -202,6 +202,13 @@ def test_text_cut_by_its_length_says_so(engine: LlamaEngine) -> None:
 
 
 LOGITS = np.array([1.0, 3.0, 2.0, -5.0, 2.5], dtype=np.float32)
+
+
+def test_sampling_follows_the_probabilities() -> None:
+    params = GenerationParams(temperature=1.0)
+    draws = [sample(LOGITS, params, np.random.default_rng([0, number])) for number in range(4000)]
+    expected = np.exp(LOGITS) / np.exp(LOGITS).sum()
+    assert np.bincount(draws, minlength=5) / 4000 == pytest.approx(expected, abs=0.03)
 
 
 def drawn(params: GenerationParams, count: int = 400) -> set[int]:
@@ -327,7 +334,7 @@ def test_a_closed_engine_is_an_error(model_file: Path) -> None:
 
 
 def test_threads_get_the_right_results(engine: LlamaEngine) -> None:
-    parts = [QUERIES[start : start + 3] for start in range(0, 24, 3)]
+    parts = [QUERIES[start : start + 2] for start in range(0, 12, 2)]
     expected = [engine.score(part, SENTIMENTS) for part in parts]
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda part: engine.score(part, SENTIMENTS), parts))

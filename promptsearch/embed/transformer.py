@@ -1,8 +1,8 @@
 """The default encoder, all-MiniLM-L6-v2, and any other model that sentence-transformers can load.
 
-The default's weights are known to the last bit (their digest is checked), so its six layers are computed
-here with torch alone: importing sentence-transformers takes several times as long as the rest of a small
-search's start. Every other model runs through sentence-transformers itself.
+The default runs through transformers, on which sentence-transformers stands, because importing the latter takes
+several times as long as the rest of a small search's start; its weights' digest is checked. Every other model
+runs through sentence-transformers itself.
 Invariants: nothing heavy is imported before the first ``encode``; on macOS the model runs in a process of
 its own, because torch and FAISS each bring an OpenMP there and can crash together.
 Left out: keeping vectors (``cache``).
@@ -178,7 +178,7 @@ def _default_folder() -> Path:
     def fetch(local_only: bool) -> str:
         folder: str = hub.snapshot_download(
             DEFAULT_ENCODER,
-            allow_patterns=["model.safetensors", "tokenizer.json"],
+            allow_patterns=["model.safetensors", "tokenizer.json", "config.json"],
             local_files_only=local_only,
         )
         if not Path(folder, "model.safetensors").is_file():
@@ -249,83 +249,48 @@ class _SentenceTransformersModel:
 
 
 class _MiniLM:
-    """all-MiniLM-L6-v2 in torch: BERT with 6 layers, mean over the tokens."""
+    """all-MiniLM-L6-v2 through transformers: mean over the tokens."""
 
     dimension = 384
-    _HEADS = 12
-    _LAYERS = 6
     _MAX_TOKENS = 256
-    _EPSILON = 1e-12
 
     def __init__(self, folder: Path) -> None:
         self._torch = require("torch", install="sentence-transformers")
-        self._functional = require("torch.nn.functional", install="sentence-transformers")
+        bert = require("transformers.models.bert", install="sentence-transformers")
         tokenizers = require("tokenizers", install="sentence-transformers")
-        self._weights = self._read_weights(folder / "model.safetensors")
+        safetensors = require("safetensors.torch", install="sentence-transformers")
+        content = _checked_content(folder / "model.safetensors")
         try:
+            config = bert.BertConfig.from_json_file(folder / "config.json")
+            self._model = bert.BertModel(config, add_pooling_layer=False).eval()
             self._tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
-        except Exception as error:
-            raise ModelError(_damaged("tokenizer.json")) from error
+        except Exception as error:  # whatever a parser raises on a broken file
+            raise ModelError(_damaged("config.json or tokenizer.json")) from error
+        lost = self._model.load_state_dict(safetensors.load(content), strict=False).missing_keys
+        if lost:
+            raise ModelError(_damaged("config.json"))
         self._tokenizer.enable_truncation(self._MAX_TOKENS)
         self._tokenizer.enable_padding(pad_id=0, pad_token="[PAD]")
-
-    @staticmethod
-    def _read_weights(path: Path) -> dict[str, Any]:
-        safetensors = require("safetensors.torch", install="sentence-transformers")
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise ModelError(_damaged("model.safetensors")) from error
-        if hashlib.sha256(content).hexdigest() != DEFAULT_DIGEST:
-            raise ModelError(_damaged("model.safetensors"))
-        weights: dict[str, Any] = safetensors.load(content)
-        return weights
 
     def encode(self, texts: Sequence[str], /) -> NDArray[np.float32]:
         tokens = self._tokenizer.encode_batch(list(texts))
         ids = self._torch.tensor([each.ids for each in tokens])
         mask = self._torch.tensor([each.attention_mask for each in tokens])
         with self._torch.inference_mode():
-            hidden = self._embeddings(ids)
-            for layer in range(self._LAYERS):
-                hidden = self._layer(hidden, mask, f"encoder.layer.{layer}.")
+            hidden = self._model(input_ids=ids, attention_mask=mask).last_hidden_state
             kept = mask.unsqueeze(-1).to(hidden.dtype)
             mean: NDArray[np.float32] = ((hidden * kept).sum(1) / kept.sum(1)).numpy()
         return mean
 
-    def _embeddings(self, ids: Any) -> Any:
-        weights = self._weights
-        words = weights["embeddings.word_embeddings.weight"][ids]
-        positions = weights["embeddings.position_embeddings.weight"][: ids.shape[1]]
-        segment = weights["embeddings.token_type_embeddings.weight"][0]
-        return self._normalised(words + positions + segment, "embeddings.LayerNorm")
 
-    def _layer(self, hidden: Any, mask: Any, prefix: str) -> Any:
-        attended = self._linear(self._attention(hidden, mask, prefix), f"{prefix}attention.output.dense")
-        hidden = self._normalised(attended + hidden, f"{prefix}attention.output.LayerNorm")
-        inner = self._functional.gelu(self._linear(hidden, f"{prefix}intermediate.dense"))
-        return self._normalised(
-            self._linear(inner, f"{prefix}output.dense") + hidden, f"{prefix}output.LayerNorm"
-        )
-
-    def _attention(self, hidden: Any, mask: Any, prefix: str) -> Any:
-        texts, length, width = hidden.shape
-
-        def heads(name: str) -> Any:
-            flat = self._linear(hidden, f"{prefix}attention.self.{name}")
-            return flat.view(texts, length, self._HEADS, width // self._HEADS).transpose(1, 2)
-
-        mixed = self._functional.scaled_dot_product_attention(
-            heads("query"), heads("key"), heads("value"), attn_mask=mask[:, None, None, :].bool()
-        )
-        return mixed.transpose(1, 2).reshape(texts, length, width)
-
-    def _linear(self, values: Any, name: str) -> Any:
-        return self._functional.linear(values, self._weights[f"{name}.weight"], self._weights[f"{name}.bias"])
-
-    def _normalised(self, values: Any, name: str) -> Any:
-        weight, bias = self._weights[f"{name}.weight"], self._weights[f"{name}.bias"]
-        return self._functional.layer_norm(values, (self.dimension,), weight, bias, self._EPSILON)
+def _checked_content(path: Path) -> bytes:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ModelError(_damaged("model.safetensors")) from error
+    if hashlib.sha256(content).hexdigest() != DEFAULT_DIGEST:
+        raise ModelError(_damaged("model.safetensors"))
+    return content
 
 
 def _damaged(file: str) -> str:

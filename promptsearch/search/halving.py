@@ -26,6 +26,7 @@ _RETRIEVED_SHARE = 0.15  # of the first race, for first looks at candidates that
 _FINALISTS = 5
 _NEWCOMERS = 8
 _FEWEST_ARMS = 6
+_LIKELY_SHARE = 0.5  # of a later race's price: most of its arms fall behind the survivors early
 
 
 def halving(
@@ -38,7 +39,7 @@ def halving(
     while True:
         survivors = race.survivors(_FINALISTS)
         newcomers = race.newcomers(survivors, rng)
-        if not newcomers or race.price_of_race(newcomers) > race.left:
+        if not newcomers or _LIKELY_SHARE * race.price_of_race(newcomers) > race.left:
             return survivors
         yield from race.run(newcomers, against=survivors[0])
 

@@ -16,6 +16,8 @@ from promptsearch.candidate import Candidate
 
 __all__ = ["Lengths", "SearchSpace", "Space"]
 
+_FIRST_LOOK = 24  # items over which a candidate's prefix is paid off when it is first looked at
+
 
 @dataclass(frozen=True)
 class Space:
@@ -30,7 +32,7 @@ class Space:
         instructions: whether the prompt may also go without the task's instruction.
     """
 
-    shots: tuple[int, ...] = (0, 1, 2, 4, 8, 16)
+    shots: tuple[int, ...] = (0, 1, 2, 4, 8, 16, 32)
     modes: tuple[str, ...] = ("static", "retrieved")
     templates: tuple[str, ...] | None = None
     calibrations: tuple[str, ...] = ("batch", "contextual", "fitted", "none")
@@ -126,7 +128,7 @@ class SearchSpace:
     def draw(self, rng: np.random.Generator) -> Candidate:
         """A random static candidate that fits."""
         for _ in range(50):
-            count = int(rng.choice(self._static_shots()))
+            count = self._draw_shots(rng)
             candidate = Candidate(
                 instruction=str(rng.choice(self.instructions)),
                 template=self._draw_template(rng),
@@ -169,6 +171,12 @@ class SearchSpace:
         if len(self.templates) == 1 or rng.random() < 0.4:
             return self.templates[0]
         return str(rng.choice(self.templates[1:]))
+
+    def _draw_shots(self, rng: np.random.Generator) -> int:
+        """A number of demonstrations; dear ones are drawn more rarely, as the same tokens try more cheap ones."""
+        counts = self._static_shots()
+        prices = np.array([count * self._mean_length + _FIRST_LOOK * self.lengths.query for count in counts])
+        return int(rng.choice(counts, p=(1 / prices) / (1 / prices).sum()))
 
     def _static_shots(self) -> tuple[int, ...]:
         counts = tuple(count for count in self.shots if count > 0)

@@ -86,15 +86,25 @@ def generate_batched(
 
 
 def sample(logits: NDArray[np.float32], params: GenerationParams, rng: np.random.Generator) -> int:
-    """Draw the next token from one row of logits, shape (vocabulary,)."""
+    """Draw the next token from one row of logits, shape (vocabulary,).
+
+    Tokens race with exponential times, which draws from the distribution exactly. Each token has a time of its
+    own, so that rounding, which differs with the neighbours in a batch, hardly ever changes the winner.
+    """
     if params.temperature <= 0:
         return int(logits.argmax())
+    times = rng.standard_exponential(len(logits), dtype=np.float32)
     tokens = np.arange(len(logits))
     if 0 < params.top_k < len(logits):
         tokens = np.argpartition(-logits, params.top_k - 1)[: params.top_k]
     scaled = logits[tokens].astype(np.float64) / params.temperature
     weights = np.exp(scaled - scaled.max())
-    weights /= weights.sum()
+    kept = _kept(weights / weights.sum(), params)
+    return int(tokens[kept[np.argmin(times[tokens[kept]] / weights[kept])]])
+
+
+def _kept(weights: NDArray[np.float64], params: GenerationParams) -> NDArray[np.intp]:
+    """Indices of the probabilities that ``min_p`` and ``top_p`` leave."""
     # what is rarer holds less than 1 - top_p together, so the nucleus lies in what remains to be sorted
     rare = max(params.min_p * weights.max(), (1 - params.top_p) / len(weights))
     kept = np.flatnonzero(weights >= rare)
@@ -102,7 +112,7 @@ def sample(logits: NDArray[np.float32], params: GenerationParams, rng: np.random
         kept = kept[np.argsort(-weights[kept], kind="stable")]
         before = np.cumsum(weights[kept]) - weights[kept]
         kept = kept[before < params.top_p]
-    return int(tokens[rng.choice(kept, p=weights[kept] / weights[kept].sum())])
+    return np.asarray(kept[weights[kept] > 0])
 
 
 def _shared_length(paths: Sequence[tuple[int, ...]]) -> int:

@@ -1,0 +1,111 @@
+"""What all benchmarks share: datasets, the machine's description, and results that survive an interruption."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import promptsearch as ps
+from promptsearch.files import write_whole
+
+PACKAGES = ("promptsearch", "llama-cpp-python", "faiss-cpu", "torch", "sentence-transformers", "numpy")
+
+# One sentence each, as a user would write it; the datasets come without.
+INSTRUCTIONS = {
+    "agnews": "Classify the news article by its topic.",
+    "banking77": "Find the intent of the customer's message.",
+    "chnsenticorp": "Classify the sentiment of the review.",
+    "rte": "Does the premise entail the hypothesis?",
+    "sst2": "Classify the sentiment of the review.",
+    "trec": "Classify the question by what it asks for.",
+}
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Rows of a benchmark dataset: columns ``input`` and ``output``."""
+
+    name: str
+    train: list[dict[str, Any]]
+    dev: list[dict[str, Any]]
+    test: list[dict[str, Any]]
+    labels: list[str]
+
+    def task(self, rows: int | None, test_rows: int | None, seed: int) -> ps.Task:
+        """A task with ``rows`` labelled rows (None: all, with the dataset's own validation rows)."""
+        test = self.test if test_rows is None else self.test[:test_rows]
+        instruction = INSTRUCTIONS.get(self.name)
+        columns: dict[str, Any] = {"inputs": "input", "output": "output", "labels": self.labels}
+        if rows is None:
+            return ps.Task(self.train, **columns, instruction=instruction, validation=self.dev, test=test)
+        chosen = _stratified(self.train, rows, np.random.default_rng([seed, 10]))
+        return ps.Task(chosen, **columns, instruction=instruction, test=test)
+
+
+def read_dataset(folder: Path, name: str) -> Dataset:
+    """Read one of the folders in ``--data``."""
+    meta = json.loads((folder / name / "meta.json").read_text("utf-8"))
+    parts = {part: _read_rows(folder / name / f"{part}.jsonl") for part in ("train", "dev", "test")}
+    return Dataset(name, parts["train"], parts["dev"], parts["test"], list(meta["labels"]))
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
+
+
+def _stratified(rows: list[dict[str, Any]], count: int, rng: np.random.Generator) -> list[dict[str, Any]]:
+    """Rows with labels in the proportions of all, each label at least three times."""
+    by_label: dict[str, list[int]] = {}
+    for place in rng.permutation(len(rows)).tolist():
+        by_label.setdefault(rows[place]["output"], []).append(place)
+    chosen: list[int] = []
+    for places in by_label.values():
+        chosen += places[: max(3, round(count * len(places) / len(rows)))]
+    return [rows[place] for place in sorted(chosen)]
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers depend on."""
+    return {
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+class Results:
+    """Measured cells, written after each one; a run started again skips the cells that are there."""
+
+    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
+        self.path = path
+        # The command without the interpreter's and the script's own paths, which say nothing to others.
+        self.header = {"command": " ".join(sys.argv[1:]), "settings": settings, "machine": machine()}
+        kept = json.loads(path.read_text("utf-8")) if path.is_file() else {"cells": {}}
+        self.cells: dict[str, Any] = kept["cells"]
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.cells
+
+    def add(self, key: str, cell: dict[str, Any]) -> None:
+        """Keep one cell."""
+        self.cells[key] = cell
+        document = {**self.header, "cells": self.cells}
+        write_whole(self.path, json.dumps(document, indent=1, ensure_ascii=False) + "\n")

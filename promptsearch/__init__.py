@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from promptsearch.errors import UserError as UserError
     from promptsearch.measurement import Difference as Difference
     from promptsearch.measurement import Measurement as Measurement
-    from promptsearch.optimize import optimize as optimize
+    from promptsearch.optimizer import optimize as optimize
     from promptsearch.prompt import Prediction as Prediction
     from promptsearch.prompt import Prompt as Prompt
     from promptsearch.result import Result as Result
@@ -48,7 +48,7 @@ _HOMES = {
     "UserError": "errors",
     "example_task": "examples",
     "load": "loading",
-    "optimize": "optimize",
+    "optimize": "optimizer",
 }
 
 __all__ = [

@@ -19,6 +19,7 @@ __all__ = ["Budget", "Cost", "Meter"]
 
 _UNITS = {"s": 1.0, "sec": 1.0, "second": 1.0, "m": 60.0, "min": 60.0, "minute": 60.0, "h": 3600.0, "hour": 3600.0}
 _AMOUNT = re.compile(r"(\d+(?:[.,]\d+)*)\s*([km]?)\s*([a-z]+)", re.IGNORECASE)
+_TOO_MUCH = 1e15  # of any unit; beyond it floats no longer count
 _WAY_OUT = 'give a time ("90s", "2m"), tokens ("500k tokens") or evaluations ("4000 evaluations")'
 
 
@@ -41,8 +42,12 @@ class Budget:
         if all(limit is None for limit in limits.values()):
             raise BudgetError(f"the budget names no limit; {_WAY_OUT}")
         for name, limit in limits.items():
-            if limit is not None and not 0 < limit < float("inf"):
-                raise BudgetError(f"a budget of {limit} {name} allows nothing; {_WAY_OUT}")
+            if limit is None:
+                continue
+            if isinstance(limit, bool) or not isinstance(limit, (int, float)):
+                raise BudgetError(f"a budget of {limit!r} {name} is no number; {_WAY_OUT}")
+            if not 0 < limit < _TOO_MUCH:
+                raise BudgetError(f"a budget of {str(limit)[:20]} {name} allows nothing, or everything; {_WAY_OUT}")
 
     @classmethod
     def parse(cls, given: str | float | Budget) -> Budget:
@@ -58,7 +63,7 @@ class Budget:
         if isinstance(given, Budget):
             return given
         if isinstance(given, (int, float)) and not isinstance(given, bool):
-            return cls(seconds=float(given))
+            return cls(seconds=given)
         if not isinstance(given, str):
             raise BudgetError(f"budget={given!r} cannot be read; {_WAY_OUT}")
         return cls._from_text(given)
@@ -73,8 +78,8 @@ class Budget:
         for number, scale, unit in amounts:
             name, amount = _limit(text, number, scale.lower(), unit.lower())
             limits[name] = limits.get(name, 0.0) + amount
-        whole = {name: int(limits[name]) for name in ("tokens", "evaluations") if name in limits}
-        return cls(seconds=limits.get("seconds"), **whole)
+        counts = {name: int(min(limits[name], _TOO_MUCH)) for name in ("tokens", "evaluations") if name in limits}
+        return cls(seconds=limits.get("seconds"), **counts)
 
     def __str__(self) -> str:
         parts = []
@@ -89,10 +94,10 @@ class Budget:
 
 def _limit(text: str, number: str, scale: str, unit: str) -> tuple[str, float]:
     """Name and amount of one limit; ``m`` alone is minutes, before a word it is millions."""
-    if scale + unit in _UNITS or (scale + unit).rstrip("s") in _UNITS:
-        whole = scale + unit
-        seconds = _UNITS.get(whole, _UNITS.get(whole.rstrip("s"), 1.0))
-        return "seconds", _number(text, number) * seconds
+    whole = scale + unit
+    singular = whole[:-1] if len(whole) > 3 and whole.endswith("s") else whole  # "mins", but "ms" is no plural
+    if singular in _UNITS:
+        return "seconds", _number(text, number) * _UNITS[singular]
     amount = _number(text, number) * {"": 1.0, "k": 1e3, "m": 1e6}[scale]
     for name in ("tokens", "evaluations"):
         if len(unit) >= 4 and name.startswith(unit.rstrip("s")):

@@ -11,13 +11,14 @@ Leaves out: where log-probabilities and neighbours come from.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from promptsearch.candidate import CALIBRATIONS
 from promptsearch.lm.base import FloatArray
 
 __all__ = [
@@ -111,8 +112,18 @@ class Weighing:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Weighing:
-        """The reverse of :meth:`to_dict`."""
-        return cls(**{**values, "offsets": tuple(float(offset) for offset in values["offsets"])})
+        """The reverse of :meth:`to_dict`.
+
+        Raises:
+            KeyError: a value lacks.
+            TypeError, ValueError: a value is none that a fit could have found.
+        """
+        calibration, offsets = values["calibration"], _floats(values["offsets"])
+        sharpness, prior_weight = float(values["sharpness"]), float(values["prior_weight"])
+        numbers_hold = np.isfinite([*offsets, sharpness, prior_weight]).all() and sharpness > 0 and prior_weight >= 0
+        if calibration not in CALIBRATIONS or not numbers_hold:
+            raise ValueError("no such weighing")
+        return cls(calibration, offsets, sharpness, prior_weight)
 
 
 def fit_weighing(
@@ -166,7 +177,7 @@ def fit_weighing(
     )
 
 
-def _floats(values: FloatArray) -> tuple[float, ...]:
+def _floats(values: Iterable[float] | FloatArray) -> tuple[float, ...]:
     return tuple(float(value) for value in values)
 
 
@@ -211,8 +222,16 @@ class NeighbourVote:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> NeighbourVote:
-        """The reverse of :meth:`to_dict`."""
-        return cls(int(values["count"]), float(values["temperature"]), float(values["smoothing"]))
+        """The reverse of :meth:`to_dict`.
+
+        Raises:
+            KeyError: a value lacks.
+            TypeError, ValueError: a value is none that a fit could have found.
+        """
+        count, temperature, smoothing = (float(values[name]) for name in ("count", "temperature", "smoothing"))
+        if not (1 <= count < np.inf and 0 < temperature < np.inf and 0 < smoothing < np.inf):
+            raise ValueError("no such vote")
+        return cls(int(count), temperature, smoothing)
 
 
 def fit_neighbour_vote(

@@ -29,6 +29,8 @@ class Candidate:
     Attributes:
         instruction: text before the demonstrations; empty for none.
         template: name of a template in :data:`promptsearch.template.TEMPLATES`.
+        input_name: what the prompt calls the input; empty for the column's own name.
+        output_name: what it calls the output, likewise.
         mode: ``"static"``: the same demonstrations for every query; ``"retrieved"``: each query's nearest.
         demonstrations: ids in the order shown (static).
         count: demonstrations for each query (retrieved).
@@ -38,6 +40,8 @@ class Candidate:
 
     instruction: str = ""
     template: str = "fields"
+    input_name: str = ""
+    output_name: str = ""
     mode: str = "static"
     demonstrations: tuple[int, ...] = ()
     count: int = 0
@@ -72,11 +76,18 @@ class Candidate:
             ArtifactError: these are no values of a candidate.
         """
         try:
-            known = dict(values)
-            known["demonstrations"] = tuple(int(number) for number in known["demonstrations"])
-            candidate = cls(**known)
-        except (KeyError, TypeError, ValueError) as error:
+            candidate = cls(**{**values, "demonstrations": tuple(values["demonstrations"])})
+        except (KeyError, TypeError) as error:
             raise ArtifactError(f"{values!r} describes no prompt candidate ({error}); save it anew") from error
+        numbers = (candidate.count, *candidate.demonstrations)
+        names = (
+            *(candidate.instruction, candidate.template, candidate.input_name, candidate.output_name),
+            *(candidate.mode, candidate.order, candidate.calibration),
+        )
+        if not all(type(number) is int and number >= 0 for number in numbers):
+            raise ArtifactError(f"{values!r} holds a number of demonstrations, or one, that is none; save it anew")
+        if not all(isinstance(name, str) for name in names):
+            raise ArtifactError(f"{values!r} holds a name that is no text; save it anew")
         if candidate.mode not in MODES or candidate.order not in ORDERS or candidate.calibration not in CALIBRATIONS:
             raise ArtifactError(f"{values!r} names an unknown mode, order or calibration; save it anew")
         return candidate

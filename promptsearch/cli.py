@@ -206,8 +206,8 @@ def optimize(
 ) -> None:
     """Find the best prompt for the rows of a file."""
     _check_targets(save, report)
-    from promptsearch.optimize import optimize as search
-    from promptsearch.task import Task
+    from promptsearch import Task
+    from promptsearch import optimize as search
 
     task = Task(
         file,
@@ -236,8 +236,8 @@ def demo(
 ) -> None:
     """Do the main job on packaged data: route messages of a shop's customers to its teams."""
     _check_targets(save, report)
-    from promptsearch.examples import example_task
-    from promptsearch.optimize import optimize as search
+    from promptsearch import example_task
+    from promptsearch import optimize as search
 
     task = example_task()
     result = search(task, model, budget, seed=seed, run=run, progress=not quiet)

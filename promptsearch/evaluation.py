@@ -26,6 +26,7 @@ from promptsearch.task import Example
 __all__ = ["Answers", "Asker", "Evaluator"]
 
 _CHUNK = 64  # items a call: enough to fill batches, few enough that a kill loses little
+_CHUNK_RETRIEVED = 16  # the same where each item brings its own demonstrations
 _ANSWER_TOKENS = 64
 
 
@@ -137,8 +138,9 @@ class Evaluator:
         """Answers about items, asking only about those not asked before."""
         reading = candidate.reading
         missing = [item for item in items if (reading.key, item) not in self._known]
-        for start in range(0, len(missing), _CHUNK):
-            chunk = missing[start : start + _CHUNK]
+        size = _CHUNK if reading.mode == "static" else _CHUNK_RETRIEVED
+        for start in range(0, len(missing), size):
+            chunk = missing[start : start + size]
             self._remember(reading, chunk, self._call("items", reading, chunk))
         return self.asker.answers([self._known[reading.key, item] for item in items])
 

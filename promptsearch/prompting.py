@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from promptsearch.candidate import Candidate
 from promptsearch.lm.base import Engine, Rendered
-from promptsearch.template import TEMPLATES, ChatFormat, Demonstration, Renderer
+from promptsearch.template import TEMPLATES, ChatFormat, Demonstration, Renderer, Template
 
-__all__ = ["Built", "PromptBuilder", "retrieved_order"]
+__all__ = ["Built", "PromptBuilder", "retrieved_order", "template_of"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,11 @@ class Built:
 def retrieved_order(nearest_first: Sequence[int], order: str) -> tuple[int, ...]:
     """Retrieved ids as they are shown."""
     return tuple(reversed(nearest_first)) if order == "nearest-last" else tuple(nearest_first)
+
+
+def template_of(candidate: Candidate) -> Template:
+    """The template that a candidate names, with its names for input and output."""
+    return TEMPLATES[candidate.template].named(candidate.input_name, candidate.output_name)
 
 
 class PromptBuilder:
@@ -80,7 +85,7 @@ class PromptBuilder:
     def render(self, candidate: Candidate, shown: Sequence[int], inputs: Mapping[str, str]) -> Rendered:
         """The text with given demonstrations, whether or not it fits."""
         return self.renderer.render(
-            TEMPLATES[candidate.template],
+            template_of(candidate),
             candidate.instruction,
             [self._demonstrations[number] for number in shown],
             inputs,
@@ -89,7 +94,7 @@ class PromptBuilder:
     def messages(self, candidate: Candidate, shown: Sequence[int], inputs: Mapping[str, str]) -> list[dict[str, str]]:
         """The same as chat messages."""
         return self.renderer.messages(
-            TEMPLATES[candidate.template],
+            template_of(candidate),
             candidate.instruction,
             [self._demonstrations[number] for number in shown],
             inputs,
@@ -97,12 +102,12 @@ class PromptBuilder:
 
     def continuations(self, candidate: Candidate, labels: Sequence[str]) -> list[str]:
         """The labels as they follow the prompt."""
-        template = TEMPLATES[candidate.template]
+        template = template_of(candidate)
         return [self.renderer.continuation(template, label) for label in labels]
 
     def stops(self, candidate: Candidate) -> tuple[str, ...]:
         """Strings that end a free-text answer."""
-        return self.renderer.stops(TEMPLATES[candidate.template])
+        return self.renderer.stops(template_of(candidate))
 
     def fits(self, prompt: str) -> bool:
         """Whether prompt and answer fit the context."""

@@ -69,7 +69,7 @@ class RunStore:
         self.path = path
         self._connection = self._connect(path)
         self._check_job({"schema": str(_SCHEMA), **job})
-        self._known = {row[0]: row for row in self._connection.execute("SELECT * FROM calls")}
+        self._known = self._read_calls()
 
     def __len__(self) -> int:
         return len(self._known)
@@ -134,6 +134,14 @@ class RunStore:
         except (sqlite3.DatabaseError, OSError) as error:
             raise ArtifactError(f"run={str(path)!r} cannot be read ({error}); give another folder") from error
         return connection
+
+    def _read_calls(self) -> dict[str, tuple[Any, ...]]:
+        columns = "key, kind, reading, items, answers, tokens, elapsed"
+        try:
+            return {row[0]: row for row in self._connection.execute(f"SELECT {columns} FROM calls")}
+        except sqlite3.DatabaseError as error:
+            self._connection.close()
+            raise ArtifactError(f"run={str(self.path)!r} cannot be read ({error}); give another folder") from error
 
     def _check_job(self, job: Mapping[str, str]) -> None:
         """Compare with what the file belongs to, or say so in a new file."""

@@ -322,9 +322,10 @@ class Study:
         items = search_items[:seen]
         answers = self.evaluator.answers(candidate, items)
         options = []
-        for calibration in self.space.space.calibrations:
-            if calibration == "contextual" and candidate.mode == "retrieved":
-                continue  # inputs without content have no neighbours
+        usable = [
+            each for each in self.space.space.calibrations if candidate.mode == "static" or each != "contextual"
+        ]
+        for calibration in usable or ["batch"]:  # inputs without content have no neighbours
             free = self.evaluator.content_free(candidate) if calibration == "contextual" else None
             options.append((self.judge.likelihood(calibration, items, answers, free), calibration, free))
         _, calibration, free = max(options, key=lambda option: option[0])

@@ -10,7 +10,7 @@ Leaves out: which demonstrations, and whether the result fits a model.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any
@@ -19,6 +19,9 @@ from promptsearch.errors import ModelError
 from promptsearch.lm.base import Rendered, Segment
 
 __all__ = ["CHAT_TEMPLATES", "PLAIN_TEMPLATES", "TEMPLATES", "ChatFormat", "Demonstration", "Renderer", "Template"]
+
+
+_MARK = "\ue000"
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,15 @@ class Template:
     cue: str = "{output}:"
     separator: str = "\n\n"
     chat: str = ""
+
+    def named(self, input_name: str, output_name: str) -> Template:
+        """The same with other names for input and output; an empty one keeps the column's."""
+        field, cue = self.field, self.cue
+        if input_name:
+            field = field.replace("{name}", _literal(input_name))
+        if output_name:
+            cue = cue.replace("{output}", _literal(output_name))
+        return replace(self, field=field, cue=cue)
 
     @property
     def joint(self) -> str:
@@ -100,6 +112,8 @@ class ChatFormat:
                 raise ModelError(f"the model's chat template drops {messages[number]['role']} messages")
             segments += [Segment(before, control=True), Segment(content)]
         segments.append(Segment(text, control=True))
+        if any(_MARK in segment.text for segment in segments if segment.control):
+            raise ModelError("the model's chat template says a message twice; use a plain template")
         return Rendered(segment for segment in segments if segment.text)
 
     @cached_property
@@ -112,8 +126,6 @@ class ChatFormat:
         return True
 
     def _run(self, messages: Sequence[Mapping[str, str]]) -> str:
-        from jinja2.exceptions import TemplateError
-
         try:
             text: str = self._template.render(
                 messages=messages,
@@ -124,8 +136,10 @@ class ChatFormat:
                 documents=None,
             )
             return text
-        except TemplateError as error:
-            raise ModelError(f"the model's chat template cannot be used: {error}") from error
+        except ModelError:
+            raise
+        except Exception as error:  # the template is code from a file: it can fail in any way
+            raise ModelError(f"the model's chat template cannot be used: {_one_line(error)}") from error
 
     @cached_property
     def _template(self) -> Any:
@@ -143,7 +157,7 @@ class ChatFormat:
         try:
             return environment.from_string(self.source)
         except TemplateSyntaxError as error:
-            raise ModelError(f"the model's chat template is broken: {error}") from error
+            raise ModelError(f"the model's chat template is broken: {_one_line(error)}") from error
 
 
 class Renderer:
@@ -229,7 +243,16 @@ class Renderer:
 
 def _mark(number: int) -> str:
     """A string that no text holds by accident: private-use characters around a number."""
-    return f"\ue000{number}\ue001"
+    return f"{_MARK}{number}\ue001"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _literal(name: str) -> str:
+    """A name that a format string takes as it is."""
+    return name.replace("{", "{{").replace("}", "}}")
 
 
 def _message(role: str, content: str) -> dict[str, str]:

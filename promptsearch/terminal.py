@@ -110,23 +110,27 @@ class _Status:
             return
         done = min(1.0, max(0.0, current.done))
         bar = ProgressBar(total=1.0, completed=done, width=24)
-        head.add_row(self._spinner, _PHASES.get(current.phase, current.phase), bar, f"{done:.0%}")
+        head.add_row(
+            self._spinner,
+            _PHASES.get(current.phase, current.phase),
+            bar,
+            f"{done:.0%}",
+            f"budget left {current.left:.0%}",
+        )
         yield head
-        yield _figures(current)
+        if current.tried:
+            yield _figures(current)
 
 
 def _figures(current: Progress) -> Text:
-    """Candidates, the best so far, speed and budget in one line; what is not known yet is left out."""
+    """Candidates, the best so far and speed, in one line of 80 columns; what is not known yet is left out."""
     from rich.text import Text
 
-    parts: list[tuple[str, str]] = []
-    if current.tried:
-        parts.append((f"{current.alive:,} alive of {current.tried:,} tried", ""))
+    parts = [(f"{current.alive:,} alive, {current.tried:,} tried", "")]
     if current.best is not None:
         parts.append((f"best {current.best}", "bold"))
     if current.tokens_per_second:
         parts.append((f"{current.tokens_per_second:,.0f} tokens/s", ""))
-    parts.append((f"budget left {current.left:.0%}", ""))
     line = Text("  ", no_wrap=True, overflow="ellipsis")
     for place, (text, style) in enumerate(parts):
         line.append(" · " if place else "", style="dim")

@@ -6,6 +6,7 @@ final measurement only.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -31,6 +32,7 @@ __all__ = ["Neighbourhood", "answer_room", "check_lengths", "embed_splits", "mak
 
 _NEIGHBOURS = 32
 _LISTED_LABELS = 20
+_NAMING_WORDS = 3
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,29 @@ def usable_instructions(task: Task, *, vary: bool) -> tuple[str, ...]:
     return tuple(dict.fromkeys(given if vary else given[: max(1, len(task.instructions))]))
 
 
+def usable_names(task: Task, space: Space) -> tuple[tuple[str, str], ...]:
+    """Names for input and output: the columns' own, and pairs of the instruction's words.
+
+    Columns are often called "text" and "label", while "Classify the sentiment of the review" holds the words that a
+    model knows: "Review: ... Sentiment: ...". Which word names what, the search finds out.
+    """
+    if space.names is not None:
+        return (("", ""), *space.names)
+    words = _content_words(task.instructions[0])[:_NAMING_WORDS] if task.instructions else []
+    pairs = [(left, right) for left in words for right in words if left != right]
+    alone = [("", word) for word in words]
+    return tuple(dict.fromkeys([("", ""), *pairs, *alone]))
+
+
+def _content_words(text: str) -> list[str]:
+    """Words of a sentence that can name things, in order; its first word is what to do."""
+    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+
+    words = re.findall(r"[^\W\d_]{3,}", text)[1:]
+    kept = [word for word in words if word.lower() not in ENGLISH_STOP_WORDS]
+    return list(dict.fromkeys(word[:1].upper() + word[1:] for word in kept))
+
+
 def demonstrations_of(examples: Sequence[Example], ids: Sequence[int]) -> dict[int, Demonstration]:
     """Pool examples as they are shown."""
     return {number: Demonstration(examples[number].fields, examples[number].output) for number in ids}
@@ -157,6 +182,7 @@ def make_space(
     return SearchSpace(
         space,
         templates=templates,
+        names=usable_names(task, space),
         instructions=instructions,
         pool=splits.pool,
         labels=[labels.get(task.examples[number].output, 0) for number in splits.pool],

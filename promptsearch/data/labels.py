@@ -118,9 +118,7 @@ def _declared(spec: object) -> LabelSpace:
     if isinstance(spec, Mapping):
         values, words = list(spec), [_checked_words(word) for word in spec.values()]
     elif isinstance(spec, (str, bytes, bool)) or not isinstance(spec, Iterable):
-        raise DataError(
-            f"labels={quoted(spec)} is no label space; give a list, a dict {{value: words}} or False"
-        )
+        raise DataError(f"labels={quoted(spec)} is no label space; give a list, a dict {{value: words}} or False")
     else:
         # A set has no order of its own, and that of its hashes changes between processes.
         values = sorted(spec, key=as_text) if isinstance(spec, AbstractSet) else list(spec)

@@ -65,9 +65,7 @@ def _existing_file(given: str | bytes, name: str) -> Path:
     if is_directory:
         raise DataError(f"{name} {_quoted_path(path)} is a directory; give the path of one file")
     if not is_file:
-        raise DataError(
-            f"{name} {_quoted_path(path)}: no such file; give an existing path or a list of dicts"
-        )
+        raise DataError(f"{name} {_quoted_path(path)}: no such file; give an existing path or a list of dicts")
     if path.suffix.lower() not in SUFFIXES:
         raise DataError(
             f"{name} {_quoted_path(path)}: files of type {quoted(path.suffix)} cannot be read; "

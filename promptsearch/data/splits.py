@@ -72,9 +72,7 @@ class Splits:
 _PRECEDENCE = ("test", "confirm", "search", "pool")
 
 
-def make_splits(
-    texts: Sequence[str], outputs: Sequence[str], parts: Parts, *, seed: int, stratified: bool
-) -> Splits:
+def make_splits(texts: Sequence[str], outputs: Sequence[str], parts: Parts, *, seed: int, stratified: bool) -> Splits:
     """Split rows by seed, keeping explicit splits whole and carving from the data what is missing.
 
     Args:
@@ -194,9 +192,7 @@ def _usable_strata(labels: list[str], size: int) -> list[int] | None:
 
 def _require_rows(rows: int, statement: str) -> None:
     if rows < FEWEST_ROWS:
-        raise DataError(
-            f"{statement.format(rows)}; at least {FEWEST_ROWS} are needed for all splits: give more rows"
-        )
+        raise DataError(f"{statement.format(rows)}; at least {FEWEST_ROWS} are needed for all splits: give more rows")
 
 
 def _refuse_seen_test(parts: Parts, keys: Sequence[str]) -> None:

@@ -121,15 +121,11 @@ def unit_vectors(array: Any, *, count: int | None = None) -> NDArray[np.float32]
     """
     rows = _real_rows(array)
     if count is not None and rows.shape[0] != count:
-        raise BackendError(
-            f"encoder returned {rows.shape[0]} vectors for {count} texts; it must return one each"
-        )
+        raise BackendError(f"encoder returned {rows.shape[0]} vectors for {count} texts; it must return one each")
     finite = np.isfinite(rows).all(axis=1)
     if not finite.all():
         bad = int(np.argmin(finite))
-        raise BackendError(
-            f"encoder returned NaN or infinity in vector {bad}; every component must be finite"
-        )
+        raise BackendError(f"encoder returned NaN or infinity in vector {bad}; every component must be finite")
     # Scaled by the largest component first, so that no square overflows or vanishes.
     largest = np.abs(rows).max(axis=1, keepdims=True, initial=0.0)
     scaled = rows / np.where(largest > 0, largest, 1.0)

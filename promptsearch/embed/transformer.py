@@ -120,9 +120,7 @@ class TransformerEncoder:
     def _loaded(self) -> _Backend:
         with self._lock:
             if self._backend is None:
-                self._backend = (
-                    ChildEncoder(self.model) if self.in_child_process else load_backend(self.model)
-                )
+                self._backend = ChildEncoder(self.model) if self.in_child_process else load_backend(self.model)
             return self._backend
 
 
@@ -152,13 +150,9 @@ def _checked_name(model: str | None) -> str:
     if model and folder.is_dir():
         return str(folder)
     if folder.is_file():
-        raise ModelError(
-            f"encoder {model!r} is a file; give the folder that holds a sentence-transformers model"
-        )
+        raise ModelError(f"encoder {model!r} is a file; give the folder that holds a sentence-transformers model")
     if not _HUB_NAME.fullmatch(model):
-        raise ModelError(
-            f"encoder {model!r} is neither an existing folder nor a hub name; write 'owner/name'"
-        )
+        raise ModelError(f"encoder {model!r} is neither an existing folder nor a hub name; write 'owner/name'")
     return model
 
 
@@ -243,9 +237,7 @@ class _SentenceTransformersModel:
         self.dimension: int = self._model.encode(["a"], show_progress_bar=False).shape[1]
 
     def encode(self, texts: Sequence[str], /) -> Any:
-        return self._model.encode(
-            list(texts), batch_size=len(texts), show_progress_bar=False, convert_to_numpy=True
-        )
+        return self._model.encode(list(texts), batch_size=len(texts), show_progress_bar=False, convert_to_numpy=True)
 
 
 class _MiniLM:

@@ -44,9 +44,7 @@ class DspyLM(GeneratedChoice, EstimatingEngine):
         if not isinstance(lm, dspy.BaseLM):
             raise ModelError(f"a {type(lm).__name__} is no dspy.LM; give dspy.LM(...)")
         name = str(lm.model)
-        super().__init__(
-            name=name, fingerprint=f"dspy:{dspy.__version__}:{name}", context_tokens=context_tokens
-        )
+        super().__init__(name=name, fingerprint=f"dspy:{dspy.__version__}:{name}", context_tokens=context_tokens)
         self._lm = lm
         # an engine object may hold a model in this process, which takes one request at a time
         self._threads = _AT_ONCE if isinstance(getattr(lm, "engine", None), str) else 1
@@ -88,9 +86,7 @@ class DspyLM(GeneratedChoice, EstimatingEngine):
         usage = response.usage
         tokens = int(getattr(usage, "output_tokens", None) or estimate_tokens(text))
         self._count_decoded(int(getattr(usage, "input_tokens", None) or estimate_tokens(prompt)) + tokens)
-        return Completion(
-            text=text, tokens=tokens, finish="length" if response.finish_reason == "length" else "stop"
-        )
+        return Completion(text=text, tokens=tokens, finish="length" if response.finish_reason == "length" else "stop")
 
 
 def _options(params: GenerationParams, number: int) -> dict[str, Any]:

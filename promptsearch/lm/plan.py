@@ -261,9 +261,7 @@ class _Planner:
                 start = index
         yield start, high
 
-    def _grow_trunk(
-        self, low: int, high: int, depth: int, shared: int, trunk: int | None
-    ) -> Iterator[Operation]:
+    def _grow_trunk(self, low: int, high: int, depth: int, shared: int, trunk: int | None) -> Iterator[Operation]:
         """Decode the shared edge into a sequence of its own and go on below it."""
         length = shared - depth
         if not self.free or self.held + len(self.batch.rows) + length > self.limits.cells:
@@ -290,11 +288,7 @@ class _Planner:
             return
         width = self.tail.width
         full = len(self.batch.rows) + rows
-        if (
-            full > self.limits.batch
-            or (high - low) * width > len(self.free)
-            or self.held + full > self.limits.cells
-        ):
+        if full > self.limits.batch or (high - low) * width > len(self.free) or self.held + full > self.limits.cells:
             yield from self._flush()
         sequences = [self.free.pop() for _ in range((high - low) * width)]
         if trunk is not None:

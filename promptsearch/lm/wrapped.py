@@ -67,9 +67,7 @@ def check_words(continuations: Sequence[str]) -> None:
         seen[label] = text
 
 
-def map_in_threads(
-    function: Callable[[_Item], _Answer], items: Iterable[_Item], threads: int
-) -> list[_Answer]:
+def map_in_threads(function: Callable[[_Item], _Answer], items: Iterable[_Item], threads: int) -> list[_Answer]:
     """Apply ``function`` to every item, up to ``threads`` at once, and keep the order.
 
     Each call sees the caller's context variables. The first error is raised once the calls in progress have
@@ -270,9 +268,7 @@ class WrappedLM(EstimatingEngine):
         self._require_open()
         shape = (len(prompts), len(continuations))
         scores = _checked_scores(self._lm.score(prompts, continuations), shape, self.name)
-        self._count_decoded(
-            sum(self.count_tokens(prompts)) + len(prompts) * sum(self.count_tokens(continuations))
-        )
+        self._count_decoded(sum(self.count_tokens(prompts)) + len(prompts) * sum(self.count_tokens(continuations)))
         return scores
 
     def generate(self, prompts: Sequence[str], params: GenerationParams) -> list[Completion]:
@@ -313,8 +309,7 @@ def _checked_scores(returned: object, shape: tuple[int, int], name: str) -> Floa
         scores = np.asarray(returned, dtype=np.float64)
     except (TypeError, ValueError):
         raise BackendError(
-            f"score of {name!r} returned {_shown(returned)}; it must return numbers in an array of shape "
-            f"{shape}"
+            f"score of {name!r} returned {_shown(returned)}; it must return numbers in an array of shape {shape}"
         ) from None
     if scores.shape != shape:
         raise BackendError(

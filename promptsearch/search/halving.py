@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Generator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from promptsearch.candidate import Candidate
 from promptsearch.search.base import Allowance, Request, Scores, StrategyRun, best_first, rank_key
-from promptsearch.search.space import SearchSpace
+from promptsearch.search.space import Preferences, SearchSpace
 
 __all__ = ["halving", "random_search"]
 
@@ -26,6 +27,9 @@ _RETRIEVED_SHARE = 0.15  # of the first race, for first looks at candidates that
 _FINALISTS = 5
 _NEWCOMERS = 8
 _FEWEST_ARMS = 6
+_MOST_REPEATED = 200
+_FRESH_SHARE = 0.35  # of newcomers: drawn anew with the choices that did well
+_RECOMBINED_SHARE = 0.1
 _LIKELY_SHARE = 0.5  # of a later race's price: most of its arms fall behind the survivors early
 
 
@@ -34,8 +38,8 @@ def halving(
 ) -> StrategyRun:
     """The default strategy."""
     race = _Race(space, allowance)
-    arms = race.field(anchors, allowance.total * _EXPLORING_SHARE, rng)
-    yield from race.run(arms)
+    yield from race.score(list(dict.fromkeys(anchors)), race.rungs[0])  # a first look tells which choices to draw
+    yield from race.run(race.field(anchors, allowance.total * _EXPLORING_SHARE, rng))
     while True:
         survivors = race.survivors(_FINALISTS)
         newcomers = race.newcomers(survivors, rng)
@@ -50,11 +54,17 @@ def random_search(
     """Random candidates, each scored on all items: the strategy to compare others with."""
     race = _Race(space, allowance)
     pending = list(anchors)
-    while True:
+    repeated = 0
+    while repeated < _MOST_REPEATED:  # a space may hold fewer candidates than the allowance pays for
         candidate = pending.pop(0) if pending else space.draw(rng)
+        if candidate in race.scores:
+            repeated += 1
+            continue
         if race.price(candidate, 0, allowance.items) > race.left and race.scores:
-            return race.survivors(_FINALISTS)
+            break
+        repeated = 0
         yield from race.score([candidate], allowance.items)
+    return race.survivors(_FINALISTS)
 
 
 class _Race:
@@ -82,23 +92,26 @@ class _Race:
 
     def field(self, anchors: Sequence[Candidate], units: float, rng: np.random.Generator) -> list[Candidate]:
         """The arms of the first race: the anchors and as many random ones as ``units`` pay for."""
+        preferences = choice_effects(self.scores)
         arms = list(dict.fromkeys(anchors))
-        arms += self._retrieving(arms, units, rng)
+        arms += self._retrieving(arms, units, preferences, rng)
         for _ in range(1000):
             if len(arms) >= _FEWEST_ARMS and self.price_of_race(arms) > units:
                 break
-            arm = self.space.draw(rng)
+            arm = self.space.draw(rng, preferences)
             if arm not in arms:
                 arms.append(arm)
         return arms
 
-    def _retrieving(self, arms: Sequence[Candidate], units: float, rng: np.random.Generator) -> list[Candidate]:
+    def _retrieving(
+        self, arms: Sequence[Candidate], units: float, preferences: Preferences, rng: np.random.Generator
+    ) -> list[Candidate]:
         """Random arms that retrieve, while first looks at all of those stay within their share."""
         first = self.rungs[0]
         spent = sum(self.price(arm, 0, first) for arm in arms if arm.mode == "retrieved")
         found: list[Candidate] = []
         for _ in range(20):
-            arm = self.space.draw_retrieved(rng)
+            arm = self.space.draw_retrieved(rng, preferences)
             if arm is None:
                 break
             price = self.price(arm, 0, first)
@@ -143,23 +156,28 @@ class _Race:
     def newcomers(self, survivors: Sequence[Candidate], rng: np.random.Generator) -> list[Candidate]:
         """Mutations of survivors (better ones more often), recombinations, and some fresh draws."""
         weights = conditional_accuracy(self.scores)
+        preferences = choice_effects(self.scores)
         found: list[Candidate] = []
         for _ in range(40 * _NEWCOMERS):
             if len(found) == _NEWCOMERS:
                 break
-            arm = self._propose(survivors, weights, rng)
+            arm = self._propose(survivors, weights, preferences, rng)
             if arm is not None and arm not in found and arm not in self.scores:
                 found.append(arm)
         return found
 
     def _propose(
-        self, survivors: Sequence[Candidate], weights: Mapping[int, float], rng: np.random.Generator
+        self,
+        survivors: Sequence[Candidate],
+        weights: Mapping[int, float],
+        preferences: Preferences,
+        rng: np.random.Generator,
     ) -> Candidate | None:
         way = rng.random()
         parent = survivors[min(int(rng.geometric(0.5)) - 1, len(survivors) - 1)]
-        if way < 0.15:
-            return self.space.draw(rng)
-        if way < 0.3:
+        if way < _FRESH_SHARE:
+            return self.space.draw(rng, preferences)
+        if way < _FRESH_SHARE + _RECOMBINED_SHARE:
             return self.space.recombine(parent, survivors[int(rng.integers(len(survivors)))], rng)
         return self.space.mutate(parent, weights, rng)
 
@@ -178,6 +196,29 @@ class _Race:
                 break
             kept.append(arm)
         return kept
+
+
+def choice_effects(scores: Mapping[Candidate, Scores], shrinkage: float = 2.0) -> dict[str, dict[Any, float]]:
+    """How much better candidates with each choice did than all on average, shrunk by how few there were.
+
+    Every candidate tells something about each of its choices, so a random field is a factorial experiment. All are
+    compared on the first items, which every one has seen.
+    """
+    seen = {arm: kept for arm, kept in scores.items() if kept.items}
+    if not seen:
+        return {}
+    shared = min(kept.items for kept in seen.values())
+    values = {arm: rank_key(kept.upto(shared)) for arm, kept in seen.items()}
+    mean = sum(values.values()) / len(values)
+    sums: dict[str, dict[Any, list[float]]] = {}
+    for arm, value in values.items():
+        choices = {"template": arm.template, "instruction": arm.instruction, "shots": arm.shots}
+        for factor, level in {**choices, "names": (arm.input_name, arm.output_name)}.items():
+            sums.setdefault(factor, {}).setdefault(level, []).append(value - mean)
+    return {
+        factor: {level: sum(found) / (len(found) + shrinkage) for level, found in levels.items()}
+        for factor, levels in sums.items()
+    }
 
 
 def conditional_accuracy(scores: Mapping[Candidate, Scores], shrinkage: float = 3.0) -> dict[int, float]:

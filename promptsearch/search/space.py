@@ -6,16 +6,21 @@ Leaves out: texts, models, scores. Lengths and labels are plain numbers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from promptsearch.candidate import Candidate
+from promptsearch.candidate import CALIBRATIONS, MODES, Candidate
+from promptsearch.errors import UserError
 
-__all__ = ["Lengths", "SearchSpace", "Space"]
+__all__ = ["Lengths", "Preferences", "SearchSpace", "Space"]
 
+Preferences = Mapping[str, Mapping[Any, float]]
+_Level = TypeVar("_Level")
+_EAGERNESS = 25.0  # a choice that did four points better is drawn e times as often
 _FIRST_LOOK = 24  # items over which a candidate's prefix is paid off when it is first looked at
 
 
@@ -27,6 +32,7 @@ class Space:
         shots: numbers of demonstrations to try.
         modes: among "static" and "retrieved".
         templates: names of templates.
+        names: pairs of names that the prompt may give input and output; empty ones keep the columns' own.
         calibrations: among "none", "batch", "contextual" and "fitted".
         prior: whether labels of similar examples may be added to the model's log-probabilities.
         instructions: whether the prompt may also go without the task's instruction.
@@ -35,9 +41,25 @@ class Space:
     shots: tuple[int, ...] = (0, 1, 2, 4, 8, 16, 32)
     modes: tuple[str, ...] = ("static", "retrieved")
     templates: tuple[str, ...] | None = None
+    names: tuple[tuple[str, str], ...] | None = None
     calibrations: tuple[str, ...] = ("batch", "contextual", "fitted", "none")
     prior: bool = True
     instructions: bool = True
+
+    def __post_init__(self) -> None:
+        for name, known in (("shots", None), ("modes", MODES), ("templates", None), ("calibrations", CALIBRATIONS)):
+            given: object = getattr(self, name)
+            if given is None and name == "templates":
+                continue
+            if isinstance(given, str) or not isinstance(given, Collection) or not given:
+                raise UserError(f"{name}={given!r} leaves nothing to search; give a tuple of at least one")
+            unknown = [value for value in given if known is not None and value not in known]
+            if unknown:
+                raise UserError(f"{name} holds the unknown {unknown[0]!r}; give some of {', '.join(known or ())}")
+            object.__setattr__(self, name, tuple(given))
+        wrong = [count for count in self.shots if type(count) is not int or count < 0]
+        if wrong:
+            raise UserError(f"shots holds {wrong[0]!r}; give whole numbers from 0")
 
 
 @dataclass(frozen=True)
@@ -65,6 +87,7 @@ class SearchSpace:
     Args:
         space: what may vary.
         templates: usable templates, the usual one first.
+        names: usable pairs of names for input and output, the columns' own first.
         instructions: usable instructions, the empty one for none.
         pool: ids of possible demonstrations.
         labels: label index of each pool id; all 0 for free text.
@@ -76,6 +99,7 @@ class SearchSpace:
         space: Space,
         *,
         templates: Sequence[str],
+        names: Sequence[tuple[str, str]] = (("", ""),),
         instructions: Sequence[str],
         pool: Sequence[int],
         labels: Sequence[int],
@@ -83,6 +107,7 @@ class SearchSpace:
     ) -> None:
         self.space = space
         self.templates = tuple(templates)
+        self.names = tuple(names)
         self.instructions = tuple(instructions)
         self.pool: NDArray[np.int64] = np.asarray(pool, dtype=np.int64)
         self.labels: NDArray[np.int64] = np.asarray(labels, dtype=np.int64)
@@ -125,32 +150,61 @@ class SearchSpace:
 
     # -- drawing --------------------------------------------------------------------------------------------
 
-    def draw(self, rng: np.random.Generator) -> Candidate:
-        """A random static candidate that fits."""
+    def draw(self, rng: np.random.Generator, preferences: Preferences | None = None) -> Candidate:
+        """A random static candidate that fits.
+
+        Args:
+            rng: randomness.
+            preferences: how much better candidates with a given choice did; better choices are drawn more often.
+        """
+        known = preferences or {}
         for _ in range(50):
-            count = self._draw_shots(rng)
-            candidate = Candidate(
-                instruction=str(rng.choice(self.instructions)),
-                template=self._draw_template(rng),
-                demonstrations=self.draw_demonstrations(count, rng),
-            )
+            count = int(self._prefer("shots", self._static_shots(), self._shot_odds(), known, rng))
+            candidate = self._worded(known, rng, demonstrations=self.draw_demonstrations(count, rng))
             if self.fits(candidate):
                 return candidate
         return Candidate(instruction=self.instructions[0], template=self.templates[0])
 
-    def draw_retrieved(self, rng: np.random.Generator) -> Candidate | None:
+    def draw_retrieved(self, rng: np.random.Generator, preferences: Preferences | None = None) -> Candidate | None:
         """A random candidate that retrieves, None where the space has none."""
         counts = [count for count in self.shots if count > 0]
         if "retrieved" not in self.space.modes or not counts:
             return None
-        candidate = Candidate(
-            instruction=str(rng.choice(self.instructions)),
-            template=self._draw_template(rng),
+        candidate = self._worded(
+            preferences or {},
+            rng,
             mode="retrieved",
             count=int(rng.choice([count for count in counts if count <= 8] or counts[:1])),
             order="nearest-last" if rng.random() < 0.75 else "nearest-first",
         )
         return candidate if self.fits(candidate) else None
+
+    def _worded(self, preferences: Preferences, rng: np.random.Generator, **others: Any) -> Candidate:
+        """A candidate with drawn instruction, template and names."""
+        names = self._prefer("names", self.names, _even(self.names), preferences, rng)
+        odds = [0.4 * max(1, len(self.templates) - 1), *_even(self.templates[1:])]  # the usual one, two times in five
+        return Candidate(
+            instruction=self._prefer("instruction", self.instructions, _even(self.instructions), preferences, rng),
+            template=self._prefer("template", self.templates, odds, preferences, rng),
+            input_name=names[0],
+            output_name=names[1],
+            **others,
+        )
+
+    def _prefer(
+        self,
+        factor: str,
+        levels: Sequence[_Level],
+        odds: Sequence[float],
+        preferences: Preferences,
+        rng: np.random.Generator,
+    ) -> _Level:
+        """One level of a factor, by its odds and by what is known of it."""
+        known = preferences.get(factor, {})
+        weights = np.array(
+            [odd * np.exp(_EAGERNESS * known.get(level, 0.0)) for level, odd in zip(levels, odds, strict=True)]
+        )
+        return levels[int(rng.choice(len(levels), p=weights / weights.sum()))]
 
     def draw_demonstrations(self, count: int, rng: np.random.Generator) -> tuple[int, ...]:
         """Random demonstrations: mostly as many of each label, sometimes as the labels fall, in random order."""
@@ -166,17 +220,12 @@ class SearchSpace:
                     taken.append(int(queues[place].pop()))
         return tuple(taken[place] for place in rng.permutation(len(taken)))
 
-    def _draw_template(self, rng: np.random.Generator) -> str:
-        """The usual template half of the time: the others together explore the other half."""
-        if len(self.templates) == 1 or rng.random() < 0.4:
-            return self.templates[0]
-        return str(rng.choice(self.templates[1:]))
-
-    def _draw_shots(self, rng: np.random.Generator) -> int:
-        """A number of demonstrations; dear ones are drawn more rarely, as the same tokens try more cheap ones."""
-        counts = self._static_shots()
-        prices = np.array([count * self._mean_length + _FIRST_LOOK * self.lengths.query for count in counts])
-        return int(rng.choice(counts, p=(1 / prices) / (1 / prices).sum()))
+    def _shot_odds(self) -> list[float]:
+        """Dear numbers of demonstrations are drawn more rarely: the same tokens try more cheap ones."""
+        return [
+            1 / max(1.0, count * self._mean_length + _FIRST_LOOK * self.lengths.query)
+            for count in self._static_shots()
+        ]
 
     def _static_shots(self) -> tuple[int, ...]:
         counts = tuple(count for count in self.shots if count > 0)
@@ -199,6 +248,7 @@ class SearchSpace:
             changes: list[Callable[..., Candidate | None]] = [
                 self._change_template,
                 self._change_instruction,
+                self._change_names,
                 self._change_count,
                 self._change_order,
             ]
@@ -211,6 +261,7 @@ class SearchSpace:
                 self._end_with_other_label,
                 self._change_template,
                 self._change_instruction,
+                *(self._change_names,) * min(2, len(self.names) - 1),
             ]
         change = changes[int(rng.integers(len(changes)))]
         changed = change(candidate, weights, rng)
@@ -257,7 +308,7 @@ class SearchSpace:
 
     def _add(self, candidate: Candidate, weights: Mapping[int, float], rng: np.random.Generator) -> Candidate | None:
         shown = list(candidate.demonstrations)
-        if len(shown) >= max(self.shots, default=0):
+        if len(shown) >= max(self._static_shots()):
             return None
         number = self._pick(shown, weights, rng, None)
         if number is None:
@@ -312,6 +363,12 @@ class SearchSpace:
     ) -> Candidate | None:
         return replace(candidate, instruction=str(rng.choice(self.instructions)))
 
+    def _change_names(
+        self, candidate: Candidate, weights: Mapping[int, float], rng: np.random.Generator
+    ) -> Candidate | None:
+        input_name, output_name = self.names[int(rng.integers(len(self.names)))]
+        return replace(candidate, input_name=input_name, output_name=output_name)
+
     def _change_count(
         self, candidate: Candidate, weights: Mapping[int, float], rng: np.random.Generator
     ) -> Candidate | None:
@@ -323,3 +380,7 @@ class SearchSpace:
     ) -> Candidate | None:
         other = "nearest-first" if candidate.order == "nearest-last" else "nearest-last"
         return replace(candidate, order=other)
+
+
+def _even(levels: Sequence[object]) -> list[float]:
+    return [1.0] * len(levels)

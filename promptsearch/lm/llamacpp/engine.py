@@ -190,9 +190,7 @@ class LlamaEngine:
             for text in continuations:
                 tokens = self.vocabulary.tokenize_continuation(text)
                 if not tokens:
-                    raise DataError(
-                        f"the label {text.strip()!r} has no tokens for this model; give it a word"
-                    )
+                    raise DataError(f"the label {text.strip()!r} has no tokens for this model; give it a word")
                 if tokens in seen:
                     raise DataError(
                         f"the labels {seen[tokens].strip()!r} and {text.strip()!r} are the same tokens for "
@@ -214,9 +212,7 @@ class LlamaEngine:
                 )
         return paths
 
-    def _score_labels(
-        self, paths: Sequence[tuple[int, ...]], labels: Sequence[tuple[int, ...]]
-    ) -> FloatArray:
+    def _score_labels(self, paths: Sequence[tuple[int, ...]], labels: Sequence[tuple[int, ...]]) -> FloatArray:
         tail, label_paths = label_tail(labels)
         wanted = _wanted_by_node(labels, label_paths)
         scores = np.zeros((len(paths), len(labels)))

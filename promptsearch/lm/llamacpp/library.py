@@ -7,6 +7,7 @@ and the latest error messages are kept, since a failed load tells its reason onl
 from __future__ import annotations
 
 import logging
+import os
 from collections import deque
 from ctypes import c_void_p
 from functools import lru_cache
@@ -30,6 +31,16 @@ def llama() -> Any:
     module._promptsearch_log_callback = callback  # ctypes frees a callback that nothing refers to
     module.llama_backend_init()
     return module
+
+
+def _import_patiently() -> Any:
+    """Import the binding so that its threads sleep at barriers instead of spinning.
+
+    Spinning threads starve each other as soon as anything else is busy: with one foreign process on two cores a
+    batch ran ten times slower. OpenMP reads the policy while it starts, and a user's own setting stands.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    return require("llama_cpp", install="llama-cpp-python")
 
 
 def version() -> str:

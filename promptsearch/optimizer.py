@@ -265,6 +265,8 @@ class _Job:
         if "retrieved" in self.user_space.modes and space.fits(nearest):
             usable.append(nearest)
         usable += [replace(zero, instruction=text) for text in space.instructions[1:]]
+        usable += [replace(zero, input_name=names[0], output_name=names[1]) for names in space.names[1:]]
+        usable += [replace(zero, template=name) for name in space.templates[1:]]
         return list(dict.fromkeys(usable)), baselines
 
     def _nearest_count(self, space: SearchSpace, zero: Candidate) -> int:

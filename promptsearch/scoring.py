@@ -95,7 +95,9 @@ class Judge:
 
     def prior(self, items: Sequence[int]) -> FloatArray | None:
         """Neighbours' log-probabilities, shape (items, labels)."""
-        return np.stack([self._priors[item] for item in items]) if self._priors else None
+        if not self._priors:
+            return None
+        return np.array([self._priors[item] for item in items]).reshape(len(items), len(self.labels or ()))
 
     def fit(
         self, calibration: str, items: Sequence[int], answers: Answers, content_free: FloatArray | None = None
@@ -185,7 +187,7 @@ class Judge:
     def _judge_texts(self, items: Sequence[int], answers: Answers) -> Judged:
         failures = Counter({"too long": int((~answers.fits).sum())})
         failures["empty answer"] = sum(
-            fits and not text for fits, text in zip(answers.fits, answers.texts, strict=True)
+            bool(fits) and not text for fits, text in zip(answers.fits, answers.texts, strict=True)
         )
         return self._judged(items, answers.texts, None, failures)
 

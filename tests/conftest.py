@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from promptsearch.embed.transformer import TransformerEncoder
 from promptsearch.lm.llamacpp.engine import LlamaEngine
 from promptsearch.lm.llamacpp.library import llama
 from promptsearch.lm.llamacpp.weights import convert
 from promptsearch.paths import installed_file
+
+settings.register_profile("no clock", deadline=None, print_blob=True)
+settings.load_profile("no clock")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import itertools
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 import promptsearch as ps
+from promptsearch.lm.base import Completion, GenerationParams
 from promptsearch.lm.fake import FakeLM
 
 SCRIPT = "<script>alert('x')</script>"
@@ -56,3 +60,98 @@ def result(**options: Any) -> ps.Result:
     of = task()
     given: dict[str, Any] = {"budget": "3000 evaluations", "encoder": WordEncoder(), "progress": False}
     return ps.optimize(of, model(of), **{**given, **options})
+
+
+# -- a search that is over in an instant, and can be watched --------------------------------------------------
+
+
+def numbered_rows(count: int, *, seed: int = 0, labels: Sequence[str] = ("bad", "good")) -> list[dict[str, Any]]:
+    """Rows of made-up words, each with its number as the last word; the label says nothing about the words."""
+    rng = np.random.default_rng(seed)
+    words = [f"word{number}" for number in range(150)]
+    return [
+        {"text": f"{' '.join(rng.choice(words, 8))} #{number}.", "label": labels[number % len(labels)]}
+        for number in range(count)
+    ]
+
+
+def last_number(prompt: str) -> str | None:
+    """The number of the row that a prompt asks about."""
+    found = re.findall(r"#(\d+)\.", prompt)
+    return found[-1] if found else None
+
+
+class WatchedLM(FakeLM):
+    """Knows numbered rows, keeps what it is asked, and runs a shared start of many prompts once.
+
+    Args:
+        golds: right label by the row's number.
+        reliability: as in ``FakeLM``.
+        interrupt_at: the call, counted from 1, during which somebody presses Ctrl-C; 0 for none.
+        journal: file to which each call adds a line: its prompts' hash.
+        on_call: told the number of each call before it runs.
+        context_tokens: words that prompt and answer may take together.
+
+    Attributes:
+        calls: the prompts of each call.
+    """
+
+    def __init__(
+        self,
+        golds: Mapping[str, str],
+        *,
+        reliability: float | Callable[[str], float] = 1.0,
+        interrupt_at: int = 0,
+        journal: Path | None = None,
+        on_call: Callable[[int], None] | None = None,
+        context_tokens: int = 4096,
+    ) -> None:
+        super().__init__(
+            lambda prompt: golds.get(last_number(prompt) or ""),
+            reliability=reliability,
+            context_tokens=context_tokens,
+        )
+        self.calls: list[list[str]] = []
+        self._interrupt_at = interrupt_at
+        self._journal = journal
+        self._on_call = on_call
+
+    def score(self, prompts: Sequence[str], continuations: Sequence[str]) -> NDArray[np.float64]:
+        self._watch(prompts)
+        return super().score(prompts, continuations)
+
+    def generate(self, prompts: Sequence[str], params: GenerationParams) -> list[Completion]:
+        self._watch(prompts)
+        return super().generate(prompts, params)
+
+    def _watch(self, prompts: Sequence[str]) -> None:
+        self.calls.append(list(prompts))
+        if self._on_call is not None:
+            self._on_call(len(self.calls))
+        if len(self.calls) == self._interrupt_at:
+            raise KeyboardInterrupt
+        if self._journal is not None:
+            digest = hashlib.sha256("\x1f".join(prompts).encode()).hexdigest()
+            with self._journal.open("a") as journal:
+                journal.write(digest + "\n")
+
+    def _count_decoded(self, tokens: int) -> None:
+        """What sharing leaves of it: the words of the tree that the prompts of the last call make."""
+        paths = sorted(prompt.split() for prompt in self.calls[-1])
+        shared = 0
+        for before, after in itertools.pairwise(paths):
+            shared += next(
+                (place for place, (left, right) in enumerate(zip(before, after, strict=False)) if left != right),
+                min(len(before), len(after)),
+            )
+        super()._count_decoded(max(0, tokens - shared))
+
+
+def numbered_task(count: int = 240, **options: Any) -> ps.Task:
+    given: dict[str, Any] = {"inputs": "text", "output": "label", "instruction": "Say which.", **options}
+    return ps.Task(numbered_rows(count), **given)
+
+
+def golds_of(of: ps.Task) -> dict[str, str]:
+    """Right label by the row's number."""
+    return {number: example.output for example in of.examples if (number := last_number(example.text))}

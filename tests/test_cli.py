@@ -18,6 +18,8 @@ from fakes import WordEncoder, model, task
 import promptsearch as ps
 from promptsearch.cli import _plain, main
 from promptsearch.errors import BackendError
+from promptsearch.lm.fake import FakeLM
+from promptsearch.lm.resolve import OpenedModel, open_engine
 from promptsearch.paths import installed_file
 
 MEASUREMENT = {"value", "low", "high", "n", "interval"}
@@ -92,14 +94,13 @@ def saved(folder: Path) -> Path:
     """A prompt of two columns on a fake model, saved; ``opened`` gives the model when it is loaded."""
     rows = [{"a": f"a{number}", "b": f"b{number}", "label": "xy"[number % 2]} for number in range(40)]
     of = ps.Task(rows, inputs=["a", "b"], output="label")
-    return ps.Prompt(of, of.examples[:2], model(of)).save(folder / "two columns.json")
+    return ps.Prompt(of, of.examples[:2], OpenedModel(model(of), "fake")).save(folder / "two columns.json")
 
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> None:
     """Saved prompts open a fake model."""
     from promptsearch import prompt
-    from promptsearch.lm.resolve import open_engine
 
     monkeypatch.setattr(prompt, "open_engine", lambda *_: open_engine(model(task())))
 
@@ -107,17 +108,14 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def fake_search(monkeypatch: pytest.MonkeyPatch) -> None:
     """Searches run on a fake model and a fake encoder."""
-    from promptsearch.lm import resolve
-    from promptsearch.lm.fake import FakeLM
-
     search = ps.optimize
 
     def with_fakes(of: ps.Task, _model: object, _budget: str, **options: Any) -> ps.Result:
         table = {example.text: example.output for example in of.examples}
-        opened = resolve.OpenedModel(FakeLM(table, reliability=0.8), "fake")
-        return search(of, opened, "1500 evaluations", **{**options, "encoder": WordEncoder()})
+        opened = OpenedModel(FakeLM(table, reliability=0.8), "fake")
+        return search(of, opened, "5000 evaluations", **{**options, "encoder": WordEncoder()})
 
-    monkeypatch.setattr("promptsearch.optimize.optimize", with_fakes)
+    monkeypatch.setattr(ps, "optimize", with_fakes)
 
 
 # -- the whole way on the packaged model --------------------------------------------------------------------
@@ -210,7 +208,7 @@ def test_wrong_files(tmp_path: Path) -> None:
     assert_one_line(run(*search_arguments(tmp_path / "missing.csv")), 2, "missing.csv")
     one = write_csv(tmp_path / "one.csv", [(text, "good") for text, _ in rows])
     assert_one_line(run(*search_arguments(one)), 2, "label")
-    few = write_csv(tmp_path / "few.csv", rows[:4])
+    few = write_csv(tmp_path / "few.csv", rows[4:8])
     assert_one_line(run(*search_arguments(few)), 2, "4", "20")
     assert_one_line(run(*search_arguments(tmp_path)), 2, "directory")
 

@@ -54,7 +54,7 @@ def test_shows_where_the_job_stands(monkeypatch: pytest.MonkeyPatch, capsys: pyt
         listen(Note("model: [bold]x[/bold] \x1b[2Jwiped"))
         listen(Progress("search", 0.5, 3, 1009, BEST, 1200.0, 0.4))
     shown = terminal.getvalue()
-    for part in ("searching", "50%", "3 alive of 1,009 tried", str(BEST), "1,200 tokens/s", "budget left 40%"):
+    for part in ("searching", "50%", "3 alive, 1,009 tried", str(BEST), "1,200 tokens/s", "budget left 40%"):
         assert part in shown
     assert "[bold]x[/bold]" in shown
     assert "\x1b[2Jwiped" not in shown

@@ -25,7 +25,7 @@ _ERROR_LEVEL = 4  # ggml_log_level: 1 debug, 2 info, 3 warning, 4 error
 @lru_cache(maxsize=1)
 def llama() -> Any:
     """The ``llama_cpp`` module, initialised and quiet."""
-    module: Any = require("llama_cpp", install="llama-cpp-python")
+    module = _import_patiently()
     callback = module.llama_log_callback(_on_message)
     module.llama_log_set(callback, c_void_p(0))
     module._promptsearch_log_callback = callback  # ctypes frees a callback that nothing refers to

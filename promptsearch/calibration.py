@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -170,11 +171,24 @@ def fit_weighing(
     limits = [(0.01, 10.0), (0.0, 0.0 if prior is None else _LARGEST_PRIOR)]
     limits += [(-20.0, 20.0) if free else (0.0, 0.0)] * model.shape[1]
     start = np.array([0.5, 0.0 if prior is None else 0.5, *np.zeros(model.shape[1])])
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=limits).x
+    with _one_thread():  # such small algebra only waits for threads: a hundred times as long on busy cores
+        found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=limits).x
     sharpness, weight = float(found[0]), float(found[1])
     return Weighing(
         calibration, _floats(offsets + found[2:] / sharpness), sharpness, weight if weight > 1e-3 else 0.0
     )
+
+
+def _one_thread() -> Any:
+    """A context in which linear algebra runs on the calling thread alone."""
+    return _thread_pools().limit(limits=1, user_api="blas")
+
+
+@cache
+def _thread_pools() -> Any:
+    from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+
+    return ThreadpoolController()
 
 
 def _floats(values: Iterable[float] | FloatArray) -> tuple[float, ...]:

@@ -6,7 +6,7 @@ Data flows one way: task, splits, pool, candidates, engine, calibration, item sc
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from promptsearch.search.base import Strategy
 from promptsearch.search.halving import halving, random_search
 from promptsearch.search.space import SearchSpace, Space
 from promptsearch.store import RunStore
-from promptsearch.study import Finalist, Outcome, Plan, Study, make_plan
+from promptsearch.study import FEWEST_TEST, Finalist, Outcome, Plan, Study, make_plan, require_enough
 from promptsearch.task import Task
 from promptsearch.version import __version__
 from promptsearch.workbench import (
@@ -47,6 +47,8 @@ __all__ = ["STRATEGIES", "optimize"]
 
 STRATEGIES: dict[str, Strategy] = {"auto": halving, "halving": halving, "random": random_search}
 _BASELINE_SHOTS = 8
+_WORDING_SHOTS = 4
+_WANTED_TEST = 50  # rows under which baselines are left out rather than measured on fewer
 _NEAREST_TOKENS = 250  # a query with nearest demonstrations: dearer ones would leave few test rows to measure
 _ROWS_A_SECOND = 100  # pool rows for each second of a time budget: embedding more would leave no time to search
 _GENERATED_TOKENS = 64
@@ -163,6 +165,7 @@ class _Job:
             space = make_space(self.task, near.splits, self.user_space, engine, builder, self.room)
             study = self._study(opened, builder, space, near, store)
             anchors, baselines = self._anchors(space)
+            require_enough(study.plan, space, baselines["zero_shot"])
             outcome = study.run(
                 self.strategy,
                 anchors,
@@ -264,9 +267,7 @@ class _Job:
             usable.append(random)
         if "retrieved" in self.user_space.modes and space.fits(nearest):
             usable.append(nearest)
-        usable += [replace(zero, instruction=text) for text in space.instructions[1:]]
-        usable += [replace(zero, input_name=names[0], output_name=names[1]) for names in space.names[1:]]
-        usable += [replace(zero, template=name) for name in space.templates[1:]]
+        usable += _wordings(space, zero, random)
         return list(dict.fromkeys(usable)), baselines
 
     def _nearest_count(self, space: SearchSpace, zero: Candidate) -> int:
@@ -288,15 +289,17 @@ class _Job:
     ) -> _Measured:
         """The winner and the baselines on the test rows, which nothing has read before."""
         winner = outcome.winner
-        asked = list(dict.fromkeys([winner.candidate.reading, *(each.reading for each in baselines.values())]))
-        recorded = store.fact("test items")
-        if recorded is None:
-            items = study.affordable_test_items(asked, near.splits.test)
-            store.record_fact("test items", {"count": len(items), "elapsed": self.meter.elapsed})
-            recorded = store.fact("test items")
+        recorded = store.fact("test")
+        if recorded is None or outcome.stopped_by == "interrupt":
+            count, names = self._affordable_test(study, near.splits.test, outcome, baselines)
+            recorded = {"rows": count, "baselines": names, "elapsed": self.meter.elapsed}
+            if outcome.stopped_by != "interrupt":  # the same call may go on with the search
+                store.record_fact("test", recorded)
         self.meter.set_clock(max(self.meter.elapsed, recorded["elapsed"]))
         self.meter.enter("test")
-        items = near.splits.test[: recorded["count"]]
+        items = near.splits.test[: recorded["rows"]]
+        baselines = {name: baselines[name] for name in recorded["baselines"]}
+        asked = _readings(winner, baselines.values())
         for place, candidate in enumerate(asked):
             study.evaluator.answers(candidate, items)
             self.listen(Progress("test", (place + 1) / len(asked)))
@@ -307,6 +310,21 @@ class _Job:
             study.judged(alone, items),
             self._baselines(study, near, items, baselines),
         )
+
+    def _affordable_test(
+        self, study: Study, test: Sequence[int], outcome: Outcome, baselines: Mapping[str, Candidate]
+    ) -> tuple[int, list[str]]:
+        """How many test rows are measured, and which baselines: the dearest go first where the rows get few."""
+        wanted = min(_WANTED_TEST, len(test))
+        names = list(baselines)
+        if outcome.stopped_by == "interrupt":  # whoever pressed Ctrl-C wants an answer soon
+            return wanted, names[:1]
+        while True:
+            readings = _readings(outcome.winner, [baselines[name] for name in names])
+            count = len(study.affordable_test_items(readings, test))
+            if count >= wanted or len(names) == 1:
+                return max(count, min(FEWEST_TEST, len(test))), names
+            names.pop()
 
     def _baselines(
         self, study: Study, near: Neighbourhood, items: Sequence[int], candidates: Mapping[str, Candidate]
@@ -398,6 +416,22 @@ class _Job:
         }
 
 
+def _wordings(space: SearchSpace, zero: Candidate, random: Candidate) -> list[Candidate]:
+    """Every instruction, pair of names and template once, with the same few demonstrations for all."""
+    few = replace(random, demonstrations=random.demonstrations[:_WORDING_SHOTS])
+    return [
+        few,
+        *(replace(few, input_name=names[0], output_name=names[1]) for names in space.names[1:]),
+        *(replace(zero, instruction=text) for text in space.instructions[1:]),
+        *(replace(few, template=name) for name in space.templates[1:]),
+    ]
+
+
+def _readings(winner: Finalist, others: Iterable[Candidate]) -> list[Candidate]:
+    """What the model must read to measure the winner and others; equal readings once."""
+    return list(dict.fromkeys([winner.candidate.reading, *(each.reading for each in others)]))
+
+
 def _no_report(_tokens: int, _seconds: float) -> None:
     """Nothing to tell."""
 
@@ -438,6 +472,9 @@ def _notes(test: Measurement, baselines: Mapping[str, Measurement], test_rows: i
         notes.append(
             f"The baseline {best!r} did better on the test rows ({baselines[best]}): treat the gain as none."
         )
+    left_out = [name for name in ("random", "nearest") if name not in baselines]
+    if left_out:
+        notes.append(f"The budget did not pay for measuring the baselines {' and '.join(left_out)}.")
     if test.n < test_rows:
         notes.append(f"The budget paid for {test.n} of {test_rows} test rows; a larger one narrows the interval.")
     return tuple(notes)

@@ -511,15 +511,26 @@ def _parts_from(document: Mapping[str, Any], path: Path, encoder: object) -> Pro
         }
         weighing = Weighing.from_dict(document["weighing"]) if document["weighing"] else None
         vote = NeighbourVote.from_dict(document["vote"]) if document["vote"] else None
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        measured = dict(document["measured"])
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ArtifactError(f"{str(path)!r} is damaged ({type(error).__name__}: {error}); save it anew") from error
     lost = [number for number in candidate.demonstrations if number not in examples]
     if lost:
         raise ArtifactError(f"{str(path)!r} is damaged: demonstration {lost[0]} is missing; save it anew")
     if weighing is not None and len(weighing.offsets) != len(task.labels or ()):
         raise ArtifactError(f"{str(path)!r} is damaged: its offsets do not match its labels; save it anew")
+    if (weighing is None) != (task.labels is None):
+        raise ArtifactError(f"{str(path)!r} is damaged: its weights do not match its labels; save it anew")
+    unknown = {shown.output for shown in examples.values()} - set(task.labels or ()) if vote is not None else ()
+    if unknown:
+        raise ArtifactError(f"{str(path)!r} is damaged: an example has no label of the task; save it anew")
+    if weighing is not None and weighing.prior_weight > 0 and vote is None:
+        raise ArtifactError(f"{str(path)!r} is damaged: it lacks the vote of its neighbours; save it anew")
     retriever = _retriever_from(document, path, examples, encoder)
-    return PromptParts(task, candidate, examples, weighing, vote, retriever, document["measured"])
+    parts = PromptParts(task, candidate, examples, weighing, vote, retriever, measured)
+    if parts.needs_neighbours and retriever is None:
+        raise ArtifactError(f"{str(path)!r} is damaged: it does not name its index; save it anew")
+    return parts
 
 
 def _retriever_from(
@@ -529,8 +540,10 @@ def _retriever_from(
         return None
     from promptsearch.embed.transformer import resolve_encoder
 
-    folder = path.with_name(Path(str(document["index"])).name)
-    saved = document["encoder"] or {}
+    name, saved = Path(str(document["index"])).name, document["encoder"]
+    if not name or not isinstance(saved, dict):
+        raise ArtifactError(f"{str(path)!r} is damaged: it does not name its index and encoder; save it anew")
+    folder = path.with_name(name)
     pool = Pool.load(folder, encoder=saved.get("fingerprint"))
     lost = [int(number) for number in pool.ids if int(number) not in examples]
     if lost:
@@ -541,4 +554,10 @@ def _retriever_from(
             f"{str(path)!r} was made with an encoder object, which no file can hold; give it as encoder="
         )
     chosen: Any = source if encoder is None else encoder
-    return Retriever(pool, CachedEncoder(resolve_encoder(chosen)), source)
+    opened = CachedEncoder(resolve_encoder(chosen))
+    if encoder is not None and opened.fingerprint != pool.encoder:
+        raise ArtifactError(
+            f"{str(path)!r} finds neighbours by vectors of {pool.encoder!r}, and encoder= is "
+            f"{opened.fingerprint!r}; give that encoder"
+        )
+    return Retriever(pool, opened, source)

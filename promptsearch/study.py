@@ -17,6 +17,7 @@ import numpy as np
 from promptsearch.budget import Budget, Meter
 from promptsearch.calibration import Weighing
 from promptsearch.candidate import Candidate
+from promptsearch.errors import BudgetError
 from promptsearch.evaluation import Evaluator
 from promptsearch.events import Listener, Note, Progress
 from promptsearch.measurement import Measurement, measure
@@ -24,13 +25,15 @@ from promptsearch.scoring import Judge, Judged
 from promptsearch.search.base import Allowance, Scores, Strategy, best_first
 from promptsearch.search.space import SearchSpace
 
-__all__ = ["Finalist", "Outcome", "Plan", "Study", "make_plan"]
+__all__ = ["FEWEST_TEST", "Finalist", "Outcome", "Plan", "Study", "make_plan", "require_enough"]
 
 _SEARCH_SHARE = 0.55
 _CONFIRM_SHARE = 0.12
 _SAFETY = 0.9  # of a time budget: fits, files and slower long prompts take the rest
-_FEWEST_TEST = 50
 _FEWEST_FINALISTS = 3
+_FEWEST_LOOKS = 24
+_FEWEST_CONFIRM = 30
+FEWEST_TEST = 30
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,21 @@ def make_plan(budget: Budget, *, tokens_per_second: float, setup_seconds: float)
     seconds = max(0.25 * allowed, allowed - setup_seconds)
     total = max(1, int(round(seconds * tokens_per_second * _SAFETY, -2)))
     return _shared_out("tokens", total, tokens_per_second)
+
+
+def require_enough(plan: Plan, space: SearchSpace, zero_shot: Candidate) -> None:
+    """Refuse a budget that cannot pay for one candidate and the measurement of it.
+
+    Raises:
+        BudgetError: saying about how much is needed.
+    """
+    rows = _FEWEST_LOOKS + _FEWEST_CONFIRM + 2 * FEWEST_TEST
+    needed = rows if plan.unit == "evaluations" else space.price(zero_shot, rows)
+    if plan.total < needed:
+        raise BudgetError(
+            f"the budget comes to {plan.total:,} {plan.unit} and this task needs about {needed:,.0f} to try and "
+            "measure one prompt; allow several times that"
+        )
 
 
 def _shared_out(unit: str, total: int, speed: float = 0.0) -> Plan:
@@ -192,6 +210,8 @@ class Study:
         except _BudgetMetError as met:
             stopped_by = str(met)
         except KeyboardInterrupt:
+            if not self._scores:
+                raise
             self._listen(Note("stopped; measuring the best prompt so far (Ctrl-C again to quit at once)"))
             stopped_by = "interrupt"
         race.close()
@@ -268,7 +288,7 @@ class Study:
         """As many confirmation rows as the plan pays for with the fewest finalists, 30 at least."""
         price = self._price(finalists[:_FEWEST_FINALISTS], items)
         share = min(1.0, self.plan.confirm / max(1.0, price))
-        return items[: max(min(30, len(items)), int(share * len(items)))]
+        return items[: max(min(_FEWEST_CONFIRM, len(items)), int(share * len(items)))]
 
     def _finalists(self, finalists: Sequence[Candidate], items: Sequence[int]) -> int:
         """How many finalists the plan pays for on these rows."""
@@ -340,7 +360,7 @@ class Study:
         return self.judge.judge(items, answers, finalist.weighing)
 
     def affordable_test_items(self, candidates: Sequence[Candidate], items: Sequence[int]) -> Sequence[int]:
-        """As many test rows as the rest of the budget pays for, 50 at least where there are so many.
+        """As many test rows as the rest of the budget pays for.
 
         Args:
             candidates: whatever is to be measured on each row.
@@ -355,7 +375,7 @@ class Study:
         two = sum(allowance.price(self.space, candidate, 0, 2) for candidate in candidates)
         each = max(1e-9, two - one)
         count = int((left - (one - each)) / each)
-        return items[: min(len(items), max(_FEWEST_TEST, count))]
+        return items[: max(0, min(len(items), count))]
 
     def _measured_speed(self) -> float:
         """Tokens per second so far, once there is something to go by; the plan's own speed before."""

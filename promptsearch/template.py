@@ -125,6 +125,16 @@ class ChatFormat:
             return False
         return True
 
+    @cached_property
+    def usable(self) -> bool:
+        """Whether the template can be run on turns of user and assistant."""
+        roles = ("user", "assistant", "user")
+        try:
+            self.render([{"role": role, "content": "x"} for role in roles])
+        except ModelError:
+            return False
+        return True
+
     def _run(self, messages: Sequence[Mapping[str, str]]) -> str:
         try:
             text: str = self._template.render(

@@ -161,7 +161,7 @@ def make_space(
 ) -> SearchSpace:
     """The search space with this model's token counts."""
     templates = space.templates or tuple(template.name for template in PLAIN_TEMPLATES)
-    if space.templates is None and builder.renderer.chat is not None:
+    if space.templates is None and builder.renderer.chat is not None and builder.renderer.chat.usable:
         templates += tuple(template.name for template in CHAT_TEMPLATES)
     unknown = [name for name in templates if name not in TEMPLATES]
     if unknown:

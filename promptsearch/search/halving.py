@@ -23,6 +23,8 @@ __all__ = ["halving", "random_search"]
 _FIRST_RUNG = 24
 _KEEP = 0.5
 _EXPLORING_SHARE = 0.6  # of the allowance, for the first race
+_ANCHOR_SHARE = 0.3  # of the allowance, for first looks at candidates that must be tried
+_ANCHORS_KEPT = 5  # one in so many goes on after the first look; the others have told what they could
 _RETRIEVED_SHARE = 0.15  # of the first race, for first looks at candidates that retrieve: each query pays for all
 _FINALISTS = 5
 _NEWCOMERS = 8
@@ -38,8 +40,9 @@ def halving(
 ) -> StrategyRun:
     """The default strategy."""
     race = _Race(space, allowance)
-    yield from race.score(list(dict.fromkeys(anchors)), race.rungs[0])  # a first look tells which choices to draw
-    yield from race.run(race.field(anchors, allowance.total * _EXPLORING_SHARE, rng))
+    known = race.affordable_anchors(anchors)
+    yield from race.score(known, race.rungs[0])  # a first look tells which choices to draw
+    yield from race.run(race.field(known, allowance.total * _EXPLORING_SHARE, rng))
     while True:
         survivors = race.survivors(_FINALISTS)
         newcomers = race.newcomers(survivors, rng)
@@ -90,10 +93,21 @@ class _Race:
             alive, start = alive * _KEEP, stop
         return total
 
+    def affordable_anchors(self, anchors: Sequence[Candidate]) -> list[Candidate]:
+        """The anchors, in order, whose first looks stay within their share; one at least."""
+        kept: list[Candidate] = []
+        left = _ANCHOR_SHARE * self.left
+        for anchor in dict.fromkeys(anchors):
+            left -= self.price(anchor, 0, self.rungs[0])
+            if left >= 0 or not kept:
+                kept.append(anchor)
+        return kept
+
     def field(self, anchors: Sequence[Candidate], units: float, rng: np.random.Generator) -> list[Candidate]:
-        """The arms of the first race: the anchors and as many random ones as ``units`` pay for."""
+        """The arms of the first race: the best anchors and as many random ones as ``units`` pay for."""
         preferences = choice_effects(self.scores)
-        arms = list(dict.fromkeys(anchors))
+        looked = best_first({anchor: self.scores[anchor] for anchor in anchors})
+        arms = looked[: max(2, len(looked) // _ANCHORS_KEPT)]
         arms += self._retrieving(arms, units, preferences, rng)
         for _ in range(1000):
             if len(arms) >= _FEWEST_ARMS and self.price_of_race(arms) > units:
@@ -198,7 +212,7 @@ class _Race:
         return kept
 
 
-def choice_effects(scores: Mapping[Candidate, Scores], shrinkage: float = 2.0) -> dict[str, dict[Any, float]]:
+def choice_effects(scores: Mapping[Candidate, Scores], shrinkage: float = 1.0) -> dict[str, dict[Any, float]]:
     """How much better candidates with each choice did than all on average, shrunk by how few there were.
 
     Every candidate tells something about each of its choices, so a random field is a factorial experiment. All are

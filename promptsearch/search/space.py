@@ -20,7 +20,7 @@ __all__ = ["Lengths", "Preferences", "SearchSpace", "Space"]
 
 Preferences = Mapping[str, Mapping[Any, float]]
 _Level = TypeVar("_Level")
-_EAGERNESS = 25.0  # a choice that did four points better is drawn e times as often
+_EAGERNESS = 50.0  # a choice that did two points better is drawn e times as often
 _FIRST_LOOK = 24  # items over which a candidate's prefix is paid off when it is first looked at
 
 

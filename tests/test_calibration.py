@@ -1,0 +1,390 @@
+"""Log-probabilities to decisions: formulas against slow twins, and fits against what made the data."""
+
+from __future__ import annotations
+
+import json
+import math
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from scipy.optimize import minimize
+
+from promptsearch.calibration import (
+    NeighbourVote,
+    Weighing,
+    batch_offsets,
+    contextual_offsets,
+    fit_neighbour_vote,
+    fit_weighing,
+    normalized,
+    softmax,
+)
+from promptsearch.lm.base import FloatArray
+
+numbers = st.floats(-700, 0) | st.just(-np.inf)
+tables = st.tuples(st.integers(1, 6), st.integers(2, 5)).flatmap(
+    lambda shape: arrays.arrays(np.float64, shape, elements=numbers)
+)
+finite_tables = st.tuples(st.integers(1, 6), st.integers(2, 5)).flatmap(
+    lambda shape: arrays.arrays(np.float64, shape, elements=st.floats(-50, 0))
+)
+
+
+def slow_log_share(row: list[float]) -> list[float]:
+    """One row's log-probabilities, made to sum to one, by the definition."""
+    peak = max(row)
+    if peak == -math.inf:
+        return row
+    total = math.fsum(math.exp(value - peak) for value in row)
+    return [value - peak - math.log(total) for value in row]
+
+
+def synthetic(
+    count: int, sharpness: float, prior_weight: float, offsets: list[float], seed: int = 0
+) -> tuple[FloatArray, FloatArray, np.ndarray[Any, np.dtype[np.int64]]]:
+    """Model and neighbours' log-probabilities, and labels drawn from what they say together."""
+    rng = np.random.default_rng(seed)
+    labels = len(offsets)
+    model = normalized(rng.normal(0, 2.0, (count, labels)))
+    prior = normalized(rng.normal(0, 1.5, (count, labels)))
+    shares = softmax(sharpness * (model - np.array(offsets)) + prior_weight * prior)
+    golds = np.array([rng.choice(labels, p=row) for row in shares], dtype=np.int64)
+    return model, prior, golds
+
+
+# -- normalizing --------------------------------------------------------------------------------------------
+
+
+@given(tables)
+def test_normalized_is_its_slow_twin(table: FloatArray) -> None:
+    expected = [slow_log_share(row) for row in table.tolist()]
+    np.testing.assert_allclose(normalized(table), expected, rtol=1e-9, atol=1e-9)
+
+
+@given(tables)
+def test_softmax_sums_to_one(table: FloatArray) -> None:
+    shares = softmax(table)
+    np.testing.assert_allclose(shares.sum(axis=1), 1.0)
+    for row, share in zip(table.tolist(), shares, strict=True):
+        if max(row) == -math.inf:
+            assert share.tolist() == [1 / len(row)] * len(row)
+        else:
+            np.testing.assert_allclose(share, np.exp(slow_log_share(row)), atol=1e-12)
+
+
+def test_rows_that_could_not_be_read_stay_so() -> None:
+    table = np.array([[-np.inf, -np.inf], [0.0, -np.inf], [-1e300, -1e300], [-1.0, -1.0]])
+    expected = [[-np.inf, -np.inf], [0.0, -np.inf], [math.log(0.5)] * 2, [math.log(0.5)] * 2]
+    np.testing.assert_allclose(normalized(table), expected)
+
+
+# -- offsets ------------------------------------------------------------------------------------------------
+
+
+@given(tables)
+def test_batch_offsets_are_means_over_readable_rows(table: FloatArray) -> None:
+    rows = [row for row in table.tolist() if all(map(math.isfinite, row))]
+    means = [math.fsum(column) / len(rows) for column in zip(*rows, strict=True)] if rows else [0.0] * table.shape[1]
+    np.testing.assert_allclose(batch_offsets(table), means, atol=1e-9)
+
+
+@given(finite_tables)
+def test_batch_calibration_leaves_no_label_ahead_on_average(table: FloatArray) -> None:
+    logs = normalized(table)
+    weighing = Weighing("batch", tuple(batch_offsets(logs)))
+    np.testing.assert_allclose(weighing.scores(table).mean(axis=0), 0.0, atol=1e-9)
+
+
+@given(finite_tables)
+def test_contextual_offsets_are_logs_of_mean_shares(table: FloatArray) -> None:
+    logs = normalized(table)
+    count = len(logs)
+    means = [math.fsum(math.exp(value) for value in column) / count for column in logs.T.tolist()]
+    expected = [math.log(max(mean, 1e-12)) for mean in means]
+    np.testing.assert_allclose(contextual_offsets(logs), expected, atol=1e-9)
+
+
+def test_contextual_calibration_makes_an_empty_input_undecided() -> None:
+    free = normalized(np.array([[-0.1, -3.0]]))
+    scores = Weighing("contextual", tuple(contextual_offsets(free))).scores(free)
+    np.testing.assert_allclose(scores, [[0.0, 0.0]], atol=1e-12)
+
+
+# -- weighing -----------------------------------------------------------------------------------------------
+
+
+@given(finite_tables, st.data())
+def test_scores_are_the_formula(table: FloatArray, data: st.DataObject) -> None:
+    labels = table.shape[1]
+    offsets = data.draw(st.lists(st.floats(-5, 5), min_size=labels, max_size=labels))
+    prior = data.draw(arrays.arrays(np.float64, table.shape, elements=st.floats(-9, 0)))
+    sharpness, weight = data.draw(st.floats(0.1, 5)), data.draw(st.floats(0, 5))
+    weighing = Weighing("fitted", tuple(offsets), sharpness, weight)
+    logs = [slow_log_share(row) for row in table.tolist()]
+    expected = [
+        [sharpness * (log - offset) + weight * other for log, offset, other in zip(row, offsets, others, strict=True)]
+        for row, others in zip(logs, prior.tolist(), strict=True)
+    ]
+    np.testing.assert_allclose(weighing.scores(table, prior), expected, atol=1e-6)
+
+
+@given(tables, st.data())
+def test_one_item_alone_is_the_same_as_in_a_batch(table: FloatArray, data: st.DataObject) -> None:
+    prior = data.draw(arrays.arrays(np.float64, table.shape, elements=st.floats(-9, 0)))
+    weighing = Weighing("batch", tuple(np.linspace(-1, 1, table.shape[1]).tolist()), 0.7, 1.3)
+    together = weighing.scores(table, prior)
+    alone = [weighing.scores(table[at : at + 1], prior[at : at + 1])[0] for at in range(len(table))]
+    assert together.tolist() == [row.tolist() for row in alone]
+
+
+def test_neighbours_do_not_answer_for_what_could_not_be_read() -> None:
+    unread = np.full((1, 2), -np.inf)
+    scores = Weighing("none", (0.0, 0.0), prior_weight=2.0).scores(unread, np.log([[0.9, 0.1]]))
+    assert np.isneginf(scores).all()
+
+
+def test_without_prior() -> None:
+    weighing = Weighing("batch", (1.0, 2.0), 0.5, 3.0)
+    assert weighing.without_prior() == Weighing("batch", (1.0, 2.0), 0.5, 0.0)
+
+
+@given(
+    st.builds(
+        Weighing,
+        st.sampled_from(["batch", "none"]),
+        st.lists(st.floats(-9, 9), max_size=4).map(tuple),
+        st.floats(0.01, 9),
+        st.floats(0, 9),
+    )
+)
+def test_weighing_round_trip(weighing: Weighing) -> None:
+    assert Weighing.from_dict(json.loads(json.dumps(weighing.to_dict()))) == weighing
+
+
+# -- fitting ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("sharpness", "prior_weight"), [(0.3, 0.0), (1.0, 0.5), (2.0, 2.0)])
+def test_the_fit_finds_what_made_the_labels(sharpness: float, prior_weight: float) -> None:
+    model, prior, golds = synthetic(4000, sharpness, prior_weight, [0.0, 0.0, 0.0])
+    found = fit_weighing("none", np.zeros(3), model, prior, golds)
+    assert found.sharpness == pytest.approx(sharpness, rel=0.1)
+    assert found.prior_weight == pytest.approx(prior_weight, abs=0.1)
+
+
+def test_a_useless_prior_gets_next_to_no_weight() -> None:
+    model, _, golds = synthetic(4000, 1.0, 0.0, [0.0, 0.0])
+    noise = normalized(np.random.default_rng(9).normal(0, 1.5, (4000, 2)))
+    assert fit_weighing("none", np.zeros(2), model, noise, golds).prior_weight < 0.1
+
+
+def test_a_prior_that_knows_all_decides() -> None:
+    rng = np.random.default_rng(1)
+    golds = rng.integers(2, size=200)
+    prior = np.where(np.eye(2)[golds] > 0, -0.05, -3.0)
+    found = fit_weighing("none", np.zeros(2), normalized(rng.normal(0, 1, (200, 2))), prior, golds)
+    decided = found.scores(rng.normal(0, 1, (200, 2)), prior).argmax(axis=1)
+    assert found.prior_weight > 1.0
+    assert (decided == golds).mean() > 0.95
+
+
+def test_no_prior_no_weight() -> None:
+    model, _, golds = synthetic(100, 1.0, 0.0, [0.0, 0.0])
+    assert fit_weighing("batch", np.zeros(2), model, None, golds).prior_weight == 0.0
+
+
+def penalised_loss(
+    weights: FloatArray, model: FloatArray, prior: FloatArray, golds: np.ndarray[Any, np.dtype[np.int64]]
+) -> float:
+    """What the fit minimises, item by item."""
+    total = 0.0
+    for row, others, gold in zip(model.tolist(), prior.tolist(), golds.tolist(), strict=True):
+        scores = [
+            weights[0] * log + weights[1] * other - offset
+            for log, other, offset in zip(row, others, weights[2:], strict=True)
+        ]
+        total -= slow_log_share(scores)[gold]
+    return total + 0.5 * (2.0 * float((weights[2:] ** 2).sum()) + (weights[0] - 0.5) ** 2)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_fit_is_the_optimum(seed: int) -> None:
+    model, prior, golds = synthetic(60, 0.8, 0.7, [0.6, 0.0, -0.6], seed)
+    offsets = batch_offsets(model)
+    found = fit_weighing("fitted", offsets, model, prior, golds)
+    moved = (np.array(found.offsets) - offsets) * found.sharpness
+    at = np.array([found.sharpness, found.prior_weight, *moved])
+    value = penalised_loss(at, model - offsets, prior, golds)
+    twin = minimize(
+        penalised_loss,
+        np.array([1.0, 1.0, 0.1, 0.1, 0.1]),
+        args=(model - offsets, prior, golds),
+        method="Nelder-Mead",
+        bounds=[(0.01, 10), (0, 8), *[(-20, 20)] * 3],
+        options={"maxiter": 4000, "maxfev": 4000, "xatol": 1e-6, "fatol": 1e-9},
+    )
+    assert value == pytest.approx(twin.fun, abs=1e-3)
+    np.testing.assert_allclose(at, twin.x, atol=0.02)
+
+
+def test_fitted_offsets_beat_batch_where_labels_are_skewed() -> None:
+    """Batch calibration takes the labels for evenly spread."""
+    rng = np.random.default_rng(2)
+    golds = (rng.random(600) < 0.12).astype(np.int64)
+    model = normalized(np.eye(2)[golds] * 1.5 + rng.normal(0, 1.0, (600, 2)))
+    here, there = slice(0, 300), slice(300, 600)
+    offsets = batch_offsets(model[here])
+    right = {
+        name: (
+            fit_weighing(name, offsets, model[here], None, golds[here]).scores(model[there]).argmax(1) == golds[there]
+        )
+        for name in ("batch", "fitted")
+    }
+    assert right["fitted"].mean() > right["batch"].mean() + 0.05
+
+
+def test_unreadable_rows_do_not_count() -> None:
+    model, prior, golds = synthetic(80, 1.0, 1.0, [0.0, 0.0])
+    rows = np.concatenate([model, np.full((20, 2), -np.inf)])
+    found = fit_weighing(
+        "batch", np.zeros(2), rows, np.concatenate([prior, prior[:20]]), np.concatenate([golds, golds[:20]])
+    )
+    assert found == fit_weighing("batch", np.zeros(2), model, prior, golds)
+
+
+@pytest.mark.parametrize("readable", [0, 1])
+def test_next_to_nothing_readable_fits_nothing(readable: int) -> None:
+    rows = np.full((5, 2), -np.inf)
+    rows[:readable] = -0.7
+    found = fit_weighing(
+        "batch", np.array([0.5, -0.5]), rows, np.log(np.full((5, 2), 0.5)), np.zeros(5, dtype=np.int64)
+    )
+    assert found == Weighing("batch", (0.5, -0.5))
+
+
+@settings(max_examples=60)
+@given(tables, st.data())
+def test_any_answers_give_a_usable_weighing(table: FloatArray, data: st.DataObject) -> None:
+    labels = table.shape[1]
+    golds = np.array(data.draw(st.lists(st.integers(0, labels - 1), min_size=len(table), max_size=len(table))))
+    prior = data.draw(st.none() | arrays.arrays(np.float64, table.shape, elements=st.floats(-9, 0)))
+    calibration = data.draw(st.sampled_from(["none", "batch", "fitted"]))
+    offsets = np.zeros(labels) if calibration == "none" else batch_offsets(normalized(table))
+    found = fit_weighing(calibration, offsets, table, prior, golds)
+    assert np.isfinite(found.offsets).all()
+    assert 0.01 <= found.sharpness <= 10
+    assert 0 <= found.prior_weight <= 8
+
+
+# -- neighbours ---------------------------------------------------------------------------------------------
+
+
+def slow_vote(vote: NeighbourVote, similarities: list[float], labels: list[int], label_count: int) -> list[float]:
+    votes = [vote.smoothing / label_count] * label_count
+    for similarity, label in list(zip(similarities, labels, strict=True))[: vote.count]:
+        votes[label] += math.exp((similarity - similarities[0]) / vote.temperature)
+    return [math.log(share / math.fsum(votes)) for share in votes]
+
+
+@given(st.data())
+def test_the_vote_is_its_slow_twin(data: st.DataObject) -> None:
+    items, near, labels = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 10)), data.draw(st.integers(2, 4))
+    similarities = data.draw(arrays.arrays(np.float64, (items, near), elements=st.floats(-1, 1)))
+    similarities = -np.sort(-similarities, axis=1)
+    given = data.draw(arrays.arrays(np.int64, (items, near), elements=st.integers(0, labels - 1)))
+    vote = NeighbourVote(data.draw(st.integers(1, 12)), data.draw(st.sampled_from([0.02, 0.1, 0.5])))
+    found = vote.log_probabilities(similarities, given, labels)
+    expected = [
+        slow_vote(vote, near_by, words, labels)
+        for near_by, words in zip(similarities.tolist(), given.tolist(), strict=True)
+    ]
+    np.testing.assert_allclose(found, expected, atol=1e-9)
+    np.testing.assert_allclose(np.exp(found).sum(axis=1), 1.0)
+
+
+def test_without_neighbours_all_labels_are_equal() -> None:
+    found = NeighbourVote().log_probabilities(np.empty((2, 0)), np.empty((2, 0), dtype=np.int64), 4)
+    np.testing.assert_allclose(found, math.log(0.25))
+
+
+def vote_data(right_first: int, count: int = 300) -> tuple[FloatArray, Any, Any]:
+    """Neighbours of which the first ``right_first`` have the item's label and the others any."""
+    rng = np.random.default_rng(3)
+    golds = rng.integers(3, size=count)
+    labels = rng.integers(3, size=(count, 32))
+    labels[:, :right_first] = golds[:, None]
+    return np.tile(np.linspace(0.9, 0.8, 32), (count, 1)), labels, golds
+
+
+def test_few_neighbours_vote_where_labels_are_local() -> None:
+    similarities, labels, golds = vote_data(2)
+    assert fit_neighbour_vote(similarities, labels, golds, 3).count <= 4
+
+
+def test_many_neighbours_vote_where_each_says_little() -> None:
+    rng = np.random.default_rng(4)
+    golds = rng.integers(2, size=300)
+    labels = np.where(rng.random((300, 32)) < 0.6, golds[:, None], 1 - golds[:, None])
+    found = fit_neighbour_vote(np.full((300, 32), 0.5), labels, golds, 2)
+    assert found.count == 32
+
+
+def test_the_fitted_vote_is_the_likeliest_of_all() -> None:
+    similarities, labels, golds = vote_data(3, 60)
+    found = fit_neighbour_vote(similarities, labels, golds, 3)
+
+    def likelihood(vote: NeighbourVote) -> float:
+        rows = zip(similarities.tolist(), labels.tolist(), golds.tolist(), strict=True)
+        return math.fsum(slow_vote(vote, near, words, 3)[gold] for near, words, gold in rows)
+
+    options = [NeighbourVote(count, t) for count, t in product((1, 2, 4, 8, 16, 32), (0.02, 0.05, 0.1, 0.2))]
+    assert likelihood(found) == pytest.approx(max(map(likelihood, options)))
+
+
+@pytest.mark.parametrize("near", [0, 1, 3])
+def test_a_small_pool_has_few_voters(near: int) -> None:
+    similarities, labels, golds = vote_data(1, 20)
+    assert fit_neighbour_vote(similarities[:, :near], labels[:, :near], golds, 3).count <= max(1, near)
+
+
+def test_vote_round_trip() -> None:
+    vote = NeighbourVote(4, 0.05, 0.2)
+    assert NeighbourVote.from_dict(json.loads(json.dumps(vote.to_dict()))) == vote
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"count": 0, "temperature": 0.1, "smoothing": 0.1},
+        {"count": 4, "temperature": 0.0, "smoothing": 0.1},
+        {"count": 4, "temperature": math.nan, "smoothing": 0.1},
+        {"count": 4, "temperature": 0.1, "smoothing": 0.0},
+        {"count": math.inf, "temperature": 0.1, "smoothing": 0.1},
+    ],
+)
+def test_no_vote(values: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"vote|convert"):
+        NeighbourVote.from_dict(values)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"sharpness": math.nan},
+        {"sharpness": 0.0},
+        {"sharpness": "x"},
+        {"offsets": [0.0, math.inf]},
+        {"prior_weight": -1.0},
+        {"prior_weight": math.inf},
+        {"calibration": "magic"},
+        {"calibration": 5},
+    ],
+)
+def test_no_weighing(change: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"weighing|convert"):
+        Weighing.from_dict({**Weighing("batch", (0.0, 1.0)).to_dict(), **change})

@@ -1,0 +1,531 @@
+"""The whole way, from rows to a result, on a model that is over in an instant: what the protocol promises."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fakes import WatchedLM, WordEncoder, golds_of, last_number, numbered_rows, numbered_task
+
+import promptsearch as ps
+from promptsearch.errors import ArtifactError, BudgetError, ContextError, DataError, ModelError
+from promptsearch.events import Event, Note
+from promptsearch.lm.fake import FakeLM, ScriptedLM
+
+BUDGET = "1500 evaluations"
+
+
+def by_shots(prompt: str) -> float:
+    """Right more often the more it is shown."""
+    return min(0.95, 0.55 + 0.03 * prompt.count("#"))
+
+
+def search(of: ps.Task | None = None, lm: Any = None, budget: Any = BUDGET, **options: Any) -> ps.Result:
+    task = of if of is not None else numbered_task()
+    model = lm if lm is not None else WatchedLM(golds_of(task), reliability=by_shots)
+    return ps.optimize(task, model, budget, **{"encoder": WordEncoder(), "progress": False, **options})
+
+
+def numbers(result: ps.Result) -> dict[str, Any]:
+    """A result without its seconds."""
+    values = result.to_dict()
+    cost = {name: values["cost"][name] for name in ("tokens", "calls", "evaluations")}
+    return {**values, "cost": cost, "trials": [trial.to_dict() for trial in result.trials]}
+
+
+# -- a result is whole ------------------------------------------------------------------------------------------
+
+
+def test_a_result_is_whole() -> None:
+    task = numbered_task()
+    lm = WatchedLM(golds_of(task), reliability=by_shots)
+    result = search(task, lm)
+    names = {"zero_shot", "random", "nearest"}
+    assert set(result.baselines) == names | {f"{name}_calibrated" for name in names} | {"label_vote"}
+    assert {each.n for each in (result.test, *result.baselines.values())} == {result.test.n}
+    assert set(result.against) == set(result.baselines)
+    assert result.improvement == result.against["zero_shot"]
+    assert result.improvement.value == pytest.approx(result.test.value - result.baselines["zero_shot"].value)
+    assert result.test.low <= result.test.value <= result.test.high
+    assert result.stopped_by in ("evaluations", "strategy")
+    assert result.cost.tokens == lm.tokens_decoded
+    assert result.cost.calls == len(lm.calls)
+    assert result.cost.evaluations == sum(map(len, lm.calls))
+    assert set(result.cost.seconds) == {"setup", "search", "confirm", "test"}
+    assert len(result.trials.to_pandas()) == len(result.trials) > 8
+    assert [trial.number for trial in result.trials] == list(range(len(result.trials)))
+    assert result.facts["test_rows_measured"] == result.test.n
+    assert json.loads(json.dumps(result.to_dict()))["test"]["value"] == result.test.value
+    assert "zero-shot" in str(result)
+    prediction = result.prompt("some text #1.")
+    assert prediction.output in ("bad", "good")
+    assert sum(prediction.probabilities.values()) == pytest.approx(1.0)
+
+
+def test_the_number_is_what_the_prompt_does_on_the_test_rows() -> None:
+    """Measured again through the deployed prompt, one by one."""
+    task = numbered_task()
+    result = search(task)
+    rows = [task.examples[number] for number in task.split(0).test][: result.test.n]
+    right = [result.prompt(row.fields).output == row.value for row in rows]
+    assert np.mean(right) == pytest.approx(result.test.value)
+    assert result.prompt.evaluate(rows) == result.test
+
+
+@pytest.mark.parametrize("strategy", ["auto", "halving", "random"])
+def test_strategies(strategy: str) -> None:
+    assert search(strategy=strategy).test.value > 0.7
+
+
+def test_events_tell_of_every_phase() -> None:
+    heard: list[Event] = []
+    search(progress=heard.append)
+    progress = [event for event in heard if not isinstance(event, Note)]
+    assert list(dict.fromkeys(event.phase for event in progress)) == ["embed", "search", "confirm", "test"]
+    assert all(0 <= event.done <= 1 and 0 <= event.left <= 1 for event in progress)
+    notes = " ".join(event.text for event in heard if isinstance(event, Note))
+    assert all(word in notes for word in ("model:", "rows:", "plan:"))
+
+
+# -- protocol ---------------------------------------------------------------------------------------------------
+
+
+def test_test_rows_are_asked_about_in_the_final_phase_only() -> None:
+    task = numbered_task()
+    lm = WatchedLM(golds_of(task), reliability=by_shots)
+    asked_before: list[int] = []
+
+    def listen(event: Event) -> None:
+        if getattr(event, "phase", "") in ("search", "confirm"):
+            asked_before.append(len(lm.calls))
+
+    search(task, lm, progress=listen)
+    splits = task.split(0)
+    names = {part: {last_number(task.examples[n].text) for n in getattr(splits, part)} for part in splits.sizes}
+    before = {last_number(prompt) for call in lm.calls[: asked_before[-1]] for prompt in call}
+    every = {number for call in lm.calls[: asked_before[-1]] for p in call for number in _numbers(p)}
+    assert before <= names["search"] | names["confirm"] | {None} | names["pool"]  # the pool: inputs without content
+    assert every.isdisjoint(names["test"])
+    after = {last_number(prompt) for call in lm.calls[asked_before[-1] :] for prompt in call}
+    assert after & names["test"]
+
+
+def _numbers(prompt: str) -> list[str]:
+    return [number for part in prompt.split("\n") if (number := last_number(part))]
+
+
+def test_demonstrations_come_from_the_pool_alone() -> None:
+    task = numbered_task()
+    result = search(task)
+    pool = set(task.split(0).pool)
+    assert {n for trial in result.trials for n in trial.candidate.demonstrations} <= pool
+
+
+def test_the_same_call_gives_the_same_result() -> None:
+    assert numbers(search()) == numbers(search())
+    assert numbers(search(seed=1)) != numbers(search())
+
+
+SCRIPT = """
+import json, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from test_optimize import numbers, search
+from fakes import WatchedLM, golds_of, numbered_task
+from test_optimize import by_shots
+of = numbered_task()
+journal = Path({journal!r}) if {journal!r} else None
+def pause(call):
+    if call == {die_at}:
+        import os, signal
+        os.kill(os.getpid(), signal.SIGKILL)
+lm = WatchedLM(golds_of(of), reliability=by_shots, journal=journal, on_call=pause)
+result = search(of, lm, run={run!r} or None)
+print(json.dumps(numbers(result), sort_keys=True))
+"""
+
+
+def in_another_process(
+    hash_seed: int = 0, journal: str = "", run: str = "", die_at: int = 0
+) -> subprocess.CompletedProcess[str]:
+    code = SCRIPT.format(tests=str(Path(__file__).parent), journal=journal, run=run, die_at=die_at)
+    environment = {**os.environ, "PYTHONHASHSEED": str(hash_seed), "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+
+
+def test_another_process_gives_the_same_result() -> None:
+    done = in_another_process(hash_seed=123)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == json.loads(json.dumps(numbers(search())))
+
+
+def test_a_killed_run_goes_on_to_the_same_result(tmp_path: Path) -> None:
+    """Killed three times on the way; no recorded call is asked again."""
+    journal, run = tmp_path / "journal", tmp_path / "run"
+    task = numbered_task()
+    undisturbed = WatchedLM(golds_of(task), reliability=by_shots)
+    expected = numbers(search(task, undisturbed))
+    calls = len(undisturbed.calls)
+    left = random.Random(0)
+    for _ in range(3):
+        done = in_another_process(journal=str(journal), run=str(run), die_at=left.randint(2, calls // 4))
+        assert done.returncode == -9, done.stderr
+    done = in_another_process(journal=str(journal), run=str(run))
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == json.loads(json.dumps(expected))
+    asked = journal.read_text().split()
+    assert len(asked) == len(set(asked)) == calls
+
+
+def test_a_finished_run_asks_nothing_again(tmp_path: Path) -> None:
+    task = numbered_task()
+    first = search(task, run=tmp_path)
+    lm = WatchedLM(golds_of(task), reliability=by_shots)
+    assert numbers(search(task, lm, run=tmp_path)) == numbers(first)
+    assert lm.calls == []
+
+
+@pytest.mark.parametrize(
+    "change", [{"seed": 5}, {"budget": "1600 evaluations"}, {"of": "other"}, {"strategy": "random"}]
+)
+def test_a_run_belongs_to_one_call(tmp_path: Path, change: dict[str, Any]) -> None:
+    search(run=tmp_path)
+    if "of" in change:
+        change = {"of": numbered_task(200)}
+    with pytest.raises(ArtifactError, match="another job"):
+        search(run=tmp_path, **change)
+
+
+def test_shuffled_labels_gain_nothing() -> None:
+    """Null runs: nothing connects rows and labels, so the gain's interval holds zero."""
+    holds, above = [], []
+    for seed in range(10):
+        rows = numbered_rows(240, seed=seed)
+        labels = np.random.default_rng(seed).permutation([row["label"] for row in rows])
+        shuffled = [{**row, "label": str(label)} for row, label in zip(rows, labels, strict=True)]
+        task = ps.Task(shuffled, inputs="text", output="label", instruction="Say which.")
+        truth = {str(n): row["label"] for n, row in enumerate(rows)}
+        result = search(task, WatchedLM(truth, reliability=by_shots), seed=seed)
+        holds.append(result.improvement.low <= 0 <= result.improvement.high)
+        above.append(result.test.low <= 0.5 <= result.test.high)
+    assert sum(holds) >= 9
+    assert sum(above) >= 9
+
+
+# -- finding ----------------------------------------------------------------------------------------------------
+
+
+def test_a_demonstration_that_matters_is_found() -> None:
+    task = numbered_task()
+    magic = [f"#{last_number(task.examples[number].text)}." for number in task.split(0).pool[:4]]
+
+    def reliability(prompt: str) -> float:
+        return 0.95 if any(number in prompt for number in magic) else 0.55
+
+    result = search(task, WatchedLM(golds_of(task), reliability=reliability), space=ps.Space(modes=("static",)))
+    shown = {last_number(each.inputs["text"]) for each in result.prompt.demonstrations}
+    assert shown & {number.strip("#.") for number in magic}
+    assert result.improvement.low > 0
+    assert result.test.value > 0.85
+
+
+def test_a_template_that_matters_is_found() -> None:
+    task = numbered_task()
+
+    def reliability(prompt: str) -> float:
+        return 0.95 if prompt.endswith("Category:") else 0.55
+
+    result = search(task, WatchedLM(golds_of(task), reliability=reliability))
+    assert result.prompt.candidate.template == "category"
+    assert result.improvement.low > 0
+
+
+def test_an_instruction_that_matters_is_found() -> None:
+    task = numbered_task(instruction=["Say which.", "Think like a critic."])
+
+    def reliability(prompt: str) -> float:
+        return 0.95 if "critic" in prompt else 0.55
+
+    result = search(task, WatchedLM(golds_of(task), reliability=reliability))
+    assert "critic" in result.prompt.instruction
+    assert result.improvement.low > 0
+
+
+def test_retrieval_is_found_where_neighbours_matter() -> None:
+    """The model answers rightly when it is shown an example of the query's own topic."""
+    rng = np.random.default_rng(0)
+    rows = [
+        {
+            "text": f"topic{n % 24} topic{n % 24} topic{n % 24} {' '.join(f'w{k}' for k in rng.integers(900, size=3))} #{n}.",
+            "label": ("bad", "good")[n % 24 % 2],
+        }
+        for n in range(300)
+    ]
+    task = ps.Task(rows, inputs="text", output="label")
+
+    def reliability(prompt: str) -> float:
+        topics = [word for word in prompt.split() if word.startswith("topic")]
+        return 0.97 if topics.count(topics[-1]) > 3 else 0.5
+
+    lm = WatchedLM(golds_of(task), reliability=reliability)
+    result = search(task, lm, "4000 evaluations", space=ps.Space(prior=False, shots=(0, 1, 2, 4)))
+    assert result.prompt.mode == "retrieved"
+    assert result.improvement.low > 0
+
+
+def test_the_vote_of_neighbours_is_used_where_it_knows_better_and_said_so() -> None:
+    rows = [
+        {
+            "text": f"{('sunny warm bright', 'rainy cold dark')[n % 2]} word{n} other{n * 7 % 90} #{n}.",
+            "label": "ab"[n % 2],
+        }
+        for n in range(240)
+    ]
+    task = ps.Task(rows, inputs="text", output="label")
+    result = search(task, WatchedLM(golds_of(task), reliability=0.6))
+    assert result.baselines["label_vote"].value > 0.95
+    assert result.test.value > 0.9 > result.test_without_prior.value
+    assert result.prompt.weighing is not None
+    assert result.prompt.weighing.prior_weight > 0
+    without = search(task, WatchedLM(golds_of(task), reliability=0.6), space=ps.Space(prior=False))
+    assert without.test == without.test_without_prior
+    assert any("label vote" in note for note in without.notes)
+
+
+# -- budgets ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("budget", ["1200 evaluations", "2500 evaluations", "6000 evaluations"])
+def test_evaluations_are_kept_within(budget: str) -> None:
+    allowed = int(budget.split()[0])
+    result = search(budget=budget)
+    assert 0.5 * allowed <= result.cost.evaluations <= 1.1 * allowed
+    assert result.facts["plan"]["unit"] == "evaluations"
+
+
+@pytest.mark.parametrize("budget", ["30k tokens", "60k tokens", "150k tokens"])
+def test_tokens_are_kept_within(budget: str) -> None:
+    allowed = 1000 * int(budget.split("k")[0])
+    result = search(budget=budget)
+    assert 0.5 * allowed <= result.cost.tokens <= 1.1 * allowed
+    assert result.stopped_by in ("tokens", "strategy")
+
+
+def test_the_first_limit_met_ends_the_search() -> None:
+    result = search(budget=ps.Budget(tokens=10**7, evaluations=1000))
+    assert result.stopped_by == "evaluations"
+    assert result.cost.evaluations <= 1500
+
+
+@pytest.mark.parametrize("budget", ["1 evaluation", "1 token", "100 evaluations"])
+def test_a_budget_for_next_to_nothing_is_refused_at_once(budget: str) -> None:
+    task = numbered_task()
+    lm = WatchedLM(golds_of(task))
+    with pytest.raises(BudgetError, match="allow") as caught:
+        search(task, lm, budget)
+    assert str(caught.value).splitlines() == [str(caught.value)]
+    assert lm.calls == []
+
+
+@pytest.mark.parametrize("budget", ["150 evaluations", "3k tokens"])
+def test_a_budget_for_little_still_gives_a_result(budget: str) -> None:
+    result = search(budget=budget)
+    assert result.test.n > 0
+    assert result.trials
+
+
+# -- interruptions ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("call", [2, 5, 12])
+def test_ctrl_c_during_the_search_measures_the_best_so_far(call: int) -> None:
+    task = numbered_task()
+    result = search(task, WatchedLM(golds_of(task), reliability=by_shots, interrupt_at=call))
+    assert result.stopped_by == "interrupt"
+    assert result.test.n > 0
+
+
+def test_ctrl_c_before_anything_is_known_ends_the_call() -> None:
+    task = numbered_task()
+    with pytest.raises(KeyboardInterrupt):
+        search(task, WatchedLM(golds_of(task), interrupt_at=1))
+
+
+def test_an_interrupted_run_can_go_on(tmp_path: Path) -> None:
+    task = numbered_task()
+    search(task, WatchedLM(golds_of(task), reliability=by_shots, interrupt_at=7), run=tmp_path)
+    resumed = search(task, run=tmp_path)
+    assert resumed.stopped_by != "interrupt"
+    expected, found = numbers(search(task)), numbers(resumed)
+    assert found["test"]["value"] == expected["test"]["value"]
+    assert found["trials"] == expected["trials"]
+
+
+# -- kinds of task ----------------------------------------------------------------------------------------------
+
+
+def test_free_text() -> None:
+    rows = [{"question": f"What is {n} plus {n}?", "answer": f"It is {2 * n}, says row {n}"} for n in range(120)]
+    task = ps.Task(rows, inputs="question", output="answer", labels=False, metric="exact_match")
+
+    def reply(prompt: str) -> str:
+        number = int(prompt.rsplit("What is ", 1)[1].split()[0])
+        return f" It is {2 * number}, says row {number}\nmore" if prompt.count("What is") > 1 else " no idea"
+
+    lm = ScriptedLM(reply)
+    result = search(task, lm, "900 evaluations")
+    assert result.test.value == 1.0
+    assert result.baselines["zero_shot"].value == 0.0
+    assert set(result.baselines) == {"zero_shot", "random", "nearest"}
+    assert result.prompt("What is 4000 plus 4000?").output == "It is 8000, says row 4000"
+    assert result.prompt.weighing is None
+
+
+def test_several_columns_and_a_metric_of_ones_own() -> None:
+    rows = [
+        {"premise": f"p{n % 60} is so w{n} #{n}.", "hypothesis": f"h{n * 31 % 97} v{n} too", "verdict": n % 3}
+        for n in range(240)
+    ]
+    task = ps.Task(
+        rows,
+        inputs=["hypothesis", "premise"],
+        output="verdict",
+        labels={0: "yes", 1: "maybe", 2: "no"},
+        metric=lambda example, prediction: 1.0 if prediction == example.output else 0.25,
+    )
+    result = search(task, WatchedLM(golds_of(task), reliability=by_shots))
+    assert result.test.interval == "bootstrap 95 %"
+    prediction = result.prompt({"premise": "p1 #1.", "hypothesis": "h1", "more": 5})
+    assert prediction.output in (0, 1, 2)
+    assert set(prediction.probabilities) == {0, 1, 2}
+    assert json.dumps(result.to_dict())
+
+
+def test_macro_f1() -> None:
+    result = search(numbered_task(metric="macro_f1"), budget="1000 evaluations")
+    assert result.test.interval == "bootstrap 95 %"
+    assert result.test.low < result.test.high
+
+
+def test_models_that_only_generate() -> None:
+    task = numbered_task(120)
+    golds = golds_of(task)
+    lm = ScriptedLM(lambda prompt: golds.get(last_number(prompt) or "", "?") if prompt.count("#") > 1 else "hm")
+    result = search(task, lm, "700 evaluations")
+    assert result.test.value > 0.9
+    assert dict(result.baselines["zero_shot"].failures) == {"not understood": result.test.n}
+    assert json.dumps(result.to_dict())
+
+
+def test_explicit_splits_of_a_few_rows() -> None:
+    rows = numbered_rows(80)
+    task = ps.Task(rows[:60], inputs="text", output="label", validation=rows[60:62], test=rows[62:])
+    result = search(task, budget="400 evaluations")
+    assert result.test.n == 18
+    assert result.validation.n == 1
+
+
+# -- bad input --------------------------------------------------------------------------------------------------
+
+
+def mislabelled() -> ps.Task:
+    return ps.Task(numbered_rows(60), inputs="text", output="label", labels={"bad": "", "good": "yes"})
+
+
+def seen_before() -> ps.Task:
+    rows = numbered_rows(100)
+    return ps.Task(rows, inputs="text", output="label", test=rows[:20])
+
+
+def without(column: str) -> Callable[[], ps.Task]:
+    return lambda: ps.Task([{"text": "x", "label": "y"}] * 30, inputs=column, output="label")
+
+
+def one_long_row() -> ps.Task:
+    rows = numbered_rows(60)
+    return ps.Task(
+        [*rows[:-1], {**rows[-1], "text": "so " * 500}], inputs="text", output="label", test=rows[:0] or None
+    )
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "says"),
+    [
+        (lambda lm: search(ps.Task([], inputs="text", output="label"), lm), DataError, "row"),
+        (lambda lm: search(without("words")(), lm), DataError, "words"),
+        (lambda lm: search(without("text")(), lm), DataError, "two labels"),
+        (lambda lm: search(numbered_task(12), lm), DataError, "12 row"),
+        (lambda lm: search(mislabelled(), lm), DataError, "label"),
+        (lambda lm: search(numbered_task(labels={"bad": "x", "good": "x "}), lm), DataError, "'x'"),
+        (lambda lm: search(seen_before(), lm), DataError, "test"),
+        (lambda lm: search(numbered_task(instruction="so " * 500), lm), ContextError, "instruction"),
+        (lambda lm: search(one_long_row(), lm), ContextError, "row 59"),
+        (lambda lm: search(None, lm, "0s"), BudgetError, "budget"),
+        (lambda lm: search(None, lm, "soon"), BudgetError, "soon"),
+        (lambda lm: search(None, lm, strategy="tpe"), ps.UserError, "strategy"),
+        (lambda lm: search(numbered_rows(60), lm), ps.UserError, "Task"),  # type: ignore[arg-type]
+        (lambda lm: search(None, lm, space=ps.Space(templates=("none",))), ps.UserError, "none"),
+        (lambda lm: search(None, lm, space=ps.Space(modes=("all",))), ps.UserError, "all"),
+        (lambda lm: search(None, lm, space=ps.Space(templates=("chat-turns",))), ModelError, "chat template"),
+        (lambda lm: search(None, "no-such-model"), ModelError, "no-such-model"),
+        (lambda lm: search(None, object()), ModelError, "object"),
+        (lambda lm: search(None, lm, run=__file__), ArtifactError, "is a file"),
+    ],
+)
+def test_bad_input_is_one_line_before_any_model_call(
+    call: Callable[[WatchedLM], ps.Result], error: type[Exception], says: str
+) -> None:
+    lm = WatchedLM({}, context_tokens=300)
+    with pytest.raises(error) as caught:
+        call(lm)
+    assert says in str(caught.value)
+    assert str(caught.value).splitlines() == [str(caught.value)]
+    assert lm.calls == []
+
+
+@pytest.mark.parametrize("content", [b"", b"no model at all", b"GGUF\x03\x00\x00\x00"])
+def test_a_file_that_is_no_model(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(content)
+    with pytest.raises(ModelError) as caught:
+        search(None, str(path))
+    assert str(caught.value).splitlines() == [str(caught.value)]
+
+
+class ChatLM(FakeLM):
+    """Knows a chat template."""
+
+    template = ""
+
+    @property
+    def chat_template(self) -> str:
+        return self.template
+
+
+def test_a_broken_chat_template_leaves_plain_prompts() -> None:
+    task = numbered_task(120)
+    lm = ChatLM(lambda prompt: golds_of(task).get(last_number(prompt) or ""))
+    lm.template = "{% for %}"
+    result = search(task, lm, "700 evaluations")
+    assert not any(trial.candidate.template.startswith("chat") for trial in result.trials)
+
+
+def test_a_chat_template_is_searched_too() -> None:
+    task = numbered_task()
+    golds = golds_of(task)
+    lm = ChatLM(
+        lambda prompt: golds.get(last_number(prompt) or ""),
+        reliability=lambda prompt: 0.95 if "<assistant>" in prompt else 0.55,
+    )
+    lm.template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>"
+    result = search(task, lm)
+    assert result.prompt.candidate.template.startswith("chat")
+    assert result.prompt.render("x #1.").endswith("<assistant>")

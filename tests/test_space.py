@@ -1,0 +1,233 @@
+"""The search space: whatever is drawn or changed, over many seeds, is a candidate that fits."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from promptsearch.candidate import Candidate
+from promptsearch.errors import UserError
+from promptsearch.search.space import Lengths, SearchSpace, Space
+
+TEMPLATES = ("fields", "arrow", "bare")
+INSTRUCTIONS = ("Say which.", "", "Decide with care between all of them.")
+
+
+def make(
+    *,
+    pool: int = 12,
+    labels: int = 2,
+    context: int = 400,
+    longest: int = 30,
+    instructions: tuple[str, ...] = INSTRUCTIONS,
+    templates: tuple[str, ...] = TEMPLATES,
+    **space: Any,
+) -> SearchSpace:
+    """A space over ids 100, 101, ... whose demonstrations have 10, 11, ... tokens."""
+    ids = list(range(100, 100 + pool))
+    return SearchSpace(
+        Space(**space),
+        templates=templates,
+        instructions=instructions,
+        pool=ids,
+        labels=[number % labels for number in ids],
+        lengths=Lengths(
+            instructions={text: len(text.split()) for text in instructions},
+            demonstrations={number: number - 90 for number in ids},
+            query=20.0,
+            longest_query=longest,
+            context=context,
+        ),
+    )
+
+
+spaces = st.builds(
+    make,
+    pool=st.integers(2, 40),
+    labels=st.integers(1, 5),
+    context=st.integers(40, 600),
+    shots=st.sampled_from([(0,), (0, 1, 2, 4, 8, 16, 32), (4,), (1, 3), (0, 50)]),
+    modes=st.sampled_from([("static", "retrieved"), ("static",), ("retrieved",)]),
+)
+seeds = st.integers(0, 2**32 - 1)
+
+
+def require_candidate(space: SearchSpace, candidate: Candidate) -> None:
+    """It fits, holds distinct examples of the pool, and names what there is."""
+    assert space.fits(candidate)
+    tokens = space.prefix_tokens(candidate) + space.lengths.longest_query
+    assert tokens <= space.lengths.context or candidate.mode == "retrieved"
+    assert len(set(candidate.demonstrations)) == len(candidate.demonstrations)
+    assert set(candidate.demonstrations) <= set(space.pool.tolist())
+    assert all(type(number) is int for number in candidate.demonstrations)
+    assert candidate.template in space.templates
+    assert candidate.instruction in space.instructions
+    assert candidate.shots <= max(space.shots, default=0)
+    if candidate.shots:
+        assert candidate.mode in space.space.modes
+    assert Candidate.from_dict(candidate.to_dict()) == candidate
+
+
+@given(spaces, seeds)
+def test_draws(space: SearchSpace, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    for _ in range(10):
+        candidate = space.draw(rng)
+        require_candidate(space, candidate)
+        assert candidate.mode == "static"
+        retrieved = space.draw_retrieved(rng)
+        if retrieved is not None:
+            require_candidate(space, retrieved)
+            assert (retrieved.mode, retrieved.demonstrations) == ("retrieved", ())
+            assert retrieved.count in space.shots
+            assert retrieved.count > 0
+
+
+@given(spaces, seeds, st.booleans())
+def test_mutations(space: SearchSpace, seed: int, guided: bool) -> None:
+    """A walk of many steps never leaves the space."""
+    rng = np.random.default_rng(seed)
+    weights = {int(number): float(rng.normal()) for number in space.pool[::2]} if guided else {}
+    for start in (space.draw(rng), space.draw_retrieved(rng), Candidate(INSTRUCTIONS[0], "fields")):
+        candidate = start
+        for _ in range(25):
+            changed = None if candidate is None else space.mutate(candidate, weights, rng)
+            if changed is not None:
+                assert changed != candidate
+                assert changed.calibration == Candidate().calibration
+                require_candidate(space, changed)
+                candidate = changed
+
+
+@given(spaces, seeds)
+def test_recombinations(space: SearchSpace, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    for _ in range(10):
+        left, right = space.draw(rng), space.draw(rng)
+        child = space.recombine(left, right, rng)
+        if child is None:
+            continue
+        require_candidate(space, child)
+        assert set(child.demonstrations) <= {*left.demonstrations, *right.demonstrations}
+        assert set(child.demonstrations) & (set(right.demonstrations) - set(left.demonstrations))
+        assert len(child.demonstrations) <= len(left.demonstrations)
+        assert (child.template, child.instruction) == (left.template, left.instruction)
+
+
+def test_recombining_needs_two_that_differ() -> None:
+    space, rng = make(), np.random.default_rng(0)
+    one = Candidate(demonstrations=(100, 101))
+    assert space.recombine(one, one, rng) is None
+    assert space.recombine(Candidate(), one, rng) is None
+    assert space.recombine(one, Candidate(mode="retrieved", count=2), rng) is None
+
+
+@given(seeds)
+def test_the_same_seed_draws_the_same(seed: int) -> None:
+    def walk() -> list[Candidate | None]:
+        space, rng = make(), np.random.default_rng(seed)
+        found = [space.draw(rng), space.draw_retrieved(rng), space.draw(rng)]
+        return [*found, *(space.mutate(each, {101: 0.5}, rng) for each in found if each)]
+
+    assert walk() == walk()
+
+
+def test_everything_is_drawn_and_every_change_happens() -> None:
+    space, rng = make(), np.random.default_rng(0)
+    drawn = [space.draw(rng) for _ in range(600)]
+    assert {each.template for each in drawn} == set(TEMPLATES)
+    assert {each.instruction for each in drawn} == set(INSTRUCTIONS)
+    assert {each.shots for each in drawn} == {count for count in space.shots if count}
+    assert {number for each in drawn for number in each.demonstrations} == set(space.pool.tolist())
+    start = Candidate("Say which.", "fields", demonstrations=(100, 101, 102, 103))
+    changed = [each for _ in range(400) if (each := space.mutate(start, {}, rng)) is not None]
+    assert {each.shots for each in changed} == {3, 4, 5}
+    assert {each.template for each in changed} == set(TEMPLATES)
+    assert {each.instruction for each in changed} == set(INSTRUCTIONS)
+    assert any(sorted(each.demonstrations) == [100, 101, 102, 103] != list(each.demonstrations) for each in changed)
+
+
+def test_mostly_as_many_of_each_label() -> None:
+    space, rng = make(pool=40, labels=4), np.random.default_rng(0)
+    balanced = 0
+    for _ in range(200):
+        counts = Counter(space.label_of(number) for number in space.draw_demonstrations(8, rng))
+        balanced += set(counts.values()) == {2}
+    assert 140 <= balanced < 200
+
+
+def test_good_examples_are_drawn_more_often() -> None:
+    space, rng = make(pool=30, labels=1), np.random.default_rng(0)
+    weights = {105: 0.3, 106: -0.3}
+    start = Candidate("", "fields", demonstrations=(100, 101))
+    seen: Counter[int] = Counter()
+    for _ in range(600):
+        changed = space.mutate(start, weights, rng)
+        seen.update(set(changed.demonstrations) - {100, 101} if changed else ())
+    assert seen[105] > 5 * seen[106]
+
+
+@settings(max_examples=50)
+@given(spaces, seeds, st.integers(0, 500))
+def test_prices(space: SearchSpace, seed: int, items: int) -> None:
+    """A static prefix is paid once, retrieved demonstrations by each query."""
+    rng = np.random.default_rng(seed)
+    static, retrieved = space.draw(rng), space.draw_retrieved(rng)
+    prefix = space.lengths.instructions[static.instruction]
+    prefix += sum(space.lengths.demonstrations[number] for number in static.demonstrations)
+    assert space.prefix_tokens(static) == prefix
+    assert space.price(static, items) == (prefix + 20.0 * items if items else 0.0)
+    assert space.query_tokens(static) == 20.0
+    if retrieved is not None:
+        mean = np.mean(list(space.lengths.demonstrations.values()))
+        each = 20.0 + space.lengths.instructions[retrieved.instruction] + retrieved.count * mean
+        assert space.price(retrieved, items) == pytest.approx(each * items)
+
+
+@pytest.mark.parametrize(
+    ("space", "why"),
+    [
+        (make(pool=2), "a pool of two"),
+        (make(shots=(0,)), "no demonstrations"),
+        (make(context=31), "room for the query only"),
+        (make(shots=(64,)), "more demonstrations than the pool has"),
+        (make(instructions=("Say.",), templates=("fields",), modes=("retrieved",)), "little to vary"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_small_spaces(space: SearchSpace, why: str) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        candidate = space.draw(rng)
+        require_candidate(space, candidate) if why != "room for the query only" else None
+        space.mutate(candidate, {}, rng)
+        space.draw_retrieved(rng)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"shots": ()},
+        {"shots": (-1,)},
+        {"shots": (1.5,)},
+        {"modes": ("guessed",)},
+        {"modes": ()},
+        {"calibrations": ("magic",)},
+        {"calibrations": ()},
+        {"modes": "static"},
+    ],
+)
+def test_a_space_that_is_none(given: dict[str, Any]) -> None:
+    with pytest.raises(UserError) as caught:
+        Space(**given)
+    assert "\n" not in str(caught.value)
+    assert next(iter(given)) in str(caught.value)
+
+
+def test_a_space_given_as_lists() -> None:
+    assert Space(shots=[0, 2], modes=["static"]) == Space(shots=(0, 2), modes=("static",))  # type: ignore[arg-type]

@@ -1,0 +1,112 @@
+"""Plans from budgets, and how the winner is chosen among finalists."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from fakes import WatchedLM, WordEncoder, golds_of, numbered_task
+from hypothesis import given
+from hypothesis import strategies as st
+
+import promptsearch as ps
+from promptsearch.budget import Budget, Meter
+from promptsearch.candidate import Candidate
+from promptsearch.events import silent
+from promptsearch.scoring import Judged
+from promptsearch.search.base import Scores
+from promptsearch.search.space import Lengths, SearchSpace
+from promptsearch.study import Finalist, Plan, Study, make_plan
+
+CHEAP = Candidate("", "fields")
+DEAR = Candidate("", "fields", mode="retrieved", count=4)
+OTHER = Candidate("", "arrow")
+
+
+def study(scores: dict[Candidate, Any]) -> Study:
+    """A study that has seen these scores on search rows."""
+    lengths = Lengths({"": 0}, dict.fromkeys(range(20), 25), 20.0, 30, 1000)
+    space = SearchSpace(
+        ps.Space(),
+        templates=["fields", "arrow"],
+        instructions=[""],
+        pool=range(20),
+        labels=[0, 1] * 10,
+        lengths=lengths,
+    )
+    budget = Budget(evaluations=1000)
+    plan = make_plan(budget, tokens_per_second=0.0, setup_seconds=0.0)
+    made = Study(space, None, None, plan, budget, Meter(), silent)  # type: ignore[arg-type]
+    made._scores = {each: Scores(np.array(values), np.array(values)) for each, values in scores.items()}
+    return made
+
+
+def choose(scores: dict[Candidate, tuple[list[float], list[float]]]) -> Candidate:
+    """The winner, from scores on search rows and on confirmation rows."""
+    made = study({candidate: seen for candidate, (seen, _) in scores.items()})
+    judged = [Judged((), np.array(late), np.array(late), {}) for _, late in scores.values()]
+    return list(scores)[made._choose([Finalist(candidate, None) for candidate in scores], judged)]
+
+
+@given(st.integers(1, 10**9), st.sampled_from(["tokens", "evaluations"]))
+def test_a_plan_shares_the_budget_out(total: int, unit: str) -> None:
+    plan = make_plan(Budget(**{unit: total}), tokens_per_second=0.0, setup_seconds=5.0)
+    assert (plan.unit, plan.total) == (unit, total)
+    assert 0 <= plan.search + plan.confirm <= total
+    assert Plan(**plan.to_dict()) == plan
+    assert unit in str(plan)
+
+
+@given(st.floats(0.1, 10**5), st.floats(1, 10**5), st.floats(0, 10**5))
+def test_a_time_becomes_tokens_that_fit_in_it(seconds: float, speed: float, setup: float) -> None:
+    plan = make_plan(Budget(seconds=seconds), tokens_per_second=speed, setup_seconds=setup)
+    assert plan.unit == "tokens"
+    assert 1 <= plan.total <= max(1, seconds * speed) + 50
+    assert plan.tokens_per_second == speed
+
+
+def test_setting_up_takes_its_time_from_the_plan() -> None:
+    quick, slow = (
+        make_plan(Budget(seconds=100), tokens_per_second=1000, setup_seconds=setup).total for setup in (0.0, 40.0)
+    )
+    assert slow == pytest.approx(0.6 * quick, rel=0.01)
+
+
+def test_the_best_wins() -> None:
+    assert choose({CHEAP: ([0.0] * 60, [0.0] * 30), OTHER: ([1.0] * 60, [1.0] * 30)}) == OTHER
+
+
+def test_search_and_confirmation_rows_count_together() -> None:
+    lucky, steady = (
+        ([1.0] * 10 + [0.0] * 50, [1.0] * 20 + [0.0] * 10),
+        ([1.0] * 55 + [0.0] * 5, [1.0] * 18 + [0.0] * 12),
+    )
+    assert choose({CHEAP: lucky, OTHER: steady}) == OTHER
+
+
+def test_a_cheap_prompt_wins_where_a_dear_one_gains_nothing_measurable() -> None:
+    rng = np.random.default_rng(0)
+    first, second = rng.integers(2, size=60).astype(float), rng.integers(2, size=30).astype(float)
+    slightly = second.copy()
+    slightly[int(np.flatnonzero(second == 0)[0])] = 1.0
+    assert choose({DEAR: (first.tolist(), slightly.tolist()), CHEAP: (first.tolist(), second.tolist())}) == CHEAP
+
+
+def test_a_dear_prompt_wins_where_it_clearly_gains() -> None:
+    assert choose({CHEAP: ([1.0, 0.0] * 30, [1.0, 0.0] * 15), DEAR: ([1.0] * 60, [1.0] * 30)}) == DEAR
+
+
+def test_the_best_so_far_are_among_those_seen_longest() -> None:
+    made = study({CHEAP: [1.0] * 24, OTHER: [1.0, 0.0] * 24, DEAR: [0.0] * 48})
+    assert made._best_so_far() == [OTHER, DEAR]
+
+
+def test_validation_is_measured_on_confirmation_rows_alone() -> None:
+    task = numbered_task()
+    result = ps.optimize(
+        task, WatchedLM(golds_of(task), reliability=0.8), "2000 evaluations", encoder=WordEncoder(), progress=False
+    )
+    assert result.validation.n <= len(task.split(0).confirm)
+    assert result.prompt.weighing is not None
+    assert result.prompt.candidate.calibration == result.prompt.weighing.calibration

@@ -73,10 +73,7 @@ def _cell(
     result = ps.optimize(task, opened, options.budget, seed=seed, progress=False)
     seconds = time.perf_counter() - start
     test = [task.examples[number] for number in task.parts.test]
-    measured = {
-        "optimize": result.prompt.evaluate(test),
-        "optimize_without_prior": result.prompt.without_prior().evaluate(test),
-    }
+    measured = {"optimize": result.prompt.evaluate(test)}
     if not options.skip_recipes:
         measured.update(_recipes(task, opened, seed))
     return {
@@ -85,6 +82,7 @@ def _cell(
             "seconds": seconds,
             "tokens": result.cost.tokens,
             "test": result.test.to_dict(),
+            "test_without_prior": result.test_without_prior.to_dict(),
             "validation": result.validation.to_dict(),
             "baselines": {name: value.to_dict() for name, value in result.baselines.items()},
             "mode": result.prompt.mode,

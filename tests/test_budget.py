@@ -65,10 +65,11 @@ def test_a_budget_is_itself() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "", " ", "2", "m", "soon", "-2m", "2x", "2 m tok ens", "two minutes", "1,00 tokens", "1.2.3s", "2m!", "1e5 tokens",
-        "100ms", "5 ss", "5k", "5k s", "0s", "0 tokens", "0.2 tokens", "0 evaluations", "2m and 5s", "inf", "nan s",
+        *("", " ", "2", "m", "soon", "-2m", "2x", "2 m tok ens", "two minutes", "1,00 tokens", "1.2.3s", "2m!"),
+        *("1e5 tokens", "100ms", "5 ss", "5k", "5k s", "0s", "0 tokens", "0.2 tokens", "0 evaluations"),
+        *("2m and 5s", "inf", "nan s"),
     ],
-)  # fmt: skip
+)
 def test_texts_that_are_no_budget(text: str) -> None:
     with pytest.raises(BudgetError) as caught:
         Budget.parse(text)
@@ -105,14 +106,16 @@ def test_limits_that_allow_nothing(limits: dict[str, Any]) -> None:
 
 @given(st.text() | st.from_regex(r"\A\d{0,4}[.,]?\d{0,4} ?[kmKM]? ?[a-zA-Z\u212a\u017f]{0,8}( \d[ms])?\Z"))
 def test_no_text_does_worse_than_a_budget_error(text: str) -> None:
+    said = ""
     try:
         budget = Budget.parse(text)
     except BudgetError as error:
-        assert str(error).splitlines() == [str(error)]
+        said = str(error)
     else:
         limits = [limit for limit in (budget.seconds, budget.tokens, budget.evaluations) if limit is not None]
         assert limits
         assert all(0 < limit < math.inf for limit in limits)
+    assert len(said.splitlines()) <= 1
 
 
 @given(st.integers(1, 10**9), st.integers(1, 10**9), st.integers(1, 10**9))

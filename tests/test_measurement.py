@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from promptsearch.errors import DataError
@@ -125,6 +125,7 @@ def test_mcnemar_is_its_slow_twin(pairs: list[tuple[float, float]]) -> None:
     assert found.p_value == pytest.approx(exact_mcnemar(better, worse) if better + worse else 1.0)
 
 
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=30))
 def test_the_other_way_round(pairs: list[tuple[float, float]]) -> None:
     ours, theirs = zip(*pairs, strict=True)

@@ -262,13 +262,12 @@ def test_an_instruction_that_matters_is_found() -> None:
 def test_retrieval_is_found_where_neighbours_matter() -> None:
     """The model answers rightly when it is shown an example of the query's own topic."""
     rng = np.random.default_rng(0)
-    rows = [
-        {
-            "text": f"topic{n % 24} topic{n % 24} topic{n % 24} {' '.join(f'w{k}' for k in rng.integers(900, size=3))} #{n}.",
-            "label": ("bad", "good")[n % 24 % 2],
-        }
-        for n in range(300)
-    ]
+    rows = []
+    for number in range(300):
+        topic, others = f"topic{number % 24}", " ".join(f"w{k}" for k in rng.integers(900, size=3))
+        rows.append(
+            {"text": f"{topic} {topic} {topic} {others} #{number}.", "label": ("bad", "good")[number % 24 % 2]}
+        )
     task = ps.Task(rows, inputs="text", output="label")
 
     def reliability(prompt: str) -> float:

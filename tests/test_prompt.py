@@ -315,10 +315,12 @@ def require_loads_or_says_so(kind: str, content: bytes) -> None:
     """Loads and predicts, or is one clear error; nothing else can happen."""
     path = saved(kind).with_name("damaged.json")
     path.write_bytes(content)
+    said = ""
     try:
         load(path).predict(ITEMS[:3])
     except UserError as error:
-        assert str(error).splitlines() == [str(error)]
+        said = str(error)
+    assert len(said.splitlines()) <= 1
 
 
 @settings(max_examples=60)

@@ -16,7 +16,7 @@ import numpy as np
 import promptsearch as ps
 from promptsearch.files import write_whole
 
-PACKAGES = ("promptsearch", "llama-cpp-python", "faiss-cpu", "torch", "sentence-transformers", "numpy")
+PACKAGES = ("llama-cpp-python", "faiss-cpu", "torch", "sentence-transformers", "numpy")
 
 # One sentence each, as a user would write it; the datasets come without.
 INSTRUCTIONS = {
@@ -79,6 +79,7 @@ def machine() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "system": platform.system(),
         "python": platform.python_version(),
+        "promptsearch": ps.__version__,
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
     }
 

@@ -151,6 +151,7 @@ class Meter:
         self._phase = "setup"
         self._start = time.monotonic()
         self._offset = 0.0
+        self._recorded = 0.0
         self._phase_start = 0.0
 
     @property
@@ -177,5 +178,6 @@ class Meter:
         self.set_clock(elapsed)
 
     def set_clock(self, elapsed: float) -> None:
-        """Go on from ``elapsed`` seconds."""
-        self._offset = elapsed - (time.monotonic() - self._start)
+        """Go on from ``elapsed`` seconds, or from the latest that was set: time that was recorded stays spent."""
+        self._recorded = max(self._recorded, elapsed)
+        self._offset = self._recorded - (time.monotonic() - self._start)

@@ -20,13 +20,13 @@ from promptsearch.calibration import CONTENT_FREE
 from promptsearch.candidate import Candidate
 from promptsearch.lm.base import Engine, FloatArray, GenerationParams
 from promptsearch.prompting import PromptBuilder
+from promptsearch.search.space import ITEMS_A_CALL
 from promptsearch.store import Call, RunStore
 from promptsearch.task import Example
 
 __all__ = ["Answers", "Asker", "Evaluator"]
 
-_CHUNK = 64  # items a call: enough to fill batches, few enough that a kill loses little
-_CHUNK_RETRIEVED = 16  # the same where each item brings its own demonstrations
+_RETRIEVED_A_CALL = 16  # instead of ITEMS_A_CALL where each item brings its own demonstrations
 _ANSWER_TOKENS = 64
 
 
@@ -138,7 +138,7 @@ class Evaluator:
         """Answers about items, asking only about those not asked before."""
         reading = candidate.reading
         missing = [item for item in items if (reading.key, item) not in self._known]
-        size = _CHUNK if reading.mode == "static" else _CHUNK_RETRIEVED
+        size = ITEMS_A_CALL if reading.mode == "static" else _RETRIEVED_A_CALL
         for start in range(0, len(missing), size):
             chunk = missing[start : start + size]
             self._remember(reading, chunk, self._call("items", reading, chunk))

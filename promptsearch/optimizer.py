@@ -16,8 +16,9 @@ import numpy as np
 from promptsearch.budget import Budget, Meter
 from promptsearch.candidate import Candidate
 from promptsearch.data.splits import Splits
+from promptsearch.embed.base import Encoder
 from promptsearch.embed.transformer import resolve_encoder
-from promptsearch.errors import UserError
+from promptsearch.errors import ArtifactError, UserError
 from promptsearch.evaluation import Asker, Evaluator
 from promptsearch.events import Listener, Note, Progress, silent
 from promptsearch.lm.resolve import OpenedModel, open_engine
@@ -29,7 +30,7 @@ from promptsearch.result import Result, Trial, Trials
 from promptsearch.scoring import Judge, Judged
 from promptsearch.search.base import Strategy
 from promptsearch.search.halving import halving, random_search
-from promptsearch.search.space import SearchSpace, Space
+from promptsearch.search.space import ITEMS_A_CALL, SearchSpace, Space
 from promptsearch.store import RunStore
 from promptsearch.study import FEWEST_TEST, Finalist, Outcome, Plan, Study, make_plan, require_enough
 from promptsearch.task import Task
@@ -95,11 +96,17 @@ def optimize(
         raise UserError(f"strategy={strategy!r} is unknown; give one of {', '.join(STRATEGIES)}")
     if not isinstance(task, Task):
         raise UserError(f"optimize takes a Task and was given a {type(task).__name__}; make one with ps.Task(...)")
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+        raise UserError(f"seed={seed!r} is no seed; give a whole number from 0")
+    if space is not None and not isinstance(space, Space):
+        raise UserError(f"space={space!r} is no Space; give ps.Space(...)")
     task.require_metric()
+    chosen: Any = encoder  # checked there
+    found = resolve_encoder(chosen)
     splits = _limited_pool(task.split(seed), limits, seed)
     with _listener(progress) as listen:
         job = _Job(task, splits, limits, space or Space(), STRATEGIES[strategy], seed, listen)
-        return job.run(open_engine(model), encoder, run)
+        return job.run(open_engine(model), found, _encoder_source(encoder), run)
 
 
 def _listener(progress: bool | Listener) -> Any:
@@ -153,15 +160,15 @@ class _Job:
         self.listen = listen
         self.meter = Meter()
 
-    def run(self, opened: OpenedModel, encoder: object, run: str | Path | None) -> Result:
+    def run(self, opened: OpenedModel, encoder: Encoder, source: str, run: str | Path | None) -> Result:
         """Set up, search, measure."""
         engine = opened.engine
-        chosen: Any = encoder
-        store = RunStore(None if run is None else Path(run), self._identity(opened, encoder))
+        store = RunStore(None if run is None else Path(run).expanduser(), self._identity(opened))
         try:
             self.listen(Note(f"model: {opened.description}"))
             builder, space = self._lay_out(opened)
-            near = self._embed(chosen)
+            near = self._embed(encoder)
+            _require_same(store, "encoder", near.encoder.fingerprint)
             space = make_space(self.task, near.splits, self.user_space, engine, builder, self.room)
             study = self._study(opened, builder, space, near, store)
             anchors, baselines = self._anchors(space)
@@ -174,17 +181,15 @@ class _Job:
                 np.random.default_rng([self.seed, 2]),
             )
             measured = self._measure(study, near, outcome, baselines, store)
-            return self._result(opened, near, study, outcome, measured, encoder)
+            return self._result(opened, near, study, outcome, measured, source)
         finally:
             store.close()
 
-    def _identity(self, opened: OpenedModel, encoder: object) -> dict[str, str]:
-        """What a run folder belongs to."""
-        name = encoder if isinstance(encoder, str) else type(encoder).__name__
+    def _identity(self, opened: OpenedModel) -> dict[str, str]:
+        """What a run folder belongs to; the encoder is compared once it is open."""
         return {
             "task": self.task.fingerprint,
             "model": opened.engine.fingerprint,
-            "encoder": str(name),
             "seed": str(self.seed),
             "budget": str(self.limits),
             "space": repr(self.user_space),
@@ -204,14 +209,15 @@ class _Job:
         check_lengths(self.task, space, self.splits, engine, builder)
         return builder, space
 
-    def _embed(self, encoder: Any) -> Neighbourhood:
+    def _embed(self, encoder: Encoder) -> Neighbourhood:
         """Vectors, near duplicates, neighbours; the encoder's speed is kept for later plans."""
         start = time.perf_counter()
         near = embed_splits(
             self.task,
             self.splits,
-            resolve_encoder(encoder),
+            encoder,
             lambda done, total: self.listen(Progress("embed", done / max(1, total))),
+            neighbours=max(self.user_space.shots),
         )
         if near.encoder.misses >= 256:
             characters = self._characters() * near.encoder.misses // max(1, near.encoder.misses + near.encoder.hits)
@@ -232,11 +238,11 @@ class _Job:
         judge = near.judge(self.task, metric, prior=self.user_space.prior)
         asker = Asker(opened.engine, builder, self.task.labels, _GENERATED_TOKENS)
         evaluator = Evaluator(asker, self.task.examples, near.nearest, store, self.meter, _no_report)
-        plan = self._plan(opened, near, store)
+        plan = self._plan(opened, near, space, store)
         self.listen(Note(f"plan: {plan}"))
-        return Study(space, evaluator, judge, plan, self.limits, self.meter, self.listen)
+        return Study(space, evaluator, judge, plan, self.limits, self.meter, self.listen, store)
 
-    def _plan(self, opened: OpenedModel, near: Neighbourhood, store: RunStore) -> Plan:
+    def _plan(self, opened: OpenedModel, near: Neighbourhood, space: SearchSpace, store: RunStore) -> Plan:
         """The recorded plan, or one made now and recorded."""
         recorded = store.fact("plan")
         if recorded is None:
@@ -245,11 +251,27 @@ class _Job:
                 speed = model_speed(opened.engine, generates=self.task.labels is None)
             encoding = encoder_speed(near.encoder.fingerprint)
             setup = self.meter.elapsed if encoding is None else _LOADING_SECONDS + self._characters() / encoding
-            plan = make_plan(self.limits, tokens_per_second=speed, setup_seconds=setup)
+            plan = make_plan(
+                self.limits,
+                tokens_per_second=speed,
+                setup_seconds=setup,
+                most_to_measure=self._most_to_measure(space, near.splits),
+            )
             store.record_fact("plan", {"plan": plan.to_dict(), "elapsed": self.meter.elapsed})
             recorded = store.fact("plan")
         self.meter.set_clock(recorded["elapsed"])
         return Plan(**recorded["plan"])
+
+    def _most_to_measure(self, space: SearchSpace, splits: Splits) -> float:
+        """Tokens of measuring finalists on all confirmation rows, and winner and baselines on all test rows."""
+        zero = Candidate(instruction=space.instructions[0])
+        nearest = replace(zero, mode="retrieved", count=self._nearest_count(space, zero))
+        shown = min(_BASELINE_SHOTS, len(space.pool))
+        prefix = shown * space.price(nearest, 1) / max(1, nearest.count)
+        calls = -(-len(splits.test) // ITEMS_A_CALL)
+        static = 3 * (space.price(zero, len(splits.test)) + calls * prefix)
+        dear = 2 * space.price(nearest, len(splits.test))  # the baseline, and a winner that retrieves
+        return 5 * space.price(nearest, len(splits.confirm)) + static + dear
 
     def _anchors(self, space: SearchSpace) -> tuple[list[Candidate], dict[str, Candidate]]:
         """Candidates that every search tries; the first three are the baselines."""
@@ -262,13 +284,10 @@ class _Job:
             random = replace(random, demonstrations=random.demonstrations[:-1])
         nearest = replace(zero, mode="retrieved", count=self._nearest_count(space, zero))
         baselines = {"zero_shot": zero, "random": random, "nearest": nearest}
-        usable = [baselines["zero_shot"]]
-        if "static" in self.user_space.modes:
-            usable.append(random)
-        if "retrieved" in self.user_space.modes and space.fits(nearest):
-            usable.append(nearest)
-        usable += _wordings(space, zero, random)
-        return list(dict.fromkeys(usable)), baselines
+        anchors = [zero, random, nearest, *_wordings(space, zero, random)]
+        usable = [anchor for anchor in anchors if space.allows(anchor)]
+        usable = usable or [space.draw_retrieved(rng) or space.draw(rng)]
+        return [replace(anchor, calibration=space.calibration) for anchor in dict.fromkeys(usable)], baselines
 
     def _nearest_count(self, space: SearchSpace, zero: Candidate) -> int:
         """Neighbours that the baseline shows: four, fewer where they are long."""
@@ -358,7 +377,7 @@ class _Job:
         study: Study,
         outcome: Outcome,
         measured: _Measured,
-        encoder: object,
+        source: str,
     ) -> Result:
         judge = near.judge(self.task, self.task.require_metric(), prior=False)
         baselines = {name: judge.measure(measured.items, judged) for name, judged in measured.baselines.items()}
@@ -375,7 +394,7 @@ class _Job:
             examples=demonstrations_of(self.task.examples, near.pool.ids.tolist()),
             weighing=outcome.winner.weighing,
             vote=near.vote,
-            retriever=Retriever(near.pool, near.encoder, _encoder_source(encoder)),
+            retriever=Retriever(near.pool, near.encoder, source),
             measured={"test": test.to_dict(), "facts": facts},
         )
         return Result(
@@ -418,7 +437,8 @@ class _Job:
 
 def _wordings(space: SearchSpace, zero: Candidate, random: Candidate) -> list[Candidate]:
     """Every instruction, pair of names and template once, with the same few demonstrations for all."""
-    few = replace(random, demonstrations=random.demonstrations[:_WORDING_SHOTS])
+    count = max((count for count in space.shots if count <= _WORDING_SHOTS), default=0)
+    few = replace(random, demonstrations=random.demonstrations[:count])
     return [
         few,
         *(replace(few, input_name=names[0], output_name=names[1]) for names in space.names[1:]),
@@ -430,6 +450,18 @@ def _wordings(space: SearchSpace, zero: Candidate, random: Candidate) -> list[Ca
 def _readings(winner: Finalist, others: Iterable[Candidate]) -> list[Candidate]:
     """What the model must read to measure the winner and others; equal readings once."""
     return list(dict.fromkeys([winner.candidate.reading, *(each.reading for each in others)]))
+
+
+def _require_same(store: RunStore, name: str, value: str) -> None:
+    """Refuse a run that was recorded with something else.
+
+    Raises:
+        ArtifactError: naming both.
+    """
+    store.record_fact(name, value)
+    kept = store.fact(name)
+    if kept != value:
+        raise ArtifactError(f"the run was recorded with {name} {kept!r}, now it is {value!r}; give another folder")
 
 
 def _no_report(_tokens: int, _seconds: float) -> None:

@@ -23,7 +23,8 @@ from promptsearch.events import Listener, Note, Progress
 from promptsearch.measurement import Measurement, measure
 from promptsearch.scoring import Judge, Judged
 from promptsearch.search.base import Allowance, Scores, Strategy, best_first
-from promptsearch.search.space import SearchSpace
+from promptsearch.search.space import ITEMS_A_CALL, SearchSpace
+from promptsearch.store import RunStore
 
 __all__ = ["FEWEST_TEST", "Finalist", "Outcome", "Plan", "Study", "make_plan", "require_enough"]
 
@@ -64,22 +65,27 @@ class Plan:
         return f"{self.total:,} {self.unit}{speed}: {shares}"
 
 
-def make_plan(budget: Budget, *, tokens_per_second: float, setup_seconds: float) -> Plan:
+def make_plan(
+    budget: Budget, *, tokens_per_second: float, setup_seconds: float, most_to_measure: float = float("inf")
+) -> Plan:
     """Turn a budget into a plan.
 
     Args:
         budget: what the user allows.
         tokens_per_second: speed of the model on this machine; used for a budget in time only.
         setup_seconds: expected seconds of loading and embedding.
+        most_to_measure: tokens that confirmation and final measurement can take at most; what they leave of their
+            shares goes to the search.
     """
-    if budget.tokens is not None:
-        return _shared_out("tokens", budget.tokens)
-    if budget.evaluations is not None:
+    if budget.tokens is None and budget.evaluations is not None and budget.seconds is None:
         return _shared_out("evaluations", budget.evaluations)
-    allowed = budget.seconds or 0.0
-    seconds = max(0.25 * allowed, allowed - setup_seconds)
-    total = max(1, int(round(seconds * tokens_per_second * _SAFETY, -2)))
-    return _shared_out("tokens", total, tokens_per_second)
+    totals = [] if budget.tokens is None else [budget.tokens]
+    if budget.seconds is not None:
+        seconds = max(0.25 * budget.seconds, budget.seconds - setup_seconds)
+        totals.append(max(1, int(round(seconds * tokens_per_second * _SAFETY, -2))))
+    total = min(totals)
+    by_time = budget.seconds is not None and total == totals[-1]
+    return _shared_out("tokens", total, tokens_per_second if by_time else 0.0, most_to_measure)
 
 
 def require_enough(plan: Plan, space: SearchSpace, zero_shot: Candidate) -> None:
@@ -97,16 +103,24 @@ def require_enough(plan: Plan, space: SearchSpace, zero_shot: Candidate) -> None
         )
 
 
-def _shared_out(unit: str, total: int, speed: float = 0.0) -> Plan:
-    return Plan(unit, total, int(_SEARCH_SHARE * total), int(_CONFIRM_SHARE * total), speed)
+def _shared_out(unit: str, total: int, speed: float = 0.0, most_to_measure: float = float("inf")) -> Plan:
+    search = max(_SEARCH_SHARE * total, total - most_to_measure)
+    return Plan(unit, total, int(search), int(_CONFIRM_SHARE * total), speed)
 
 
 @dataclass(frozen=True)
 class Finalist:
-    """A candidate with the weighing fitted for it; None for free text."""
+    """A candidate with the weighing fitted for it; None for free text.
+
+    Attributes:
+        candidate: the candidate, with the calibration that was chosen for it.
+        weighing: the fitted weights.
+        raced: the candidate as it raced; None for one that did not.
+    """
 
     candidate: Candidate
     weighing: Weighing | None
+    raced: Candidate | None = None
 
 
 @dataclass(frozen=True)
@@ -143,6 +157,7 @@ class Study:
         budget: the user's limits, which hold even where the plan was wrong.
         meter: what was spent.
         listen: hears of progress.
+        store: where it is written that the clock ended a race, so that a resumed run ends it there too.
     """
 
     def __init__(
@@ -154,6 +169,7 @@ class Study:
         budget: Budget,
         meter: Meter,
         listen: Listener,
+        store: RunStore,
     ) -> None:
         self.space = space
         self.evaluator = evaluator
@@ -162,6 +178,8 @@ class Study:
         self._budget = budget
         self._meter = meter
         self._listen = listen
+        self._store = store
+        self._asked = 0
         self._scores: dict[Candidate, Scores] = {}
 
     @property
@@ -224,6 +242,7 @@ class Study:
         """Score a candidate on items, unless the budget is met."""
         if self._scores:  # the first candidate is scored whatever it costs: there must be a result
             self._require_budget(limit)
+        self._asked += 1
         answers = self.evaluator.answers(candidate, items)
         self._scores[candidate] = self.judge.scores_for_race(items, answers, candidate.calibration)
         self._tell(alive)
@@ -232,13 +251,23 @@ class Study:
         if self.spent >= limit:
             raise _BudgetMetError(self._budget_unit())
         cost, budget = self._meter.cost, self._budget
-        remaining = 1.0 - self.plan.search / self.plan.total
+        remaining = 1.0 - self.plan.search / self.plan.total  # for confirmation and test
         if budget.tokens is not None and cost.tokens >= budget.tokens * (1 - remaining):
             raise _BudgetMetError("tokens")
         if budget.evaluations is not None and cost.evaluations >= budget.evaluations * (1 - remaining):
             raise _BudgetMetError("evaluations")
-        if budget.seconds is not None and self._meter.elapsed >= budget.seconds * (1 - 0.8 * remaining):
+        if budget.seconds is not None and self._out_of_time(budget.seconds * (1 - 0.8 * remaining)):
             raise _BudgetMetError("seconds")
+
+    def _out_of_time(self, seconds: float) -> bool:
+        """Whether the clock ends the race here: as recorded, or else by the clock, which is then recorded."""
+        recorded = self._store.fact("out of time")
+        if recorded is not None:
+            return bool(self._asked >= recorded["after"])
+        if self._meter.elapsed < seconds:
+            return False
+        self._store.record_fact("out of time", {"after": self._asked})
+        return True
 
     def _best_so_far(self) -> list[Candidate]:
         """Finalists of an unfinished race: those among the longest seen, by mean."""
@@ -281,8 +310,9 @@ class Study:
 
     def _price(self, candidates: Sequence[Candidate], items: Sequence[int]) -> float:
         """Units of the plan that these items cost under these candidates."""
-        allowance = Allowance(self.plan.confirm, len(items), self.plan.unit == "evaluations")
-        return sum(allowance.price(self.space, candidate, 0, len(items)) for candidate in candidates)
+        if self.plan.unit == "evaluations":
+            return float(len(candidates) * len(items))
+        return sum(self.space.price(candidate, len(items)) for candidate in candidates)
 
     def _affordable_items(self, finalists: Sequence[Candidate], items: Sequence[int]) -> Sequence[int]:
         """As many confirmation rows as the plan pays for with the fewest finalists, 30 at least."""
@@ -302,20 +332,21 @@ class Study:
         if winner.weighing is None:
             return winner
         candidate = winner.candidate
-        items = [*search_items[: self._scores[candidate].items], *confirm_items]
+        items = [*search_items[: self._scores[winner.raced or candidate].items], *confirm_items]
         answers = self.evaluator.answers(candidate, items)
         free = self.evaluator.content_free(candidate) if candidate.calibration == "contextual" else None
-        return Finalist(candidate, self.judge.fit(candidate.calibration, items, answers, free))
+        weighing = self.judge.fit(candidate.calibration, items, answers, free)
+        return replace(winner, weighing=weighing)
 
     def _choose(self, finalists: Sequence[Finalist], judged: Sequence[Judged]) -> int:
         """The finalist with the best mean over search and confirmation rows, by the one-SE rule.
 
         Among finalists whose paired deficit to the best is within one standard error of that difference, the
-        cheapest query wins: a static prompt's prefix is kept, so its demonstrations cost a query nothing.
+        cheapest query wins: many queries share a static prompt's prefix, so its demonstrations cost them little.
         """
         means = [float(each.scores.mean()) for each in judged]
         pooled = [
-            np.concatenate([each.scores, self._scores[finalist.candidate].values])
+            np.concatenate([each.scores, self._scores[finalist.raced or finalist.candidate].values])
             for finalist, each in zip(finalists, judged, strict=True)
         ]
         shortest = min(map(len, pooled))
@@ -337,9 +368,8 @@ class Study:
     def fit(self, candidate: Candidate, search_items: Sequence[int]) -> Finalist:
         """Choose the calibration and fit the weights on the search rows that this candidate has seen."""
         if self.judge.labels is None:
-            return Finalist(candidate, None)
-        seen = self._scores[candidate].items if candidate in self._scores else len(search_items)
-        items = search_items[:seen]
+            return Finalist(candidate, None, candidate)
+        items = search_items[: self._scores[candidate].items]
         answers = self.evaluator.answers(candidate, items)
         options = []
         usable = [
@@ -351,8 +381,7 @@ class Study:
         _, calibration, free = max(options, key=lambda option: option[0])
         chosen = replace(candidate, calibration=calibration)
         weighing = self.judge.fit(calibration, items, answers, free)
-        self._scores.setdefault(chosen, self._scores[candidate])
-        return Finalist(chosen, weighing)
+        return Finalist(chosen, weighing, candidate)
 
     def judged(self, finalist: Finalist, items: Sequence[int]) -> Judged:
         """A finalist's predictions on items, asked where they are not known yet."""
@@ -366,19 +395,23 @@ class Study:
             candidates: whatever is to be measured on each row.
             items: the test split.
         """
-        left = self.plan.total - self.spent
-        if self._budget.seconds is not None and self.plan.tokens_per_second:
-            seconds = self._budget.seconds * 0.97 - self._meter.elapsed
-            left = min(left, int(seconds * self._measured_speed()))
-        allowance = Allowance(left, len(items), self.plan.unit == "evaluations")
-        one = sum(allowance.price(self.space, candidate, 0, 1) for candidate in candidates)
-        two = sum(allowance.price(self.space, candidate, 0, 2) for candidate in candidates)
-        each = max(1e-9, two - one)
-        count = int((left - (one - each)) / each)
-        return items[: max(0, min(len(items), count))]
+        cost, budget = self._meter.cost, self._budget
+        each = sum(self.space.price(candidate, ITEMS_A_CALL) for candidate in candidates) / ITEMS_A_CALL
+        rows: list[float] = [len(items)]
+        if self.plan.unit == "tokens":
+            rows.append((self.plan.total - cost.tokens) / each)
+        if budget.tokens is not None:
+            rows.append((budget.tokens - cost.tokens) / each)
+        if budget.evaluations is not None:
+            rows.append((budget.evaluations - cost.evaluations) / len(candidates))
+        if budget.seconds is not None:
+            rows.append((0.97 * budget.seconds - self._meter.elapsed) * self._measured_speed() / each)
+        return items[: max(0, int(min(rows)))]
 
     def _measured_speed(self) -> float:
         """Tokens per second so far, once there is something to go by; the plan's own speed before."""
         seconds = self._meter.elapsed - self._meter.cost.seconds.get("setup", 0.0)
         cost = self._meter.cost
-        return cost.tokens / seconds if seconds > 5 and cost.tokens > 5000 else self.plan.tokens_per_second
+        if seconds > 5 and cost.tokens > 5000:
+            return cost.tokens / seconds
+        return self.plan.tokens_per_second or float("inf")

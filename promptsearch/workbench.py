@@ -70,7 +70,13 @@ class Neighbourhood:
         return Judge(task.examples, task.labels, metric, priors)
 
 
-def embed_splits(task: Task, splits: Splits, encoder: Encoder, progress: Callable[[int, int], None]) -> Neighbourhood:
+def embed_splits(
+    task: Task,
+    splits: Splits,
+    encoder: Encoder,
+    progress: Callable[[int, int], None],
+    neighbours: int = 0,
+) -> Neighbourhood:
     """Embed all rows of the splits, remove near duplicates, and find neighbours.
 
     Args:
@@ -78,6 +84,7 @@ def embed_splits(task: Task, splits: Splits, encoder: Encoder, progress: Callabl
         splits: its splits, without exact duplicates.
         encoder: what makes vectors.
         progress: told (texts done, texts in all).
+        neighbours: how many neighbours of an item are needed; 32 are found at least, for the vote.
     """
     cached = encoder if isinstance(encoder, CachedEncoder) else CachedEncoder(encoder)
     ids = [*splits.pool, *splits.search, *splits.confirm, *splits.test]
@@ -88,7 +95,7 @@ def embed_splits(task: Task, splits: Splits, encoder: Encoder, progress: Callabl
     pool_ids = sorted(kept.pool)
     pool = Pool(pool_ids, vectors[pool_ids], encoder=cached.fingerprint)
     items = [*kept.search, *kept.confirm, *kept.test]
-    near = pool.nearest(vectors[items], _NEIGHBOURS)
+    near = pool.nearest(vectors[items], max(_NEIGHBOURS, neighbours))
     nearest = {item: tuple(row.tolist()) for item, row in zip(items, near.ids, strict=True)}
     if task.labels is None:
         return Neighbourhood(kept, pool, cached, nearest, None, {})
@@ -96,9 +103,9 @@ def embed_splits(task: Task, splits: Splits, encoder: Encoder, progress: Callabl
     label_of = {number: index[task.examples[number].output] for number in pool_ids}
     labels = np.array([[label_of[int(n)] for n in row] for row in near.ids], dtype=np.int64)
     similarities = near.similarities.astype(np.float64)
-    neighbours = {item: (similarities[place], labels[place]) for place, item in enumerate(items)}
+    voters = {item: (similarities[place], labels[place]) for place, item in enumerate(items)}
     vote = _fit_vote(pool, vectors, label_of, len(task.labels))
-    return Neighbourhood(kept, pool, cached, nearest, vote, neighbours)
+    return Neighbourhood(kept, pool, cached, nearest, vote, voters)
 
 
 def _fit_vote(pool: Pool, vectors: NDArray[np.float32], label_of: dict[int, int], label_count: int) -> NeighbourVote:

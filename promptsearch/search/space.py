@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from promptsearch.candidate import CALIBRATIONS, MODES, Candidate
 from promptsearch.errors import UserError
 
-__all__ = ["Lengths", "Preferences", "SearchSpace", "Space"]
+__all__ = ["ITEMS_A_CALL", "Lengths", "Preferences", "SearchSpace", "Space"]
 
+ITEMS_A_CALL = 64  # enough to fill batches, few enough that a kill loses little
 Preferences = Mapping[str, Mapping[Any, float]]
 _Level = TypeVar("_Level")
 _EAGERNESS = 50.0  # a choice that did two points better is drawn e times as often
@@ -136,10 +137,11 @@ class SearchSpace:
         return own + self.prefix_tokens(candidate) if candidate.mode == "retrieved" else own
 
     def price(self, candidate: Candidate, items: int) -> float:
-        """Tokens of scoring ``items`` queries in one go."""
+        """Tokens of scoring ``items`` queries; a static prefix is paid once a call."""
         if items == 0:
             return 0.0
-        shared = self.prefix_tokens(candidate) if candidate.mode == "static" else 0.0
+        calls = -(-items // ITEMS_A_CALL)
+        shared = calls * self.prefix_tokens(candidate) if candidate.mode == "static" else 0.0
         return shared + items * self.query_tokens(candidate)
 
     def fits(self, candidate: Candidate) -> bool:
@@ -147,6 +149,16 @@ class SearchSpace:
         if candidate.mode == "retrieved":  # each query's own demonstrations are checked when they are known
             return candidate.count * self._mean_length + self.lengths.longest_query <= self.lengths.context
         return self.prefix_tokens(candidate) + self.lengths.longest_query <= self.lengths.context
+
+    @property
+    def calibration(self) -> str:
+        """The calibration that candidates race with."""
+        return "batch" if "batch" in self.space.calibrations else self.space.calibrations[0]
+
+    def allows(self, candidate: Candidate) -> bool:
+        """Whether the user's space holds a candidate, and it fits."""
+        allowed = candidate.mode in self.space.modes and candidate.shots in self.shots
+        return allowed and self.fits(candidate)
 
     # -- drawing --------------------------------------------------------------------------------------------
 
@@ -188,6 +200,7 @@ class SearchSpace:
             template=self._prefer("template", self.templates, odds, preferences, rng),
             input_name=names[0],
             output_name=names[1],
+            calibration=self.calibration,
             **others,
         )
 

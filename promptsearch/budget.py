@@ -46,6 +46,8 @@ class Budget:
                 continue
             if isinstance(limit, bool) or not isinstance(limit, (int, float)):
                 raise BudgetError(f"a budget of {limit!r} {name} is no number; {_WAY_OUT}")
+            if name != "seconds" and limit != int(min(limit, _TOO_MUCH)):
+                raise BudgetError(f"a budget of {limit} {name} is no whole number; {_WAY_OUT}")
             if not 0 < limit < _TOO_MUCH:
                 raise BudgetError(f"a budget of {str(limit)[:20]} {name} allows nothing, or everything; {_WAY_OUT}")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ from promptsearch.budget import Meter
 from promptsearch.calibration import CONTENT_FREE
 from promptsearch.candidate import Candidate
 from promptsearch.lm.base import Engine, FloatArray, GenerationParams
-from promptsearch.prompting import PromptBuilder
+from promptsearch.prompting import GENERATED_TOKENS, PromptBuilder
 from promptsearch.search.space import ITEMS_A_CALL
 from promptsearch.store import Call, RunStore
 from promptsearch.task import Example
@@ -27,7 +27,6 @@ from promptsearch.task import Example
 __all__ = ["Answers", "Asker", "Evaluator"]
 
 _RETRIEVED_A_CALL = 16  # instead of ITEMS_A_CALL where each item brings its own demonstrations
-_ANSWER_TOKENS = 64
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ class Asker:
         engine: Engine,
         builder: PromptBuilder,
         labels: Sequence[str] | None,
-        answer_tokens: int = _ANSWER_TOKENS,
+        answer_tokens: int = GENERATED_TOKENS,
     ) -> None:
         self.engine = engine
         self.builder = builder
@@ -114,7 +113,6 @@ class Evaluator:
         nearest: for each item id, the nearest pool ids, nearest first; items that never retrieve may lack.
         store: where calls are written.
         meter: what they cost.
-        on_call: told after each call that ran, with its tokens and seconds.
     """
 
     def __init__(
@@ -124,14 +122,12 @@ class Evaluator:
         nearest: Mapping[int, Sequence[int]],
         store: RunStore,
         meter: Meter,
-        on_call: Callable[[int, float], None],
     ) -> None:
         self.asker = asker
         self._examples = examples
         self._nearest = nearest
         self._store = store
         self._meter = meter
-        self._on_call = on_call
         self._known: dict[tuple[str, int], object] = {}
 
     def answers(self, candidate: Candidate, items: Sequence[int]) -> Answers:
@@ -164,14 +160,13 @@ class Evaluator:
         if found is not None:
             self._meter.replay(tokens=found.tokens, evaluations=len(items), elapsed=found.elapsed)
             return found.answers
-        start, before = self._meter.elapsed, self.asker.engine.tokens_decoded
+        before = self.asker.engine.tokens_decoded
         inputs, nearest = self._questions(kind, items)
         values = tuple(self.asker.ask(reading, inputs, nearest))
         tokens, end = self.asker.engine.tokens_decoded - before, self._meter.elapsed
         text = json.dumps(reading.to_dict(), ensure_ascii=False)
         self._store.record(Call(key, kind, text, tuple(items), values, tokens, end))
         self._meter.charge(tokens=tokens, evaluations=len(items))
-        self._on_call(tokens, end - start)
         return values
 
     def _questions(self, kind: str, items: Sequence[int]) -> tuple[list[Mapping[str, str]], list[Sequence[int]]]:

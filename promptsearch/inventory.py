@@ -6,7 +6,6 @@ Leaves out: opening models for use.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -109,16 +108,11 @@ def _known(name: str, path: Path) -> KnownModel:
 
 def _kept_speeds(path: Path) -> dict[str, float]:
     """Speeds that an earlier run kept. The file is hashed only where anything was kept at all."""
-    tables = cache_dir() / "weights"
-    if not tables.is_dir():
+    if not (cache_dir() / "weights").is_dir():
         return {}
-    from promptsearch.lm.llamacpp.weights import file_hash
+    from promptsearch.lm.llamacpp.weights import file_hash, kept_prefill
 
-    try:
-        kept = json.loads((tables / file_hash(path)[:16] / "prefill.json").read_text("utf-8"))
-        return {str(kind): float(speed) for kind, speed in kept["prefill"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}  # what is lost is measured again
+    return kept_prefill(file_hash(path))
 
 
 def _hub_folder() -> Path | None:

@@ -10,11 +10,12 @@ import json
 import time
 from collections.abc import Sequence
 
+from promptsearch.embed.base import Encoder
 from promptsearch.files import write_whole
 from promptsearch.lm.base import Engine, GenerationParams
 from promptsearch.paths import cache_dir
 
-__all__ = ["encoder_speed", "keep_encoder_speed", "model_speed"]
+__all__ = ["encoder_speed", "measure_encoder_speed", "model_speed"]
 
 _DRIFT = 1.3  # beyond this factor the kept speed says nothing about now
 _FILE = "machine.json"
@@ -42,11 +43,16 @@ def encoder_speed(fingerprint: str) -> float | None:
     return _read().get(f"encode: {fingerprint}")
 
 
-def keep_encoder_speed(fingerprint: str, characters: int, seconds: float) -> None:
-    """Keep a measured speed; the first one stays."""
+def measure_encoder_speed(fingerprint: str, encoder: Encoder) -> None:
+    """Measure a loaded encoder's speed and keep it; one that is kept stays."""
     name = f"encode: {fingerprint}"
-    if name not in _read() and characters > 0 and seconds > 0:
-        _keep(name, characters / seconds)
+    if name in _read():
+        return
+    words = _WORDS.split()
+    texts = [f"{' '.join(_rotated(words, place))} {place}" for place in range(64)]
+    start = time.perf_counter()
+    encoder.encode(texts)
+    _keep(name, sum(map(len, texts)) / max(1e-6, time.perf_counter() - start))
 
 
 def _measure(engine: Engine, generates: bool) -> float:

@@ -5,7 +5,6 @@ Data flows one way: task, splits, pool, candidates, engine, calibration, item sc
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,10 +21,10 @@ from promptsearch.errors import ArtifactError, UserError
 from promptsearch.evaluation import Asker, Evaluator
 from promptsearch.events import Listener, Note, Progress, silent
 from promptsearch.lm.resolve import OpenedModel, open_engine
-from promptsearch.machine import encoder_speed, keep_encoder_speed, model_speed
+from promptsearch.machine import encoder_speed, measure_encoder_speed, model_speed
 from promptsearch.measurement import Measurement, paired_difference
 from promptsearch.prompt import Prompt, PromptParts, Retriever
-from promptsearch.prompting import PromptBuilder
+from promptsearch.prompting import GENERATED_TOKENS, PromptBuilder, answer_room
 from promptsearch.result import Result, Trial, Trials
 from promptsearch.scoring import Judge, Judged
 from promptsearch.search.base import Strategy
@@ -37,7 +36,6 @@ from promptsearch.task import Task
 from promptsearch.version import __version__
 from promptsearch.workbench import (
     Neighbourhood,
-    answer_room,
     check_lengths,
     demonstrations_of,
     embed_splits,
@@ -52,7 +50,6 @@ _WORDING_SHOTS = 4
 _WANTED_TEST = 50  # rows under which baselines are left out rather than measured on fewer
 _NEAREST_TOKENS = 250  # a query with nearest demonstrations: dearer ones would leave few test rows to measure
 _ROWS_A_SECOND = 100  # pool rows for each second of a time budget: embedding more would leave no time to search
-_GENERATED_TOKENS = 64
 _LOADING_SECONDS = 6.0  # model and encoder, when nothing is cached
 
 
@@ -200,7 +197,7 @@ class _Job:
     def _lay_out(self, opened: OpenedModel) -> tuple[PromptBuilder, SearchSpace]:
         """Check labels and lengths before anything slow."""
         engine, labels = opened.engine, self.task.labels
-        self.room = answer_room(engine, labels, _GENERATED_TOKENS)
+        self.room = answer_room(engine, labels, GENERATED_TOKENS)
         shown = demonstrations_of(self.task.examples, self.splits.pool)
         builder = PromptBuilder(engine, self.task.inputs, self.task.output, shown, self.room)
         if labels is not None:
@@ -210,8 +207,7 @@ class _Job:
         return builder, space
 
     def _embed(self, encoder: Encoder) -> Neighbourhood:
-        """Vectors, near duplicates, neighbours; the encoder's speed is kept for later plans."""
-        start = time.perf_counter()
+        """Vectors, near duplicates, neighbours; the encoder's speed is kept for this and later plans."""
         near = embed_splits(
             self.task,
             self.splits,
@@ -219,9 +215,8 @@ class _Job:
             lambda done, total: self.listen(Progress("embed", done / max(1, total))),
             neighbours=max(self.user_space.shots),
         )
-        if near.encoder.misses >= 256:
-            characters = self._characters() * near.encoder.misses // max(1, near.encoder.misses + near.encoder.hits)
-            keep_encoder_speed(near.encoder.fingerprint, characters, time.perf_counter() - start)
+        if near.encoder.misses:  # it is loaded now
+            measure_encoder_speed(near.encoder.fingerprint, encoder)
         sizes = ", ".join(f"{name} {size:,}" for name, size in near.splits.sizes.items())
         self.listen(Note(f"rows: {sizes}; duplicates removed: {near.splits.report.total:,}"))
         return near
@@ -236,8 +231,8 @@ class _Job:
     ) -> Study:
         metric = self.task.require_metric()
         judge = near.judge(self.task, metric, prior=self.user_space.prior)
-        asker = Asker(opened.engine, builder, self.task.labels, _GENERATED_TOKENS)
-        evaluator = Evaluator(asker, self.task.examples, near.nearest, store, self.meter, _no_report)
+        asker = Asker(opened.engine, builder, self.task.labels, GENERATED_TOKENS)
+        evaluator = Evaluator(asker, self.task.examples, near.nearest, store, self.meter)
         plan = self._plan(opened, near, space, store)
         self.listen(Note(f"plan: {plan}"))
         return Study(space, evaluator, judge, plan, self.limits, self.meter, self.listen, store)
@@ -462,10 +457,6 @@ def _require_same(store: RunStore, name: str, value: str) -> None:
     kept = store.fact(name)
     if kept != value:
         raise ArtifactError(f"the run was recorded with {name} {kept!r}, now it is {value!r}; give another folder")
-
-
-def _no_report(_tokens: int, _seconds: float) -> None:
-    """Nothing to tell."""
 
 
 def _encoder_source(encoder: object) -> str:

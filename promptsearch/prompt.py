@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 
 from promptsearch.calibration import NeighbourVote, Weighing, softmax
-from promptsearch.candidate import CALIBRATIONS, Candidate
+from promptsearch.candidate import Candidate
+from promptsearch.data.text import normalised
 from promptsearch.embed.base import Encoder
 from promptsearch.embed.cache import CachedEncoder
 from promptsearch.errors import ArtifactError, ContextError, DataError, UserError
@@ -26,8 +28,9 @@ from promptsearch.files import write_whole
 from promptsearch.lm.base import FloatArray
 from promptsearch.lm.resolve import OpenedModel, open_engine
 from promptsearch.measurement import Measurement
+from promptsearch.metrics import Metric, resolve_metric
 from promptsearch.pool import Pool
-from promptsearch.prompting import Built, PromptBuilder
+from promptsearch.prompting import GENERATED_TOKENS, Built, PromptBuilder, answer_room
 from promptsearch.scoring import Judge
 from promptsearch.task import Example, Task, input_text
 from promptsearch.template import TEMPLATES, Demonstration
@@ -38,6 +41,8 @@ _logger = logging.getLogger(__name__)
 _FORMAT = "promptsearch prompt"
 _SCHEMA = 1
 _CALIBRATION_ITEMS = 128
+_BY_HAND = ("none", "contextual", "batch")  # "fitted" needs the labels of search rows
+_ITEMS_A_CALL = 256
 
 
 @dataclass(frozen=True)
@@ -137,8 +142,8 @@ class Prompt:
     ) -> None:
         if template not in TEMPLATES:
             raise UserError(f"template={template!r} is unknown; give one of {', '.join(TEMPLATES)}")
-        if calibration not in CALIBRATIONS:
-            raise UserError(f"calibration={calibration!r} is unknown; give one of {', '.join(CALIBRATIONS)}")
+        if calibration not in _BY_HAND:
+            raise UserError(f"calibration={calibration!r} is no choice here; give one of {', '.join(_BY_HAND)}")
         shown = _demonstrations(task, demonstrations)
         first = task.instructions[0] if task.instructions else ""
         candidate = Candidate(
@@ -164,7 +169,11 @@ class Prompt:
         task = parts.task
         self._parts = parts
         self._builder = PromptBuilder(
-            self._opened.engine, task.inputs, task.output, parts.examples, answer_tokens=_answer_room(task)
+            self._opened.engine,
+            task.inputs,
+            task.output,
+            parts.examples,
+            answer_room(self._opened.engine, task.labels, GENERATED_TOKENS),
         )
         self._asker = Asker(self._opened.engine, self._builder, task.labels)
 
@@ -258,24 +267,34 @@ class Prompt:
             for prediction, numbers in zip(self._predictions(answers, prior), shown, strict=True)
         ]
 
-    def evaluate(self, examples: object) -> Measurement:
+    def evaluate(self, examples: object, metric: str | Callable[..., float] | None = None) -> Measurement:
         """Measure the prompt on rows with the task's columns, in any form that :class:`Task` takes.
 
-        Items that do not fit or cannot be understood are wrong, and are counted in ``failures``.
+        Items that do not fit or cannot be understood are wrong, and are counted in ``failures``. A row that is also
+        among the prompt's examples never finds itself as its own neighbour.
+
+        Args:
+            examples: the rows.
+            metric: another metric than the task's, or the callable that a saved prompt could not keep.
         """
         kept = self.task.examples_from(examples)
-        metric = self.task.require_metric()
-        nearest, prior = self._neighbours([example.fields for example in kept])
+        measured_by = self._metric(metric, [example.output for example in kept])
+        nearest, prior = self._neighbours([example.fields for example in kept], others_only=True)
         values: list[object] = []
-        for start in range(0, len(kept), 256):
-            part = slice(start, start + 256)
+        for start in range(0, len(kept), _ITEMS_A_CALL):
+            part = slice(start, start + _ITEMS_A_CALL)
             inputs = [example.fields for example in kept[part]]
             values += self._asker.ask(self._parts.candidate, inputs, nearest[part])
         places = list(range(len(kept)))
         priors = {} if prior is None else dict(zip(places, prior, strict=True))
-        judge = Judge([replace(kept[place], id=place) for place in places], self.task.labels, metric, priors)
+        judge = Judge([replace(kept[place], id=place) for place in places], self.task.labels, measured_by, priors)
         judged = judge.judge(places, self._asker.answers(values), self._parts.weighing)
         return judge.measure(places, judged)
+
+    def _metric(self, given: str | Callable[..., float] | None, golds: Sequence[str]) -> Metric:
+        if given is None:
+            return self.task.require_metric()
+        return resolve_metric(given, self.task.is_classification, golds)
 
     def _predictions(self, answers: Answers, prior: FloatArray | None) -> list[Prediction]:
         labels, weighing = self.task.labels, self._parts.weighing
@@ -296,8 +315,13 @@ class Prompt:
             predictions.append(Prediction(values[best], shares))
         return predictions
 
-    def _neighbours(self, inputs: Sequence[Mapping[str, str]]) -> tuple[list[Sequence[int]], FloatArray | None]:
-        """Nearest example numbers of each item, and their label vote where it has weight."""
+    def _neighbours(
+        self, inputs: Sequence[Mapping[str, str]], *, others_only: bool = False
+    ) -> tuple[list[Sequence[int]], FloatArray | None]:
+        """Nearest example numbers of each item, and their label vote where it has weight.
+
+        With ``others_only`` no item finds an example with its own text.
+        """
         parts = self._parts
         if not parts.needs_neighbours or not inputs:
             return [() for _ in inputs], None
@@ -306,13 +330,23 @@ class Prompt:
             raise ArtifactError("this prompt retrieves examples and has no index; load it with its folder")
         vectors = retriever.encoder.encode([input_text(item) for item in inputs])
         count = max(parts.candidate.count, vote.count if vote is not None and parts.uses_prior else 0)
-        found = retriever.pool.nearest(vectors, count)
+        own = [self._own_example(item) for item in inputs] if others_only else None
+        found = retriever.pool.nearest(vectors, count, exclude=own)
         prior = None
         if parts.uses_prior and vote is not None and labels is not None:
             index = {word: number for number, word in enumerate(labels)}
             numbers = [[index[parts.examples[int(n)].output] for n in row] for row in found.ids]
             prior = vote.log_probabilities(found.similarities.astype(np.float64), np.array(numbers), len(labels))
         return [row.tolist() for row in found.ids], prior
+
+    def _own_example(self, item: Mapping[str, str]) -> int | None:
+        """The example with an item's own text, as duplicates are recognised everywhere."""
+        return self._texts.get(normalised(input_text(item)))
+
+    @cached_property
+    def _texts(self) -> dict[str, int]:
+        examples = self._parts.examples.items()
+        return {normalised(input_text(shown.inputs)): number for number, shown in examples}
 
     # -- showing --------------------------------------------------------------------------------------------
 
@@ -411,7 +445,13 @@ class Prompt:
                 f"{str(source)!r} was made with a model object ({saved['name']}), which no file can hold; "
                 "give it as model="
             )
-        opened = open_engine(saved["source"] if model is None else model, saved["weights"] or "auto")
+        if model is None and str(saved["source"]).startswith(("http://", "https://")):
+            raise ArtifactError(  # a file must not decide where texts and an API key are sent
+                f"{str(source)!r} was made with the server {saved['source']!r}; give it as model= to use it"
+            )
+        parts = _parts_from(document, source, encoder)
+        weights = saved["weights"] if model is None else None  # another model chooses its own
+        opened = open_engine(saved["source"] if model is None else model, weights or "auto")
         if opened.engine.fingerprint != saved["fingerprint"]:
             _logger.warning(
                 "%s was measured on model %s, and now runs on %s: its numbers may not hold",
@@ -419,7 +459,7 @@ class Prompt:
                 saved["fingerprint"],
                 opened.engine.fingerprint,
             )
-        return cls.from_parts(_parts_from(document, source, encoder), opened)
+        return cls.from_parts(parts, opened)
 
     def _fit_by_hand(self, calibration: str) -> Weighing:
         """Offsets from the task's inputs (batch) or from inputs without content, without any label."""
@@ -434,7 +474,8 @@ class Prompt:
             logs, offsets_of = self._logs(inputs), contextual_offsets
         else:
             shown = {tuple(shown.inputs.items()) for shown in self.demonstrations}
-            kept = [example for example in task.examples if example.inputs not in shown]
+            hidden = set(task.parts.test)
+            kept = [each for each in task.examples if each.inputs not in shown and each.id not in hidden]
             if not kept:
                 raise UserError("calibration='batch' needs inputs and the task has no rows; use 'contextual'")
             chosen = np.random.default_rng(0).permutation(len(kept))[:_CALIBRATION_ITEMS]
@@ -445,13 +486,6 @@ class Prompt:
         nearest: list[Sequence[int]] = [() for _ in inputs]
         values = self._asker.ask(self._parts.candidate, inputs, nearest)
         return self._asker.answers(values).log_probabilities
-
-
-def _answer_room(task: Task) -> int:
-    """Tokens kept free for the answer: a generated one, or the longest label, whose tokens are under its bytes."""
-    if task.labels is None:
-        return 64
-    return max(len(label.encode()) for label in task.labels) + 2
 
 
 def _failure(fits: bool) -> str:
@@ -555,9 +589,9 @@ def _retriever_from(
         )
     chosen: Any = source if encoder is None else encoder
     opened = CachedEncoder(resolve_encoder(chosen))
-    if encoder is not None and opened.fingerprint != pool.encoder:
+    if opened.fingerprint != pool.encoder:
         raise ArtifactError(
-            f"{str(path)!r} finds neighbours by vectors of {pool.encoder!r}, and encoder= is "
-            f"{opened.fingerprint!r}; give that encoder"
+            f"{str(path)!r} finds neighbours by vectors of {pool.encoder!r}, and the encoder is now "
+            f"{opened.fingerprint!r}; give the one it was made with as encoder="
         )
     return Retriever(pool, opened, source)

@@ -13,7 +13,9 @@ from promptsearch.candidate import Candidate
 from promptsearch.lm.base import Engine, Rendered
 from promptsearch.template import TEMPLATES, ChatFormat, Demonstration, Renderer, Template
 
-__all__ = ["Built", "PromptBuilder", "retrieved_order", "template_of"]
+__all__ = ["GENERATED_TOKENS", "Built", "PromptBuilder", "answer_room", "retrieved_order", "template_of"]
+
+GENERATED_TOKENS = 64  # of a free-text answer, at most
 
 
 @dataclass(frozen=True)
@@ -114,3 +116,10 @@ class PromptBuilder:
         if len(prompt.encode("utf-8", "surrogatepass")) < self._room:
             return True  # no tokenizer makes more tokens than there are bytes, but for one that begins the text
         return self._engine.count_tokens([prompt])[0] <= self._room
+
+
+def answer_room(engine: Engine, labels: Sequence[str] | None, generated: int) -> int:
+    """Tokens to keep free for an answer: a generated one, or the longest label."""
+    if labels is None:
+        return generated
+    return max(engine.count_tokens([f" {label}" for label in labels])) + 2

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ class Call:
 
     Attributes:
         key: content hash of what was asked.
-        kind: ``"score"``, ``"generate"`` or ``"content-free"``.
+        kind: ``"items"`` or ``"content-free"``.
         reading: the candidate, as JSON text.
         items: ids of the items asked about.
         answers: one JSON value for each item.
@@ -159,8 +159,3 @@ class RunStore:
 def _short(value: Any) -> str:
     text = str(value)
     return repr(text if len(text) <= 40 else text[:40] + "...")
-
-
-def items_text(items: Sequence[int]) -> str:
-    """Item ids as they enter a call's key."""
-    return ",".join(map(str, items))

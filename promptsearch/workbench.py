@@ -28,7 +28,7 @@ from promptsearch.search.space import Lengths, SearchSpace, Space
 from promptsearch.task import Example, Task
 from promptsearch.template import CHAT_TEMPLATES, PLAIN_TEMPLATES, TEMPLATES, Demonstration
 
-__all__ = ["Neighbourhood", "answer_room", "check_lengths", "embed_splits", "make_space", "usable_instructions"]
+__all__ = ["Neighbourhood", "check_lengths", "embed_splits", "make_space", "usable_instructions"]
 
 _NEIGHBOURS = 32
 _LISTED_LABELS = 20
@@ -154,13 +154,6 @@ def _content_words(text: str) -> list[str]:
 def demonstrations_of(examples: Sequence[Example], ids: Sequence[int]) -> dict[int, Demonstration]:
     """Pool examples as they are shown."""
     return {number: Demonstration(examples[number].fields, examples[number].output) for number in ids}
-
-
-def answer_room(engine: Engine, labels: Sequence[str] | None, generated: int) -> int:
-    """Tokens to keep free for an answer: a generated one, or the longest label."""
-    if labels is None:
-        return generated
-    return max(engine.count_tokens([f" {label}" for label in labels])) + 2
 
 
 def make_space(

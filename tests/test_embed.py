@@ -61,9 +61,7 @@ class HashingEncoder:
 
     def encode(self, texts: Sequence[str], /) -> Any:
         self.batches.append(list(texts))
-        rows = [
-            np.frombuffer(hashlib.sha256((self.name + t).encode()).digest(), dtype=np.uint8) for t in texts
-        ]
+        rows = [np.frombuffer(hashlib.sha256((self.name + t).encode()).digest(), dtype=np.uint8) for t in texts]
         noise = 1e-6 * int(hashlib.sha256("\0".join(texts).encode()).hexdigest()[:4], 16) / 65536
         return np.array(rows, dtype=np.float64)[:, : self.dimension] - 127.0 + noise
 
@@ -182,9 +180,7 @@ def test_own_layers_are_sentence_transformers(encoder: TransformerEncoder) -> No
     reference = TransformerEncoder(str(packaged.parent), in_child_process=False)
     wanted = reference.encode(TEXTS)
     assert np.abs(encoder.encode(TEXTS) - wanted).max() < 1e-6
-    assert (
-        reference.fingerprint == TransformerEncoder(str(packaged.parent), in_child_process=False).fingerprint
-    )
+    assert reference.fingerprint == TransformerEncoder(str(packaged.parent), in_child_process=False).fingerprint
     assert reference.fingerprint != encoder.fingerprint
 
 
@@ -299,9 +295,7 @@ def test_default_without_its_package_and_offline(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("content", [None, b"", b"other weights"])
-def test_other_weights_are_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None
-) -> None:
+def test_other_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None) -> None:
     path = tmp_path / "model.safetensors"
     if content is not None:
         path.write_bytes(content)
@@ -401,9 +395,7 @@ def test_killed_in_a_chunk_is_uninterrupted(tmp_path: Path) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(any_text, max_size=30), st.lists(any_text, max_size=30))
-def test_any_texts_in_any_order(
-    tmp_path_factory: pytest.TempPathFactory, first: list[str], then: list[str]
-) -> None:
+def test_any_texts_in_any_order(tmp_path_factory: pytest.TempPathFactory, first: list[str], then: list[str]) -> None:
     path = tmp_path_factory.mktemp("cache") / "v"
     cached = CachedEncoder(HashingEncoder(), path)
     before = cached.encode(first)
@@ -444,9 +436,7 @@ def test_threads_share_one_encoder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"no database at all" * 100, b"SQLite format 3\0" + b"\xff" * 5000])
-def test_a_damaged_file_is_set_aside(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes
-) -> None:
+def test_a_damaged_file_is_set_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes) -> None:
     (tmp_path / "v").write_bytes(content)
     cached = CachedEncoder(HashingEncoder(), tmp_path / "v")
     with caplog.at_level(logging.WARNING):

@@ -30,8 +30,7 @@ def test_scores_depend_on_prompt_and_continuation_only() -> None:
 
 def test_scores_are_the_same_in_another_process() -> None:
     code = (
-        "from promptsearch.lm.fake import FakeLM; "
-        f"print(FakeLM(seed=3).score({PROMPTS[:3]!r}, {LABELS!r}).tolist())"
+        f"from promptsearch.lm.fake import FakeLM; print(FakeLM(seed=3).score({PROMPTS[:3]!r}, {LABELS!r}).tolist())"
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert said.strip() == str(FakeLM(seed=3).score(PROMPTS[:3], LABELS).tolist())

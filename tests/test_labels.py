@@ -41,10 +41,7 @@ def test_mostly_distinct_outputs_are_free_text():
 
 
 def test_long_repeated_outputs_are_free_text():
-    assert (
-        words(None, ["please restart the router and call again " * 3, "thank you for waiting " * 5] * 20)
-        is None
-    )
+    assert words(None, ["please restart the router and call again " * 3, "thank you for waiting " * 5] * 20) is None
 
 
 def test_outputs_mostly_seen_once_are_free_text():

@@ -107,9 +107,7 @@ def tree_size(sequences: Sequence[Tokens]) -> int:
 def check_all_read(memory: Memory, prompts: Sequence[Tokens], tail: Tail) -> None:
     firsts = {prompt: prompts.index(prompt) for prompt in prompts}
     expected = {
-        (number, node): prompt + path
-        for prompt, number in firsts.items()
-        for node, path in tail_paths(tail).items()
+        (number, node): prompt + path for prompt, number in firsts.items() for node, path in tail_paths(tail).items()
     }
     assert memory.seen == expected
 

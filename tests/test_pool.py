@@ -28,9 +28,7 @@ def slow_twin(pool: Pool, queries: Any, k: int, exclude: list[int | None] | None
     """Each query by itself, in numpy alone."""
     answers = []
     for row, query in enumerate(queries):
-        similarities = (
-            (pool.vectors.astype(np.float64) * query.astype(np.float64)).sum(axis=1).astype(np.float32)
-        )
+        similarities = (pool.vectors.astype(np.float64) * query.astype(np.float64)).sum(axis=1).astype(np.float32)
         ranked = sorted(zip(-similarities, pool.ids.tolist(), strict=True))
         skip = exclude[row] if exclude else None
         answers.append([example for _, example in ranked if example != skip][:k])
@@ -192,9 +190,7 @@ def same(left: Neighbours, right: Neighbours) -> bool:
 @pytest.mark.parametrize("limit", [100_000, 100])
 @pytest.mark.parametrize("count", [0, 1, 800])
 def test_saved_and_loaded_answers_the_same(tmp_path: Path, count: int, limit: int) -> None:
-    pool = Pool(
-        np.arange(count)[::-1] * 3, some_vectors(count), encoder="some encoder", approximate_above=limit
-    )
+    pool = Pool(np.arange(count)[::-1] * 3, some_vectors(count), encoder="some encoder", approximate_above=limit)
     pool.save(tmp_path / "deep" / "pool")
     loaded = Pool.load(tmp_path / "deep" / "pool", encoder="some encoder")
     assert np.array_equal(loaded.vectors, pool.vectors)
@@ -212,9 +208,7 @@ def test_saving_again_leaves_one_pool(tmp_path: Path) -> None:
 
 def test_an_interrupted_save_leaves_the_old_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Pool([1, 2], some_vectors(2)).save(tmp_path)
-    monkeypatch.setattr(
-        "promptsearch.pool.json.dumps", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt)
-    )
+    monkeypatch.setattr("promptsearch.pool.json.dumps", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         Pool([7], some_vectors(1)).save(tmp_path)
     assert Pool.load(tmp_path).ids.tolist() == [1, 2]

@@ -86,9 +86,7 @@ def test_unicode_rows_survive_tables(tmp_path, rows, form):
 
 
 @same_file
-@given(
-    content=st.binary(max_size=200), suffix=st.sampled_from([".jsonl", ".json", ".csv", ".tsv", ".parquet"])
-)
+@given(content=st.binary(max_size=200), suffix=st.sampled_from([".jsonl", ".json", ".csv", ".tsv", ".parquet"]))
 def test_any_bytes_give_rows_or_one_clear_line(tmp_path, content, suffix):
     path = write(tmp_path / f"any{suffix}", content)
     try:
@@ -161,9 +159,7 @@ def test_json_nested_too_deep_is_refused(tmp_path):
     message_of(write(tmp_path / "rows.jsonl", "[" * 200_000))
 
 
-@pytest.mark.parametrize(
-    ("name", "content"), [("a.jsonl", '{"t": 1}\n[1, 2]'), ("a.json", '[{"t": 1}, [1, 2]]')]
-)
+@pytest.mark.parametrize(("name", "content"), [("a.jsonl", '{"t": 1}\n[1, 2]'), ("a.json", '[{"t": 1}, [1, 2]]')])
 def test_a_row_that_is_no_dict_is_named(tmp_path, name, content):
     message = message_of(write(tmp_path / name, content))
     assert "[1, 2]" in message
@@ -290,9 +286,7 @@ def test_bytes_are_no_text():
         as_text(b"abc")
 
 
-@pytest.mark.parametrize(
-    "value", [None, "", " \n", float("nan"), np.nan, pandas.NA, pandas.NaT, [], ["", None]]
-)
+@pytest.mark.parametrize("value", [None, "", " \n", float("nan"), np.nan, pandas.NA, pandas.NaT, [], ["", None]])
 def test_missing_values_are_recognised(value):
     assert is_missing(value)
 

@@ -140,9 +140,7 @@ def test_a_text_never_stands_in_two_splits():
 
 @settings(deadline=None)
 @given(
-    texts=st.lists(
-        st.sampled_from([f"text {letter}" for letter in ascii_letters]), min_size=60, max_size=120
-    ),
+    texts=st.lists(st.sampled_from([f"text {letter}" for letter in ascii_letters]), min_size=60, max_size=120),
     seed=st.integers(0, 10),
 )
 def test_repeated_texts_stay_apart(texts, seed):

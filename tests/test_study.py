@@ -17,6 +17,7 @@ from promptsearch.events import silent
 from promptsearch.scoring import Judged
 from promptsearch.search.base import Scores
 from promptsearch.search.space import Lengths, SearchSpace
+from promptsearch.store import RunStore
 from promptsearch.study import Finalist, Plan, Study, make_plan
 
 CHEAP = Candidate("", "fields")
@@ -37,7 +38,7 @@ def study(scores: dict[Candidate, Any]) -> Study:
     )
     budget = Budget(evaluations=1000)
     plan = make_plan(budget, tokens_per_second=0.0, setup_seconds=0.0)
-    made = Study(space, None, None, plan, budget, Meter(), silent)  # type: ignore[arg-type]
+    made = Study(space, None, None, plan, budget, Meter(), silent, RunStore(None, {}))  # type: ignore[arg-type]
     made._scores = {each: Scores(np.array(values), np.array(values)) for each, values in scores.items()}
     return made
 

@@ -53,8 +53,7 @@ def test_a_classification_task():
 
 def test_a_free_text_task():
     data = [
-        {"question": f"what is {row} + 1", "answer": row + 1, "steps": f"count to {row + 1}"}
-        for row in range(30)
+        {"question": f"what is {row} + 1", "answer": row + 1, "steps": f"count to {row + 1}"} for row in range(30)
     ]
     task = make(data, inputs=["question"], output="answer", rationale="steps")
     assert task.labels is None

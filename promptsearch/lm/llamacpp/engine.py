@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -70,7 +71,7 @@ class LlamaEngine:
         path: the file whose weights run.
         name: what a person calls the model.
         fingerprint: identity of model and weights.
-        threads: processor threads; None for one each physical core that this process may use.
+        threads: processor threads; None for one each core that this process may use.
     """
 
     def __init__(self, path: Path, *, name: str, fingerprint: str, threads: int | None = None) -> None:
@@ -88,6 +89,7 @@ class LlamaEngine:
             threads=threads or usable_cores(),
         )
         self._context_tokens = min(trained, _CELLS)
+        self._release = weakref.finalize(self, _free, self._context, self._model)
 
     def __deepcopy__(self, memo: dict[int, object]) -> LlamaEngine:
         return self
@@ -173,10 +175,8 @@ class LlamaEngine:
     def close(self) -> None:
         """Free context and weights; closing twice is harmless."""
         with self._lock:
-            if self._model is not None:
-                self._context.close()
-                llama().llama_model_free(self._model)
-                self._model = None
+            self._release()
+            self._model = None
 
     def _require_open(self) -> None:
         if self._model is None:
@@ -234,6 +234,12 @@ class LlamaEngine:
     def _limits(self, tail: Tail) -> Limits:
         batch = max(_BATCH, len(tail.tokens) + 1)
         return Limits(batch=batch, sequences=_SEQUENCES, cells=self._context.cells)
+
+
+def _free(context: Context, model: Any) -> None:
+    """Give native memory back, once, when an engine is closed or forgotten."""
+    context.close()
+    llama().llama_model_free(model)
 
 
 def usable_cores() -> int:

@@ -28,7 +28,16 @@ from promptsearch.lm.llamacpp.library import last_errors, llama, version
 from promptsearch.lm.plan import Row
 from promptsearch.paths import cache_dir
 
-__all__ = ["AS_IS", "KINDS", "ChosenWeights", "choose_weights", "convert", "file_hash", "measure_prefill"]
+__all__ = [
+    "AS_IS",
+    "KINDS",
+    "ChosenWeights",
+    "choose_weights",
+    "convert",
+    "file_hash",
+    "kept_prefill",
+    "measure_prefill",
+]
 
 _logger = logging.getLogger(__name__)
 
@@ -36,6 +45,7 @@ AS_IS = "as-is"
 KINDS = ("BF16", "F16", "Q8_0")
 _BYTES_PER_PARAMETER = {"BF16": 2.0, "F16": 2.0, "Q8_0": 1.0625}
 _LARGEST_COPY = 4 * 2**30  # a larger copy costs more disk than a laptop's owner would expect
+_TABLE = "prefill.json"
 _MEASURED_TOKENS = 512
 _MEASURED_BATCH = 256
 
@@ -156,7 +166,6 @@ def _machine() -> dict[str, str | int]:
     """What the measured speeds depend on."""
     return {
         "processor": platform.processor() or platform.machine(),
-        "node": platform.node(),
         "cores": usable_cores(),
         "binding": version(),
     }
@@ -164,12 +173,9 @@ def _machine() -> dict[str, str | int]:
 
 def _prefill_table(source: Path, source_hash: str) -> dict[str, float]:
     """Speed of each type, from the cache or measured now."""
-    table = _folder(source_hash) / "prefill.json"
-    machine = _machine()
-    if table.is_file():
-        kept = json.loads(table.read_text("utf-8"))
-        if kept.get("machine") == machine:
-            return {str(kind): float(speed) for kind, speed in kept["prefill"].items()}
+    kept = kept_prefill(source_hash)
+    if kept:
+        return kept
     prefill = {AS_IS: measure_prefill(source)}
     for kind in _affordable_kinds(source):
         prefill[kind] = measure_prefill(_made(source, source_hash, kind))
@@ -177,8 +183,19 @@ def _prefill_table(source: Path, source_hash: str) -> dict[str, float]:
     for kind in KINDS:
         if kind != best:
             (_folder(source_hash) / f"{kind}.gguf").unlink(missing_ok=True)
-    write_whole(table, json.dumps({"machine": machine, "prefill": prefill}, indent=1))
+    text = json.dumps({"machine": _machine(), "prefill": prefill}, indent=1)
+    write_whole(_folder(source_hash) / _TABLE, text)
     return prefill
+
+
+def kept_prefill(source_hash: str) -> dict[str, float]:
+    """Speeds that were measured on this machine and kept; none where there are none or the file is damaged."""
+    try:
+        kept = json.loads((_folder(source_hash) / _TABLE).read_text("utf-8"))
+        speeds = {str(kind): float(speed) for kind, speed in kept["prefill"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}  # what is lost is measured again
+    return speeds if kept.get("machine") == _machine() else {}
 
 
 def _affordable_kinds(source: Path) -> list[str]:

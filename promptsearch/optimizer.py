@@ -22,7 +22,7 @@ from promptsearch.evaluation import Asker, Evaluator
 from promptsearch.events import Listener, Note, Progress, silent
 from promptsearch.lm.resolve import OpenedModel, open_engine
 from promptsearch.machine import encoder_speed, measure_encoder_speed, model_speed
-from promptsearch.measurement import Measurement, paired_difference
+from promptsearch.measurement import Measurement
 from promptsearch.prompt import Prompt, PromptParts, Retriever
 from promptsearch.prompting import GENERATED_TOKENS, PromptBuilder, answer_room
 from promptsearch.result import Result, Trial, Trials
@@ -378,7 +378,7 @@ class _Job:
         baselines = {name: judge.measure(measured.items, judged) for name, judged in measured.baselines.items()}
         test = judge.measure(measured.items, measured.winner)
         differences = {
-            name: paired_difference(measured.winner.scores, judged.scores)
+            name: judge.difference(measured.items, measured.winner, judged)
             for name, judged in measured.baselines.items()
         }
         self.meter.enter("done")

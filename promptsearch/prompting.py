@@ -62,7 +62,7 @@ class PromptBuilder:
     ) -> None:
         self._engine = engine
         source = engine.chat_template
-        self.renderer = Renderer(inputs, output, ChatFormat(source) if source else None)
+        self.renderer = Renderer(inputs, output, ChatFormat(source, engine.text_marks) if source else None)
         self._demonstrations = demonstrations
         self._room = engine.context_tokens - answer_tokens
 

@@ -25,14 +25,14 @@ from promptsearch.calibration import (
 )
 from promptsearch.evaluation import Answers
 from promptsearch.lm.base import FloatArray
-from promptsearch.measurement import Measurement, measure, measure_statistic
+from promptsearch.measurement import Difference, Measurement, measure, measure_statistic, paired_difference
 from promptsearch.metrics import Metric
 from promptsearch.search.base import Scores
 from promptsearch.task import Example
 
 __all__ = ["Judge", "Judged", "NeighbourLabels", "neighbour_priors"]
 
-_RESAMPLES = 500
+_RESAMPLES = 200
 _FOLDS = 5
 
 
@@ -176,6 +176,24 @@ class Judge:
         resampled = [self._aggregate(judged, golds, draw) for draw in draws]
         value = self._aggregate(judged, golds, np.arange(len(items)))
         return measure_statistic(value, resampled, len(items), failures)
+
+    def difference(self, items: Sequence[int], ours: Judged, theirs: Judged) -> Difference:
+        """Paired difference of the metric's value on the same items, with interval and p-value.
+
+        For a metric that is no mean over items, the interval is a paired bootstrap of the metric itself and the
+        p-value twice the share of resamples on the other side of zero.
+        """
+        if self._metric.name != "macro_f1":
+            return paired_difference(ours.scores, theirs.scores)
+        golds = [self._examples[item].output for item in items]
+        rng = np.random.default_rng(0)
+        draws = rng.integers(len(items), size=(_RESAMPLES, len(items)))
+        gains = np.array([self._aggregate(ours, golds, d) - self._aggregate(theirs, golds, d) for d in draws])
+        low, high = np.percentile(gains, [2.5, 97.5])
+        everything = np.arange(len(items))
+        value = self._aggregate(ours, golds, everything) - self._aggregate(theirs, golds, everything)
+        beyond = min(float((gains <= 0).mean()), float((gains >= 0).mean()))
+        return Difference(value, float(low), float(high), min(1.0, 2 * beyond), len(items))
 
     def _aggregate(self, judged: Judged, golds: Sequence[str], chosen: NDArray[np.int64]) -> float:
         return self._metric.aggregate(

@@ -88,10 +88,12 @@ class ChatFormat:
 
     Args:
         source: the Jinja text from the model's file.
+        marks: what begins and what ends a text for this model, where the template asks for it.
     """
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, marks: tuple[str, str] = ("", "")) -> None:
         self.source = source
+        self.marks = marks
 
     def render(self, messages: Sequence[Mapping[str, str]]) -> Rendered:
         """The prompt that asks for the next assistant message.
@@ -140,8 +142,8 @@ class ChatFormat:
             text: str = self._template.render(
                 messages=messages,
                 add_generation_prompt=True,
-                bos_token="",
-                eos_token="",
+                bos_token=self.marks[0],
+                eos_token=self.marks[1],
                 tools=None,
                 documents=None,
             )

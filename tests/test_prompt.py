@@ -139,7 +139,7 @@ def test_no_items_no_predictions(prompt: ps.Prompt) -> None:
 # -- by hand ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("calibration", ["none", "batch", "contextual", "fitted"])
+@pytest.mark.parametrize("calibration", ["none", "batch", "contextual"])
 def test_a_prompt_by_hand(calibration: str) -> None:
     prompt = ps.Prompt(TASK, numbered_rows(4, seed=5), model(), calibration=calibration)
     assert prompt.instruction == "Say which."

@@ -132,7 +132,7 @@ def _carve_missing(parts: Parts, strata: Sequence[str] | None, seed: int) -> Spl
         rare, common = (), parts.train
     test, evaluation = parts.test, parts.validation
     if test:  # a short budget measures a first part of it, which must be a fair sample of a sorted file too
-        test = tuple(test[place] for place in np.random.default_rng([seed, 4]).permutation(len(test)))
+        test = tuple(test[place] for place in np.random.default_rng([seed % 2**32, 4]).permutation(len(test)))
     else:
         test, common = _carve(common, test_size, strata, seed)
     if not evaluation:

@@ -138,6 +138,11 @@ class Engine(LM, Protocol):
         ...
 
     @property
+    def text_marks(self) -> tuple[str, str]:
+        """What begins and what ends a text, as the chat template writes it; empty where there is none."""
+        ...
+
+    @property
     def tokens_decoded(self) -> int:
         """Tokens run through the model since it was opened."""
         ...

@@ -127,6 +127,11 @@ class EstimatingEngine:
         return None
 
     @property
+    def text_marks(self) -> tuple[str, str]:
+        """Nothing: without a chat template there is nothing to mark."""
+        return "", ""
+
+    @property
     def tokens_decoded(self) -> int:
         """Tokens run through the model so far, as reported by it or estimated."""
         return self._tokens_decoded

@@ -134,6 +134,11 @@ class LlamaEngine:
         return None if raw is None else raw.decode("utf-8", errors="replace")
 
     @property
+    def text_marks(self) -> tuple[str, str]:
+        """The beginning-of-text and end-of-text tokens, as the chat template writes them."""
+        return self.vocabulary.bos_text, self.vocabulary.eos_text
+
+    @property
     def tokens_decoded(self) -> int:
         """Tokens run through the model since it was opened."""
         return self._context.tokens_decoded

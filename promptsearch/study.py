@@ -33,6 +33,7 @@ _CONFIRM_SHARE = 0.12
 _SAFETY = 0.9  # of a time budget: fits, files and slower long prompts take the rest
 _FEWEST_FINALISTS = 3
 _FEWEST_LOOKS = 24
+_MUCH_TOO_SLOW = 0.8  # share of the planned test rows that the clock must allow at least for the plan to stand
 _FEWEST_CONFIRM = 30
 FEWEST_TEST = 30
 
@@ -391,6 +392,8 @@ class Study:
     def affordable_test_items(self, candidates: Sequence[Candidate], items: Sequence[int]) -> Sequence[int]:
         """As many test rows as the rest of the budget pays for.
 
+        The plan decides, so that runs repeat; the clock cuts rows only where the plan would overrun it by much.
+
         Args:
             candidates: whatever is to be measured on each row.
             items: the test split.
@@ -404,9 +407,11 @@ class Study:
             rows.append((budget.tokens - cost.tokens) / each)
         if budget.evaluations is not None:
             rows.append((budget.evaluations - cost.evaluations) / len(candidates))
+        count = min(rows)
         if budget.seconds is not None:
-            rows.append((0.97 * budget.seconds - self._meter.elapsed) * self._measured_speed() / each)
-        return items[: max(0, int(min(rows)))]
+            in_time = (0.97 * budget.seconds - self._meter.elapsed) * self._measured_speed() / each
+            count = in_time if in_time < _MUCH_TOO_SLOW * count else count
+        return items[: max(0, int(count))]
 
     def _measured_speed(self) -> float:
         """Tokens per second so far, once there is something to go by; the plan's own speed before."""

@@ -163,6 +163,14 @@ def test_a_replay_sets_the_clock_and_it_goes_on_from_there(monkeypatch: pytest.M
     assert meter.cost.seconds == {"setup": 1.0, "search": 41.0}
 
 
+def test_time_that_was_recorded_stays_spent(monkeypatch: pytest.MonkeyPatch) -> None:
+    Clock(monkeypatch)
+    meter = Meter()
+    meter.replay(tokens=1, evaluations=1, elapsed=60.0)
+    meter.replay(tokens=1, evaluations=1, elapsed=30.0)  # kept by an interrupted run's early measurement
+    assert meter.elapsed == 60.0
+
+
 def test_a_clock_set_back_takes_no_seconds_from_a_phase(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
     meter = Meter()

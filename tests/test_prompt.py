@@ -373,3 +373,39 @@ def test_a_file_with_other_values(kind: str, data: st.DataObject, value: Any) ->
     else:
         del holder[last]
     require_loads_or_says_so(kind, json.dumps(document).encode())
+
+
+# -- what a stranger's file and a row of one's own may not do -------------------------------------------------------
+
+
+def test_a_file_does_not_decide_where_texts_are_sent(tmp_path: Path) -> None:
+    path = make("static").save(tmp_path / "prompt.json")
+    document = json.loads(path.read_text("utf-8"))
+    document["model"]["source"] = "https://example.org/v1"
+    path.write_text(json.dumps(document), encoding="utf-8")
+    with pytest.raises(ArtifactError, match="give it as model="):
+        ps.load(path)
+
+
+@pytest.mark.parametrize("kind", ["retrieved", "prior"])
+def test_a_row_is_no_neighbour_of_its_own_when_measured(kind: str) -> None:
+    prompt = make(kind)
+    own = [TASK.examples[number].fields for number in range(40)]
+    alone, _ = prompt._neighbours(own, others_only=True)
+    assert all(number not in near for number, near in enumerate(alone))
+    found, _ = prompt._neighbours(own)
+    assert sum(number in near for number, near in enumerate(found)) > 30  # a query as such may find it
+
+
+def test_batch_calibration_by_hand_reads_no_test_row() -> None:
+    rows = numbered_rows(60)
+    of = ps.Task(rows[:40], inputs="text", output="label", test=rows[40:])
+    lm = WatchedLM(golds_of(of))
+    ps.Prompt(of, of.examples[:2], lm, calibration="batch")
+    asked = "\n".join(prompt for call in lm.calls for prompt in call)
+    assert not any(row["text"] in asked for row in rows[40:])
+
+
+def test_another_metric_can_be_given() -> None:
+    prompt = make("static")
+    assert prompt.evaluate(TASK.examples[40:60], metric=lambda example, prediction: 0.25).value == 0.25

@@ -17,7 +17,7 @@ from promptsearch.paths import cache_dir
 
 __all__ = ["encoder_speed", "measure_encoder_speed", "model_speed"]
 
-_DRIFT = 1.3  # beyond this factor the kept speed says nothing about now
+_DRIFT = 2.0  # beyond this factor the kept speed says nothing about now; the clock bounds a run in any case
 _FILE = "machine.json"
 _WORDS = "the parcel came late and the box was open but everything inside worked well so thank you"
 
@@ -29,7 +29,7 @@ def model_speed(engine: Engine, *, generates: bool) -> float:
         engine: an open engine.
         generates: whether answers are generated rather than scored.
     """
-    measured = _measure(engine, generates)
+    measured = max(_measure(engine, generates) for _ in range(2))  # the better one: other work only slows
     name = f"{'generate' if generates else 'score'}: {engine.fingerprint}"
     kept = _read().get(name)
     if kept is None:

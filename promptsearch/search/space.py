@@ -118,10 +118,6 @@ class SearchSpace:
         self._by_label = [self.pool[self.labels == label] for label in np.unique(self.labels)]
         self.shots = tuple(sorted({count for count in space.shots if 0 <= count <= len(self.pool)}))
 
-    def label_of(self, number: int) -> int:
-        """Label index of a pool id."""
-        return int(self._label_of[number])
-
     # -- prices ---------------------------------------------------------------------------------------------
 
     def prefix_tokens(self, candidate: Candidate) -> float:

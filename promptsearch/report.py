@@ -81,6 +81,9 @@ def _what_is_shown(prompt: Prompt) -> str:
     else:
         shown = f"{count}, the same for every query"
     parts = [shown, f"template {candidate.template}"]
+    names = [name for name in (candidate.input_name, candidate.output_name) if name]
+    if names:
+        parts.append(f"with the names {' and '.join(map(repr, names))}")
     if weighing is not None:
         parts.append(f"calibration {weighing.calibration}")
         if prompt.parts.uses_prior:

@@ -33,6 +33,7 @@ __all__ = ["Neighbourhood", "check_lengths", "embed_splits", "make_space", "usab
 _NEIGHBOURS = 32
 _LISTED_LABELS = 20
 _NAMING_WORDS = 3
+_SAMPLED_ANSWERS = 200
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,7 @@ def make_space(
     lengths = Lengths(
         instructions=dict(zip(instructions, counted, strict=True)),
         demonstrations=dict(zip(splits.pool, shown, strict=True)),
-        query=float(np.mean(tokens)),
+        query=float(np.mean(tokens)) + _answer_tokens(task, engine),
         longest_query=max(tokens),
         context=engine.context_tokens - room,
     )
@@ -188,6 +189,16 @@ def make_space(
         labels=[labels.get(task.examples[number].output, 0) for number in splits.pool],
         lengths=lengths,
     )
+
+
+def _answer_tokens(task: Task, engine: Engine) -> float:
+    """Tokens that an answer adds to each query: the label tree, at most, or a text like the task's own."""
+    begun = engine.count_tokens([""])[0]
+    if task.labels is None:
+        texts = [f" {example.output}" for example in task.examples[:_SAMPLED_ANSWERS]]
+        return float(np.mean(engine.count_tokens(texts))) - begun + 1
+    counts = engine.count_tokens([f" {label}" for label in task.labels])
+    return float(sum(count - begun - 1 for count in counts))  # a label's last token is predicted, never run
 
 
 def check_lengths(task: Task, space: SearchSpace, splits: Splits, engine: Engine, builder: PromptBuilder) -> None:

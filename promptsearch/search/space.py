@@ -70,7 +70,7 @@ class Lengths:
     Attributes:
         instructions: tokens of each instruction.
         demonstrations: tokens of each pool id as a demonstration.
-        query: mean tokens of a query.
+        query: mean tokens of a query and what its answer adds.
         longest_query: tokens of the longest query.
         context: tokens that a prompt may take.
     """

@@ -28,7 +28,7 @@ from promptsearch.prompting import GENERATED_TOKENS, PromptBuilder, answer_room
 from promptsearch.result import Result, Trial, Trials
 from promptsearch.scoring import Judge, Judged
 from promptsearch.search.base import Strategy
-from promptsearch.search.halving import halving, random_search
+from promptsearch.search.halving import FIRST_RUNG, halving, random_search
 from promptsearch.search.space import ITEMS_A_CALL, SearchSpace, Space
 from promptsearch.store import RunStore
 from promptsearch.study import FEWEST_TEST, Finalist, Outcome, Plan, Study, make_plan, require_enough
@@ -359,8 +359,8 @@ class _Job:
         return found
 
     def _calibrated(self, study: Study, alone: Judge, near: Neighbourhood, candidate: Candidate) -> Any:
-        """Batch calibration on a first part of the search rows: some forty unlabelled inputs settle it."""
-        rows = near.splits.search[:48]
+        """Batch calibration on the search rows that the race began with: some twenty unlabelled inputs settle it."""
+        rows = near.splits.search[:FIRST_RUNG]
         return alone.fit("batch", rows, study.evaluator.answers(candidate, rows))
 
     # -- the result -----------------------------------------------------------------------------------------

@@ -18,9 +18,9 @@ from promptsearch.candidate import Candidate
 from promptsearch.search.base import Allowance, Request, Scores, StrategyRun, best_first, rank_key
 from promptsearch.search.space import Preferences, SearchSpace
 
-__all__ = ["halving", "random_search"]
+__all__ = ["FIRST_RUNG", "halving", "random_search"]
 
-_FIRST_RUNG = 24
+FIRST_RUNG = 24
 _KEEP = 0.5
 _EXPLORING_SHARE = 0.6  # of the allowance, for the first race
 _ANCHOR_SHARE = 0.3  # of the allowance, for first looks at candidates that must be tried
@@ -258,7 +258,7 @@ def conditional_accuracy(scores: Mapping[Candidate, Scores], shrinkage: float = 
 def _rungs(items: int) -> tuple[int, ...]:
     """Cumulative items of each rung: doubling from the first, ending with all."""
     rungs = []
-    size = min(_FIRST_RUNG, items)
+    size = min(FIRST_RUNG, items)
     while size < items:
         rungs.append(size)
         size *= 2

@@ -22,7 +22,7 @@ from promptsearch.evaluation import Asker, Evaluator
 from promptsearch.events import Listener, Note, Progress, silent
 from promptsearch.lm.resolve import OpenedModel, open_engine
 from promptsearch.machine import encoder_speed, measure_encoder_speed, model_speed
-from promptsearch.measurement import Measurement
+from promptsearch.measurement import Difference, Measurement
 from promptsearch.prompt import Prompt, PromptParts, Retriever
 from promptsearch.prompting import GENERATED_TOKENS, PromptBuilder, answer_room
 from promptsearch.result import Result, Trial, Trials
@@ -404,7 +404,7 @@ class _Job:
             cost=self.meter.cost,
             stopped_by=outcome.stopped_by,
             facts=facts,
-            notes=_notes(test, baselines, len(near.splits.test)),
+            notes=_notes(test, baselines, differences, len(near.splits.test)),
         )
 
     def _facts(self, opened: OpenedModel, near: Neighbourhood, study: Study, measured: _Measured) -> dict[str, Any]:
@@ -481,7 +481,12 @@ def _trials(space: SearchSpace, outcome: Outcome) -> Trials:
     )
 
 
-def _notes(test: Measurement, baselines: Mapping[str, Measurement], test_rows: int) -> tuple[str, ...]:
+def _notes(
+    test: Measurement,
+    baselines: Mapping[str, Measurement],
+    differences: Mapping[str, Difference],
+    test_rows: int,
+) -> tuple[str, ...]:
     """What a person must know before trusting the prompt."""
     notes = []
     vote = baselines.get("label_vote")
@@ -489,6 +494,11 @@ def _notes(test: Measurement, baselines: Mapping[str, Measurement], test_rows: i
         notes.append(
             "The label vote of neighbours, which needs no model, did better on the test rows "
             f"({vote} against {test}): consider it instead of a prompt."
+        )
+    elif vote is not None and differences["label_vote"].low <= 0:
+        notes.append(
+            f"The label vote of neighbours, which needs no model, does about as well ({vote}): what the prompt adds to "
+            "it is within the noise of these test rows."
         )
     best = max((name for name in baselines if name != "label_vote"), key=lambda name: baselines[name].value)
     if baselines[best].value > test.value:

@@ -92,13 +92,19 @@ def _processor() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
+def _command(arguments: list[str]) -> str:
+    """The arguments, with folders and files by their role: where they lay says nothing to others."""
+    roles = {"--data": "DIR", "--json": "FILE"}
+    before = ["", *arguments]
+    return " ".join(roles.get(option, value) for option, value in zip(before, arguments, strict=False))
+
+
 class Results:
     """Measured cells, written after each one; a run started again skips the cells that are there."""
 
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
         self.path = path
-        # The command without the interpreter's and the script's own paths, which say nothing to others.
-        self.header = {"command": " ".join(sys.argv[1:]), "settings": settings, "machine": machine()}
+        self.header = {"command": _command(sys.argv[1:]), "settings": settings, "machine": machine()}
         kept = json.loads(path.read_text("utf-8")) if path.is_file() else {"cells": {}}
         self.cells: dict[str, Any] = kept["cells"]
 

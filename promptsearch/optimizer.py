@@ -497,8 +497,8 @@ def _notes(
         )
     elif vote is not None and differences["label_vote"].low <= 0:
         notes.append(
-            f"The label vote of neighbours, which needs no model, does about as well ({vote}): what the prompt adds to "
-            "it is within the noise of these test rows."
+            f"The label vote of neighbours, which needs no model, does about as well ({vote}): what the prompt adds "
+            "to it is within the noise of these test rows."
         )
     best = max((name for name in baselines if name != "label_vote"), key=lambda name: baselines[name].value)
     if baselines[best].value > test.value:

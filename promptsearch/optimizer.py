@@ -404,7 +404,7 @@ class _Job:
             cost=self.meter.cost,
             stopped_by=outcome.stopped_by,
             facts=facts,
-            notes=_notes(test, baselines, differences, len(near.splits.test)),
+            notes=_notes(test, baselines, differences, len(near.splits.test), outcome.stopped_by),
         )
 
     def _facts(self, opened: OpenedModel, near: Neighbourhood, study: Study, measured: _Measured) -> dict[str, Any]:
@@ -486,6 +486,7 @@ def _notes(
     baselines: Mapping[str, Measurement],
     differences: Mapping[str, Difference],
     test_rows: int,
+    stopped_by: str,
 ) -> tuple[str, ...]:
     """What a person must know before trusting the prompt."""
     notes = []
@@ -506,6 +507,9 @@ def _notes(
             f"The baseline {best!r} did better on the test rows ({baselines[best]}): treat the gain as none."
         )
     left_out = [name for name in ("random", "nearest") if name not in baselines]
+    if stopped_by == "interrupt":
+        notes.append(f"Stopped early: measured on {test.n} of {test_rows} test rows, beside zero-shot alone.")
+        return tuple(notes)
     if left_out:
         notes.append(f"The budget did not pay for measuring the baselines {' and '.join(left_out)}.")
     if test.n < test_rows:

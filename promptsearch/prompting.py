@@ -79,7 +79,7 @@ class PromptBuilder:
             return Built(prompt if self.fits(prompt) else None, candidate.demonstrations)
         for count in range(min(candidate.count, len(nearest)), -1, -1):
             shown = retrieved_order(nearest[:count], candidate.order)
-            prompt = self.render(candidate, shown, inputs)
+            prompt = Rendered(self.render(candidate, shown, inputs).segments)  # the next item shows others
             if self.fits(prompt):
                 return Built(prompt, shown)
         return Built(None, ())

@@ -194,9 +194,14 @@ class Renderer:
         inputs: Mapping[str, str],
     ) -> Rendered:
         """The exact prompt for one query."""
+        own = len(self._query(template, inputs)) - self._opening(template)  # characters from the item's text on
         if template.chat:
-            return self._chat_format().render(self.messages(template, instruction, demonstrations, inputs))
-        return Rendered([Segment(self._plain(template, instruction, demonstrations, inputs))])
+            rendered = self._chat_format().render(self.messages(template, instruction, demonstrations, inputs))
+            last = rendered.segments[-1]
+            below = len(last.text) if last.control else 0  # what the chat template writes after the message
+            return Rendered(rendered.segments, shared=len(rendered) - below - own)
+        text = self._plain(template, instruction, demonstrations, inputs)
+        return Rendered([Segment(text)], shared=len(text) - own)
 
     def messages(
         self,
@@ -245,10 +250,18 @@ class Renderer:
         parts.append(self._query(template, inputs))
         return template.separator.join(parts)
 
+    def _opening(self, template: Template) -> int:
+        """Characters of a query before its first text."""
+        name = next(iter(self._names.values()), "")
+        return len(self._field(template).format(name=name, text=_MARK).partition(_MARK)[0])
+
+    def _field(self, template: Template) -> str:
+        """The form of an input column. Several columns are always told apart by name."""
+        return "{name}: {text}" if len(self._names) > 1 else template.field
+
     def _query(self, template: Template, inputs: Mapping[str, str]) -> str:
-        """One item up to the cue. Several columns are always told apart by name."""
-        several = len(self._names) > 1
-        form = "{name}: {text}" if several else template.field
+        """One item up to the cue."""
+        form = self._field(template)
         lines = [form.format(name=name, text=inputs[column]) for column, name in self._names.items()]
         return "\n".join(lines) + template.joint + template.cue.format(output=self._output)
 

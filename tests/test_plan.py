@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from promptsearch.lm.plan import Decode, Drop, Fork, Limits, Operation, Row, Tail, Tokens, label_tail, plan
+from promptsearch.lm.plan import (
+    Decode,
+    Drop,
+    Fork,
+    Limits,
+    Operation,
+    Row,
+    Tail,
+    Tokens,
+    label_tail,
+    most_cells,
+    plan,
+)
 
-PLENTY = Limits(batch=512, sequences=256, cells=8192, shared=1)
+PLENTY = Limits(batch=512, sequences=256, cells=8192)
 
 
 @dataclass
@@ -23,6 +35,7 @@ class Memory:
     sequences: dict[int, list[int]] = field(default_factory=dict)
     cells: list[set[int]] = field(default_factory=list)
     decoded: int = 0
+    most_cells: int = 0
     seen: dict[tuple[int, int], Tokens] = field(default_factory=dict)
 
     def run(self, operations: Sequence[Operation]) -> None:
@@ -53,6 +66,7 @@ class Memory:
         assert 0 < len(operation.rows) <= self.limits.batch
         after = [self.append(row) for row in operation.rows]
         self.decoded += len(after)
+        self.most_cells = max(self.most_cells, len(self.cells))
         assert len(self.cells) <= self.limits.cells
         check_narrowing(operation.rows)
         wanted = [read.row for read in operation.reads]
@@ -94,9 +108,14 @@ def tail_paths(tail: Tail) -> dict[int, Tokens]:
     return paths
 
 
-def simulate(prompts: Sequence[Tokens], tail: Tail, limits: Limits) -> Memory:
+def simulate(prompts: Sequence[Tokens], tail: Tail, limits: Limits, held: int = 0) -> Memory:
     memory = Memory(limits)
-    memory.run(list(plan(prompts, tail, limits)))
+    if held:
+        memory.sequences[0] = list(prompts[0][:held])
+        memory.cells = [{0} for _ in range(held)]
+    operations = list(plan(prompts, tail, limits, held))
+    memory.run(operations)
+    assert memory.most_cells <= most_cells(operations, held) <= limits.cells
     return memory
 
 
@@ -138,7 +157,6 @@ def tight_limits(draw: st.DrawFn, prompts: Sequence[Tokens], tail: Tail) -> Limi
         batch=len(tail.tokens) + draw(st.integers(1, 24)),
         sequences=tail.width + draw(st.integers(1, 12)),
         cells=longest + len(tail.tokens) + draw(st.integers(0, 40)),
-        shared=draw(st.integers(1, 9)),
     )
 
 
@@ -155,17 +173,33 @@ def test_every_prompt_is_read_along_its_own_path_within_the_limits(data: st.Data
 @given(prompt_lists(), label_lists, st.integers(0, 40))
 def test_shared_tokens_are_decoded_once(prompts: list[Tokens], labels: list[Tokens], room: int) -> None:
     tail, _ = label_tail(labels)
-    limits = Limits(batch=len(tail.tokens) + 1 + room, sequences=256, cells=8192, shared=1)
+    limits = Limits(batch=len(tail.tokens) + 1 + room, sequences=256, cells=8192)
     memory = simulate(prompts, tail, limits)
     check_all_read(memory, prompts, tail)
     distinct = set(prompts)
     assert memory.decoded == tree_size(sorted(distinct)) + len(distinct) * len(tail.tokens)
 
 
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_what_a_sequence_holds_already_is_not_decoded_again(data: st.DataObject) -> None:
+    prefix = data.draw(token_lists(12, 2))
+    prompts = [prefix + prompt for prompt in data.draw(prompt_lists())]
+    tail, _ = label_tail(data.draw(label_lists))
+    limits = data.draw(tight_limits(prompts, tail))
+    limits = replace(limits, sequences=limits.sequences + 1)
+    memory = simulate(prompts, tail, limits, held=len(prefix))
+    check_all_read(memory, prompts, tail)
+    assert memory.sequences[0] == list(prefix)
+    plenty = simulate(prompts, tail, PLENTY, held=len(prefix))
+    distinct = set(prompts)
+    assert plenty.decoded == tree_size(sorted(distinct)) - len(prefix) + len(distinct) * len(tail.tokens)
+
+
 @settings(max_examples=100, deadline=None)
-@given(prompt_lists(), st.integers(1, 9), st.integers(1, 40))
-def test_never_more_than_one_by_one(prompts: list[Tokens], shared: int, batch: int) -> None:
-    limits = Limits(batch=batch, sequences=8, cells=64, shared=shared)
+@given(prompt_lists(), st.integers(1, 40))
+def test_never_more_than_one_by_one(prompts: list[Tokens], batch: int) -> None:
+    limits = Limits(batch=batch, sequences=8, cells=64)
     memory = simulate(prompts, Tail(), limits)
     assert memory.decoded <= sum(map(len, set(prompts)))
 

@@ -249,3 +249,29 @@ def test_any_number_of_messages(contents: list[str]) -> None:
 @templates
 def test_stops(template: Template) -> None:
     assert renderer().stops(template) == (() if template.chat else ("\n",))
+
+
+@templates
+@given(shown=demonstrations, instruction=texts | st.just(""), items=st.tuples(texts, texts))
+def test_prompts_of_two_items_share_what_stands_before_the_item(
+    template: Template, shown: list[Demonstration], instruction: str, items: tuple[str, str]
+) -> None:
+    first, second = (renderer().render(template, instruction, shown, {"text": text}) for text in items)
+    assert first.shared == second.shared
+    assert first[: first.shared] == second[: second.shared]
+    assert first[first.shared :].startswith(items[0])
+    assert "".join(segment.text for segment in first.shared_segments) == first[: first.shared]
+
+
+@templates
+def test_several_columns_share_up_to_the_first_text(template: Template) -> None:
+    shown = [Demonstration({"premise": "p", "hypothesis": "h"}, "o")]
+    rendered = renderer("premise", "hypothesis").render(template, "", shown, {"premise": "P", "hypothesis": "H"})
+    assert rendered[: rendered.shared].endswith("Premise: ")
+    assert rendered[rendered.shared :].startswith("P")
+
+
+def test_a_chat_template_that_writes_nothing_below_the_message() -> None:
+    silent = renderer(source="{% for message in messages %}<{{ message['content'] }}{% endfor %}")
+    rendered = silent.render(TEMPLATES["chat-user"], "Do.", [], {"text": "it"})
+    assert rendered[rendered.shared :].startswith("it")

@@ -42,16 +42,36 @@ class Segment:
 
 
 class Rendered(str):
-    """A prompt as one string that remembers its segments."""
+    """A prompt as one string that remembers its segments.
+
+    Attributes:
+        segments: the pieces.
+        shared: leading characters that the prompts of other items begin with as well; a model may keep what it
+            computed for them. 0 where each item has its own demonstrations.
+    """
 
     segments: tuple[Segment, ...]
+    shared: int
 
-    def __new__(cls, segments: Iterable[Segment]) -> Rendered:
+    def __new__(cls, segments: Iterable[Segment], shared: int = 0) -> Rendered:
         """Join ``segments`` into one string."""
         kept = tuple(segments)
         rendered = super().__new__(cls, "".join(segment.text for segment in kept))
         rendered.segments = kept
+        rendered.shared = shared
         return rendered
+
+    @property
+    def shared_segments(self) -> tuple[Segment, ...]:
+        """The segments of the first ``shared`` characters."""
+        left = self.shared
+        kept = []
+        for segment in self.segments:
+            if left <= 0:
+                break
+            kept.append(Segment(segment.text[:left], segment.control))
+            left -= len(segment.text)
+        return tuple(kept)
 
 
 def segments_of(prompt: str) -> tuple[Segment, ...]:

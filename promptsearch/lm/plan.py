@@ -2,22 +2,25 @@
 
 All prompts of a call form one prefix tree over tokens. Below every prompt hangs the same *tail*: the tree
 of label tokens whose predictions are wanted. A part of the tree that fits one batch becomes a *unit*; where
-it does not fit, the shared edge is decoded first into a *trunk* sequence, which the branches below fork.
+it does not fit, the edge that its paths share becomes a *trunk*: a sequence of its own, which units of the same
+batch see and units of later batches fork. Trunks and units fill the same batches, and what no later unit needs
+is dropped with the batch that used it last.
 
 Invariant: pure. Tokens in, schedule out; every prompt's tokens are decoded in order along its path, every
 row is visible to exactly the sequences that pass through it, and no batch exceeds the limits. While the
-sequences last and every shared edge is long enough for a trunk, no token of the tree is decoded twice.
+sequences last, no token of the tree is decoded twice.
 Leaves out: how a batch is run, and what its predictions mean.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import NamedTuple
 
-__all__ = ["Decode", "Drop", "Fork", "Limits", "Operation", "Read", "Row", "Tail", "label_tail", "plan"]
+__all__ = ["Decode", "Drop", "Fork", "Limits", "Operation", "Read", "Row", "Tail", "label_tail", "most_cells", "plan"]
 
 Tokens = tuple[int, ...]
 
@@ -30,13 +33,11 @@ class Limits:
         batch: tokens in a batch.
         sequences: sequence ids (0 to this minus one).
         cells: tokens that the memory holds at once.
-        shared: an edge shorter than this is decoded again rather than made a trunk of its own.
     """
 
     batch: int = 512
     sequences: int = 256
     cells: int = 8192
-    shared: int = 8
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ class Decode:
 Operation = Fork | Drop | Decode
 
 
-def plan(prompts: Sequence[Tokens], tail: Tail, limits: Limits) -> Iterator[Operation]:
+def plan(prompts: Sequence[Tokens], tail: Tail, limits: Limits, held: int = 0) -> Iterator[Operation]:
     """Schedule ``prompts``, each followed by ``tail``.
 
     Args:
@@ -155,6 +156,8 @@ def plan(prompts: Sequence[Tokens], tail: Tail, limits: Limits) -> Iterator[Oper
         tail: what hangs below each prompt.
         limits: what must hold; a prompt and its tail must fit the cells, the tail and one token a batch, and
             the tail's branches leave a sequence for the trunk of a prompt that exceeds a batch.
+        held: that many tokens, with which all prompts begin and which leave each at least one more, are in
+            sequence 0 already; no operation drops them.
 
     Returns:
         Operations in the order in which they are to be run.
@@ -166,28 +169,70 @@ def plan(prompts: Sequence[Tokens], tail: Tail, limits: Limits) -> Iterator[Oper
     if (
         longest + len(tail.tokens) > limits.cells
         or len(tail.tokens) + 1 > limits.batch
-        or tail.width + 1 > limits.sequences
+        or tail.width + 1 + (held > 0) > limits.sequences
     ):
         raise ValueError(
             f"a prompt of {longest} tokens with a tail of {len(tail.tokens)} tokens and {tail.width} "
             f"branches does not fit {limits}; split the labels or shorten the prompt"
         )
-    return _Planner(prompts, tail, limits).operations()
+    return _Planner(prompts, tail, limits, held).operations()
+
+
+def most_cells(operations: Iterable[Operation], held: int = 0) -> int:
+    """The largest number of tokens that the memory holds at once while ``operations`` run.
+
+    A sequence's own tokens count until it is dropped: those who forked it are dropped before.
+    """
+    own: Counter[int] = Counter()
+    most = held
+    for operation in operations:
+        if isinstance(operation, Decode):
+            own.update(row.sequences[0] for row in operation.rows)
+            most = max(most, held + own.total())
+        elif isinstance(operation, Drop):
+            for sequence in operation.sequences:
+                own.pop(sequence, None)
+    return most
+
+
+@dataclass
+class _Trunk:
+    """A sequence that holds what several units below it share.
+
+    Attributes:
+        sequence: its number.
+        depth: where it ends.
+        cells: tokens of its own that the memory holds.
+        pending: places of its own tokens in the open batch.
+    """
+
+    sequence: int
+    depth: int
+    cells: int = 0
+    pending: list[int] = field(default_factory=list)
 
 
 @dataclass
 class _Batch:
-    """A batch being filled."""
+    """A batch being filled, and what ends with it.
 
-    rows: list[Row] = field(default_factory=list)
+    Attributes:
+        rows: token, position, and the sequences that see it; a trunk's rows gain the units below it.
+        reads: wanted predictions.
+        sequences: to be dropped once it has run.
+        cells: tokens that the memory holds for trunks that end with it.
+    """
+
+    rows: list[tuple[int, int, list[int]]] = field(default_factory=list)
     reads: list[Read] = field(default_factory=list)
     sequences: list[int] = field(default_factory=list)
+    cells: int = 0
 
 
 class _Planner:
     """Walks the prefix tree of sorted prompts depth first, with one batch open."""
 
-    def __init__(self, prompts: Sequence[Tokens], tail: Tail, limits: Limits) -> None:
+    def __init__(self, prompts: Sequence[Tokens], tail: Tail, limits: Limits, held: int) -> None:
         self.tail = tail
         self.tail_depths = tail.depths
         self.limits = limits
@@ -202,39 +247,45 @@ class _Planner:
         self.own_before = [0, *accumulate(own)]  # own tokens of all paths before each
         self.free = list(range(limits.sequences - 1, -1, -1))
         self.batch = _Batch()
-        self.held = 0  # cells of trunks that are alive
+        self.trunks: list[_Trunk] = []  # from the root to where the walk is
+        self.start = held
+        if held:
+            self.trunks.append(_Trunk(self.free.pop(), held, held))
 
     def operations(self) -> Iterator[Operation]:
         if self.paths:
-            yield from self._visit(0, len(self.paths), 0, None)
+            yield from self._visit(0, len(self.paths), self.start)
         yield from self._flush()
 
-    def _visit(self, low: int, high: int, depth: int, trunk: int | None) -> Iterator[Operation]:
-        """Schedule paths ``low`` to ``high``, whose first ``depth`` tokens sequence ``trunk`` holds."""
+    def _visit(self, low: int, high: int, depth: int) -> Iterator[Operation]:
+        """Schedule paths ``low`` to ``high``, whose first ``depth`` tokens the trunks hold."""
         if self._fits(low, high, depth):
-            yield from self._add_unit(low, high, depth, trunk)
+            yield from self._add_unit(low, high, depth)
             return
         shared = self._shared_depth(low, high, depth)
-        if shared > depth and (high - low == 1 or self._worth_a_trunk(shared - depth)):
-            yield from self._grow_trunk(low, high, depth, shared, trunk)
+        if shared > depth and (high - low == 1 or self._sequences_allow_a_trunk()):
+            yield from self._grow_trunk(low, depth, shared)
+            yield from self._visit(low, high, shared)
+            yield from self._end_trunk()
             return
         for start, end in self._children(low, high, shared):
-            yield from self._visit(start, end, depth, trunk)
+            yield from self._visit(start, end, depth)
 
     def _fits(self, low: int, high: int, depth: int) -> bool:
         """Whether the paths below ``depth`` make one batch that the memory holds beside the trunks."""
         count = high - low
-        if count * self.tail.width > self.limits.sequences - self._trunks_held():
+        if count * self.tail.width > self.limits.sequences - len(self.trunks):
             return False
-        return self._rows_below(low, high, depth) <= min(self.limits.batch, self.limits.cells - self.held)
+        return self._rows_below(low, high, depth) <= min(self.limits.batch, self.limits.cells - self._trunk_cells())
+
+    def _trunk_cells(self) -> int:
+        """Tokens of the trunks, whether the memory holds them or the open batch."""
+        return sum(trunk.cells + len(trunk.pending) for trunk in self.trunks)
 
     def _rows_below(self, low: int, high: int, depth: int) -> int:
         """Tokens to decode for paths ``low`` to ``high`` with their tails, from ``depth`` on."""
         own = len(self.paths[low]) - depth + self.own_before[high] - self.own_before[low + 1]
         return own + (high - low) * len(self.tail.tokens)
-
-    def _trunks_held(self) -> int:
-        return self.limits.sequences - len(self.free) - len(self.batch.sequences)
 
     def _shared_depth(self, low: int, high: int, depth: int) -> int:
         """Where a trunk below ``depth`` ends: at the last token that all paths share.
@@ -248,10 +299,9 @@ class _Planner:
         batches = -(-max(surplus, 1) // self.limits.batch)
         return min(length, depth + batches * self.limits.batch)
 
-    def _worth_a_trunk(self, length: int) -> bool:
-        """Whether an edge is long enough, and leaves sequences for a path below it that exceeds a batch."""
-        needed = self._trunks_held() + 2 + self.tail.width
-        return length >= self.limits.shared and needed <= self.limits.sequences
+    def _sequences_allow_a_trunk(self) -> bool:
+        """Whether sequences are left for a path below it that exceeds a batch."""
+        return len(self.trunks) + 2 + self.tail.width <= self.limits.sequences
 
     def _children(self, low: int, high: int, shared: int) -> Iterator[tuple[int, int]]:
         start = low
@@ -261,38 +311,55 @@ class _Planner:
                 start = index
         yield start, high
 
-    def _grow_trunk(self, low: int, high: int, depth: int, shared: int, trunk: int | None) -> Iterator[Operation]:
-        """Decode the shared edge into a sequence of its own and go on below it."""
-        length = shared - depth
-        if not self.free or self.held + len(self.batch.rows) + length > self.limits.cells:
+    def _grow_trunk(self, low: int, depth: int, shared: int) -> Iterator[Operation]:
+        """Put a shared edge into the open batch and those after it, as a sequence of its own."""
+        if not self.free:
             yield from self._flush()
-        sequence = self.free.pop()
-        if trunk is not None:
-            yield Fork(trunk, (sequence,))
+        trunk = _Trunk(self.free.pop(), shared)
+        yield from self._follow_trunks([trunk.sequence])
+        self.trunks.append(trunk)
         path = self.paths[low]
-        for start in range(depth, shared, self.limits.batch):
-            end = min(shared, start + self.limits.batch)
-            reads = (Read(self.numbers[low], -1, end - start - 1),) if end == len(path) else ()
-            yield Decode(tuple(Row(path[at], at, (sequence,)) for at in range(start, end)), reads)
-        self.held += length
-        yield from self._visit(low, high, shared, sequence)
-        yield from self._flush()
-        yield Drop((sequence,))
-        self.held -= length
-        self.free.append(sequence)
+        for position in range(depth, shared):
+            if self._full(1):
+                yield from self._flush()
+            trunk.pending.append(len(self.batch.rows))
+            self.batch.rows.append((path[position], position, [trunk.sequence]))
+        if shared == len(path):
+            self.batch.reads.append(Read(self.numbers[low], -1, len(self.batch.rows) - 1))
 
-    def _add_unit(self, low: int, high: int, depth: int, trunk: int | None) -> Iterator[Operation]:
+    def _end_trunk(self) -> Iterator[Operation]:
+        """Drop the innermost trunk: at once, or with the batch that still needs it."""
+        trunk = self.trunks.pop()
+        if self.batch.rows:
+            self.batch.sequences.append(trunk.sequence)
+            self.batch.cells += trunk.cells
+        else:
+            yield Drop((trunk.sequence,))
+            self.free.append(trunk.sequence)
+
+    def _follow_trunks(self, sequences: list[int]) -> Iterator[Operation]:
+        """Let new sequences continue what the trunks hold, in memory and in the open batch."""
+        if any(trunk.cells for trunk in self.trunks):
+            yield Fork(self.trunks[-1].sequence, tuple(sequences))
+        for trunk in self.trunks:
+            for row in trunk.pending:
+                self.batch.rows[row][2].extend(sequences)
+
+    def _full(self, rows: int) -> bool:
+        """Whether the open batch, or the memory once it runs, cannot take ``rows`` more."""
+        cells = self.batch.cells + sum(trunk.cells for trunk in self.trunks) + len(self.batch.rows) + rows
+        return len(self.batch.rows) + rows > self.limits.batch or cells > self.limits.cells
+
+    def _add_unit(self, low: int, high: int, depth: int) -> Iterator[Operation]:
         """Put a part of the tree that fits into the open batch, or into the next one."""
         rows = self._rows_below(low, high, depth)
         if rows == 0:  # a path that its trunk has read to the end, without a tail
             return
         width = self.tail.width
-        full = len(self.batch.rows) + rows
-        if full > self.limits.batch or (high - low) * width > len(self.free) or self.held + full > self.limits.cells:
+        if self._full(rows) or (high - low) * width > len(self.free):
             yield from self._flush()
         sequences = [self.free.pop() for _ in range((high - low) * width)]
-        if trunk is not None:
-            yield Fork(trunk, tuple(sequences))
+        yield from self._follow_trunks(sequences)
         self.batch.sequences += sequences
         for index in range(low, high):
             first = depth if index == low else self.common[index]
@@ -302,18 +369,18 @@ class _Planner:
         """Add the rows of one path from position ``first`` on, and its tail."""
         path, width, batch = self.paths[index], self.tail.width, self.batch
         ends = self._parting(index, high, first)
-        seen_by = tuple(sequences[: (1 + len(ends)) * width])
+        seen_by = sequences[: (1 + len(ends)) * width]
         for position in range(first, len(path)):
             if ends and ends[-1] <= position:
                 while ends and ends[-1] <= position:
                     ends.pop()
                 seen_by = seen_by[: (1 + len(ends)) * width]
-            batch.rows.append(Row(path[position], position, seen_by))
+            batch.rows.append((path[position], position, seen_by))
         if first < len(path):  # otherwise its trunk has read it
             batch.reads.append(Read(self.numbers[index], -1, len(batch.rows) - 1))
         for node, token in enumerate(self.tail.tokens):
-            passing = tuple(sequences[branch] for branch in self.tail.branches[node])
-            batch.rows.append(Row(token, len(path) - 1 + self.tail_depths[node], passing))
+            passing = [sequences[branch] for branch in self.tail.branches[node]]
+            batch.rows.append((token, len(path) - 1 + self.tail_depths[node], passing))
             batch.reads.append(Read(self.numbers[index], node, len(batch.rows) - 1))
 
     def _parting(self, index: int, high: int, first: int) -> list[int]:
@@ -328,10 +395,15 @@ class _Planner:
         return ends
 
     def _flush(self) -> Iterator[Operation]:
+        """Close the open batch: the memory then holds what it brought to the trunks."""
         if not self.batch.rows:
             return
         batch, self.batch = self.batch, _Batch()
-        yield Decode(tuple(batch.rows), tuple(batch.reads))
+        rows = tuple(Row(token, position, tuple(sequences)) for token, position, sequences in batch.rows)
+        yield Decode(rows, tuple(batch.reads))
+        for trunk in self.trunks:
+            trunk.cells += len(trunk.pending)
+            trunk.pending = []
         yield Drop(tuple(batch.sequences))
         self.free += reversed(batch.sequences)
 

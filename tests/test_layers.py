@@ -40,7 +40,7 @@ LAYERS = (
     ),
     ("calibration", "prompting", "lm.plan", "lm.wrapped", "lm.llamacpp"),
     ("lm.fake", "lm.endpoint", "lm.dspy_lm", "lm.llamacpp.library"),
-    ("lm.llamacpp.context", "lm.llamacpp.vocabulary"),
+    ("lm.llamacpp.context", "lm.llamacpp.prefix", "lm.llamacpp.vocabulary"),
     ("lm.llamacpp.batching",),
     ("lm.llamacpp.engine",),
     ("lm.llamacpp.weights",),

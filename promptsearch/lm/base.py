@@ -167,6 +167,16 @@ class Engine(LM, Protocol):
         """Tokens run through the model since it was opened."""
         ...
 
+    @property
+    def tokens_restored(self) -> int:
+        """Tokens that were not run, since an earlier call's results for them were kept."""
+        ...
+
+    @property
+    def prefix_tokens(self) -> int:
+        """Tokens of the beginnings that each call's prompts share, run or restored; 0 where none are kept."""
+        ...
+
     def count_tokens(self, prompts: Sequence[str]) -> list[int]:
         """Exact number of tokens of each prompt as :meth:`score` would feed it."""
         ...

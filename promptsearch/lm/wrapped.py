@@ -137,6 +137,16 @@ class EstimatingEngine:
         return self._tokens_decoded
 
     @property
+    def tokens_restored(self) -> int:
+        """0: this model keeps nothing from call to call."""
+        return 0
+
+    @property
+    def prefix_tokens(self) -> int:
+        """0: this model keeps nothing from call to call."""
+        return 0
+
+    @property
     def closed(self) -> bool:
         """Whether :meth:`close` has been called."""
         return self._closed

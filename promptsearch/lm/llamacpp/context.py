@@ -1,14 +1,15 @@
 """Runs scheduled batches on a llama.cpp context.
 
-Invariant: what the memory holds is decided by the schedule alone; :meth:`Context.clear` makes the next
-schedule start from nothing, so that the same call gives the same numbers whatever ran before.
+Invariant: what the memory holds is decided by the schedule alone, cell by cell: a batch takes the lowest free cells,
+whatever the context's size. :meth:`Context.clear` makes the next schedule start from nothing, so that the same call
+gives the same numbers whatever ran before.
 Leaves out: text, labels, and which batch to run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from ctypes import POINTER, c_int8, c_int32, cast
+from ctypes import POINTER, c_int8, c_int32, c_uint8, cast
 from typing import Any
 
 import numpy as np
@@ -20,37 +21,61 @@ from promptsearch.lm.plan import Row
 
 __all__ = ["Context"]
 
+_FEWEST_CELLS = 1024
+_CELL_STEP = 256  # llama.cpp's own
+_NO_ROOM = 1  # llama_decode: no cells for this batch, and nothing has changed
+
 
 class Context:
-    """A context with room for ``cells`` tokens of up to ``sequences`` sequences.
+    """A context with room for up to ``cells`` tokens of up to ``sequences`` sequences.
+
+    Memory is taken when :meth:`clear` asks for it, and grows by need.
 
     Args:
         model: handle of the loaded model.
-        cells: tokens that the memory holds.
+        cells: tokens that the memory may ever hold.
         batch: tokens of the largest batch.
         sequences: sequence ids, 256 at most.
         threads: processor threads.
     """
 
     def __init__(self, model: Any, *, cells: int, batch: int, sequences: int, threads: int) -> None:
-        library = llama()
-        params = library.llama_context_default_params()
-        params.n_ctx = cells
-        params.n_batch = batch
-        params.n_ubatch = min(batch, 512)
-        params.n_seq_max = sequences
-        params.n_outputs_max_per_seq = 0
-        params.n_threads = threads
-        params.n_threads_batch = threads
-        params.kv_unified = True  # forks share cells instead of copying them
-        self._handle = library.llama_init_from_model(model, params)
-        if not self._handle:
-            raise ModelError(f"no context of {cells} tokens can be made for this model: {last_errors()}")
-        self._memory = library.llama_get_memory(self._handle)
-        self._vocabulary_size = int(library.llama_vocab_n_tokens(library.llama_model_get_vocab(model)))
-        self.cells = int(library.llama_n_ctx(self._handle))
+        self._model = model
+        self._params = llama().llama_context_default_params()
+        self._params.n_batch = batch
+        self._params.n_ubatch = min(batch, 512)
+        self._params.n_seq_max = sequences
+        self._params.n_outputs_max_per_seq = 0
+        self._params.n_threads = threads
+        self._params.n_threads_batch = threads
+        self._params.kv_unified = True  # forks share cells instead of copying them
+        self._handle: Any = None
+        self._memory: Any = None
+        self._vocabulary_size = int(llama().llama_vocab_n_tokens(llama().llama_model_get_vocab(model)))
+        self.cells = -(-cells // _CELL_STEP) * _CELL_STEP
+        self.reserved = 0
         self.tokens_decoded = 0
         self._make_buffers(batch, sequences)
+
+    def clear(self, room: int | None = None) -> None:
+        """Forget all sequences, and have memory for ``room`` tokens (None: as many as there may be)."""
+        wanted = self.cells if room is None else min(room, self.cells)
+        if wanted > self.reserved:
+            self._grow(wanted)
+        else:
+            llama().llama_memory_clear(self._memory, False)
+
+    def _grow(self, wanted: int) -> None:
+        size = _FEWEST_CELLS
+        while size < wanted:
+            size *= 2
+        self.close()
+        self._params.n_ctx = min(size, self.cells)
+        self._handle = llama().llama_init_from_model(self._model, self._params)
+        if not self._handle:
+            raise ModelError(f"no context of {self._params.n_ctx} tokens can be made for this model: {last_errors()}")
+        self._memory = llama().llama_get_memory(self._handle)
+        self.reserved = int(llama().llama_n_ctx(self._handle))
 
     def _make_buffers(self, batch: int, sequences: int) -> None:
         """Arrays that the batch points into, filled through numpy."""
@@ -59,19 +84,14 @@ class Context:
         self._counts = np.zeros(batch, dtype=np.int32)
         self._sequences = np.zeros((batch, sequences), dtype=np.int32)
         self._outputs = np.zeros(batch, dtype=np.int8)
-        self._rows = (POINTER(c_int32) * batch)()
-        for index in range(batch):
-            self._rows[index] = cast(self._sequences[index].ctypes.data, POINTER(c_int32))
+        start, step = self._sequences.ctypes.data, self._sequences.strides[0]
+        self._rows = np.arange(batch, dtype=np.uintp) * np.uintp(step) + np.uintp(start)  # address of each row
         self._batch = llama().llama_batch()
         self._batch.token = cast(self._tokens.ctypes.data, POINTER(c_int32))
         self._batch.pos = cast(self._positions.ctypes.data, POINTER(c_int32))
         self._batch.n_seq_id = cast(self._counts.ctypes.data, POINTER(c_int32))
-        self._batch.seq_id = cast(self._rows, POINTER(POINTER(c_int32)))
+        self._batch.seq_id = cast(self._rows.ctypes.data, POINTER(POINTER(c_int32)))
         self._batch.logits = cast(self._outputs.ctypes.data, POINTER(c_int8))
-
-    def clear(self) -> None:
-        """Forget all sequences."""
-        llama().llama_memory_clear(self._memory, False)
 
     def fork(self, source: int, targets: Sequence[int]) -> None:
         """Make each target sequence continue what ``source`` holds."""
@@ -83,6 +103,26 @@ class Context:
         for sequence in sequences:
             llama().llama_memory_seq_rm(self._memory, sequence, -1, -1)
 
+    def state(self, sequence: int) -> bytes:
+        """What the memory holds of a sequence, as llama.cpp writes it."""
+        size = int(llama().llama_state_seq_get_size(self._handle, sequence))
+        buffer = (c_uint8 * size)()
+        written = int(llama().llama_state_seq_get_data(self._handle, buffer, size, sequence))
+        if written != size:
+            raise BackendError(f"llama.cpp wrote {written} of {size} bytes of a sequence: {last_errors()}")
+        return bytes(buffer)
+
+    def restore(self, sequence: int, state: bytes) -> None:
+        """Put back what :meth:`state` gave; the sequence must be empty.
+
+        Raises:
+            BackendError: llama.cpp refuses it.
+        """
+        buffer = (c_uint8 * len(state)).from_buffer_copy(state)
+        read = int(llama().llama_state_seq_set_data(self._handle, buffer, len(state), sequence))
+        if read != len(state):
+            raise BackendError(f"llama.cpp refused the kept state of a sequence: {last_errors()}")
+
     def decode(self, rows: Sequence[Row], outputs: Sequence[int]) -> NDArray[np.float32]:
         """Run a batch.
 
@@ -92,7 +132,23 @@ class Context:
 
         Returns:
             Logits of shape (number of outputs, vocabulary), valid until the next call.
+
+        Raises:
+            BackendError: the memory is full, or llama.cpp failed; the next :meth:`clear` recovers from either.
         """
+        self._fill(rows, outputs)
+        status = int(llama().llama_decode(self._handle, self._batch))
+        if status == _NO_ROOM and len(rows) > 1:
+            return self._decode_halves(rows, outputs)
+        if status == _NO_ROOM:
+            raise BackendError(f"the model's memory of {self.reserved} tokens is full; use a smaller batch")
+        if status != 0:
+            raise BackendError(f"llama.cpp failed to run a batch (code {status}): {last_errors()}")
+        self.tokens_decoded += len(rows)
+        return self._logits(len(outputs))
+
+    def _fill(self, rows: Sequence[Row], outputs: Sequence[int]) -> None:
+        """Write a batch into the arrays that llama.cpp reads."""
         count = len(rows)
         self._batch.n_tokens = count
         self._tokens[:count] = [row.token for row in rows]
@@ -102,28 +158,24 @@ class Context:
             self._sequences[index, : len(row.sequences)] = row.sequences
         self._outputs[:count] = 0
         self._outputs[list(outputs)] = 1
-        self._run()
-        self.tokens_decoded += count
-        return self._logits(len(outputs))
 
-    def _run(self) -> None:
-        status = llama().llama_decode(self._handle, self._batch)
-        if status == 1:
-            raise BackendError(f"the model's memory of {self.cells} tokens is full; use a smaller batch")
-        if status != 0:
-            raise BackendError(f"llama.cpp failed to run a batch (code {status}): {last_errors()}")
+    def _decode_halves(self, rows: Sequence[Row], outputs: Sequence[int]) -> NDArray[np.float32]:
+        """Run a batch in two parts, where the memory found no room for it as a whole."""
+        middle = len(rows) // 2
+        first = [row for row in outputs if row < middle]
+        second = [row - middle for row in outputs if row >= middle]
+        before = self.decode(rows[:middle], first).copy()
+        return np.concatenate([before, self.decode(rows[middle:], second)])
 
     def _logits(self, count: int) -> NDArray[np.float32]:
         if count == 0:
             return np.empty((0, self._vocabulary_size), dtype=np.float32)
         pointer = llama().llama_get_logits(self._handle)
-        logits = np.ctypeslib.as_array(pointer, shape=(count, self._vocabulary_size))
-        if not np.isfinite(logits[:, 0]).all():
-            raise BackendError("the model answered with values that are no numbers; its file may be damaged")
-        return logits
+        return np.ctypeslib.as_array(pointer, shape=(count, self._vocabulary_size))
 
     def close(self) -> None:
-        """Free the context."""
+        """Free the memory; :meth:`clear` takes it again."""
         if self._handle:
             llama().llama_free(self._handle)
-            self._handle = None
+            self._handle = self._memory = None
+            self.reserved = 0

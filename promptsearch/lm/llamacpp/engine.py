@@ -1,6 +1,8 @@
 """The language model protocol on llama.cpp, planned so that shared tokens are decoded once.
 
-Invariant: a call's numbers depend on its arguments, the weights and the machine, never on earlier calls.
+What the prompts of a call begin with is kept after it, and restored when a later call begins alike.
+Invariant: a call's numbers depend on its arguments, the weights and the machine, never on earlier calls: a kept
+beginning is always decoded alone, from an empty memory, whether the call decodes or restores it.
 One engine belongs to one process; calls from several threads run one after another.
 Leaves out: chat templates (text arrives rendered) and everything about tasks.
 """
@@ -18,20 +20,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from promptsearch.errors import BackendError, ContextError, DataError, ModelError
-from promptsearch.lm.base import Completion, FloatArray, GenerationParams, segments_of
+from promptsearch.errors import ArtifactError, BackendError, ContextError, DataError, ModelError
+from promptsearch.lm.base import Completion, FloatArray, GenerationParams, Rendered, segments_of
 from promptsearch.lm.llamacpp.batching import generate_batched
 from promptsearch.lm.llamacpp.context import Context
 from promptsearch.lm.llamacpp.library import last_errors, llama, version
+from promptsearch.lm.llamacpp.prefix import PrefixState, PrefixStates
 from promptsearch.lm.llamacpp.vocabulary import Vocabulary
-from promptsearch.lm.plan import Decode, Fork, Limits, Tail, label_tail, plan
+from promptsearch.lm.plan import Decode, Fork, Limits, Row, Tail, common_length, label_tail, most_cells, plan
 
 __all__ = ["LlamaEngine", "check_file", "open_model", "usable_cores"]
+
+Tokens = tuple[int, ...]
 
 _CELLS = 8192  # enough for a prompt of many demonstrations and a batch beside it
 _BATCH = 512  # the fastest on processors: larger batches attend to more foreign cells
 _LARGEST_BATCH = 2048
 _SEQUENCES = 256  # llama.cpp's own limit
+_PREFIX = 0  # the sequence of what all prompts of a call begin with
+_SHORTEST_PREFIX = 48  # tokens; decoding fewer costs less than a batch of their own
+_PREFIX_STEP = 32  # tokens; where nobody says what other calls share, chance would make each call's beginning differ
+_MOST_KEPT = 2**30  # bytes of kept beginnings
 
 
 def open_model(path: Path) -> Any:
@@ -89,6 +98,8 @@ class LlamaEngine:
             threads=threads or usable_cores(),
         )
         self._context_tokens = min(trained, _CELLS)
+        self._states = PrefixStates(min(_MOST_KEPT, _physical_memory() // 16))
+        self._tokens_restored = self._prefix_tokens = 0
         self._release = weakref.finalize(self, _free, self._context, self._model)
 
     def __deepcopy__(self, memo: dict[int, object]) -> LlamaEngine:
@@ -143,6 +154,16 @@ class LlamaEngine:
         """Tokens run through the model since it was opened."""
         return self._context.tokens_decoded
 
+    @property
+    def tokens_restored(self) -> int:
+        """Tokens that were not run, since an earlier call's results for them were kept."""
+        return self._tokens_restored
+
+    @property
+    def prefix_tokens(self) -> int:
+        """Tokens of the beginnings that each call's prompts share, run or restored."""
+        return self._prefix_tokens
+
     def count_tokens(self, prompts: Sequence[str]) -> list[int]:
         """Number of tokens of each prompt."""
         with self._lock:
@@ -163,10 +184,11 @@ class LlamaEngine:
             self._require_open()
             labels = self._labels(continuations)
             paths = self._paths(prompts, room=max(map(len, labels), default=0))
+            prefix = self._shared_prefix(prompts, paths)
             scores = np.zeros((len(prompts), len(labels)))
             longest = max(map(len, paths), default=0)
             for group in _label_groups(labels, min(_LARGEST_BATCH - 1, self._context.cells - longest)):
-                scores[:, group] = self._score_labels(paths, [labels[index] for index in group])
+                scores[:, group] = self._score_labels(paths, [labels[index] for index in group], prefix)
             return scores
 
     def generate(self, prompts: Sequence[str], params: GenerationParams) -> list[Completion]:
@@ -177,19 +199,51 @@ class LlamaEngine:
             self._context.clear()
             return generate_batched(self._context, self.vocabulary, paths, params)
 
+    def prefix_state(self, prompt: str) -> PrefixState | None:
+        """What the model keeps of a prompt's beginning; None where it is too short to be worth keeping."""
+        with self._lock:
+            self._require_open()
+            prefix = self._shared_prefix([prompt], self._paths([prompt], room=0))
+            if not prefix:
+                return None
+            self._begin(prefix, room=len(prefix))
+            data = self._states.find(prefix)
+            return None if data is None else PrefixState(self.fingerprint, prefix, data)
+
+    def keep_prefix_state(self, state: PrefixState) -> None:
+        """Take in what another process computed, so that the first call need not.
+
+        Raises:
+            ArtifactError: it belongs to another model, or llama.cpp refuses it.
+        """
+        if state.fingerprint != self._fingerprint:
+            raise ArtifactError(
+                f"the prefix state belongs to the model {state.fingerprint} and this is {self._fingerprint}; "
+                "save the prompt anew"
+            )
+        with self._lock:
+            self._require_open()
+            self._context.clear(len(state.tokens))
+            try:
+                self._context.restore(_PREFIX, state.data)
+            except BackendError as error:
+                raise ArtifactError(f"the prefix state cannot be used ({error}); save the prompt anew") from error
+            self._states.keep(state.tokens, state.data)
+
     def close(self) -> None:
         """Free context and weights; closing twice is harmless."""
         with self._lock:
             self._release()
+            self._states.clear()
             self._model = None
 
     def _require_open(self) -> None:
         if self._model is None:
             raise BackendError(f"the model {self._name!r} has been closed; open it again")
 
-    def _labels(self, continuations: Sequence[str]) -> list[tuple[int, ...]]:
+    def _labels(self, continuations: Sequence[str]) -> list[Tokens]:
         """Tokens of each answer, none empty and no two equal."""
-        seen: dict[tuple[int, ...], str] = {}
+        seen: dict[Tokens, str] = {}
         with self._lock:
             self._require_open()
             for text in continuations:
@@ -204,7 +258,7 @@ class LlamaEngine:
                 seen[tokens] = text
         return list(seen)
 
-    def _paths(self, prompts: Sequence[str], room: int) -> list[tuple[int, ...]]:
+    def _paths(self, prompts: Sequence[str], room: int) -> list[Tokens]:
         """Tokens of each prompt, all of which fit together with ``room`` tokens of answer."""
         paths = [self.vocabulary.tokenize(segments_of(prompt)) for prompt in prompts]
         for prompt, path in zip(prompts, paths, strict=True):
@@ -217,12 +271,45 @@ class LlamaEngine:
                 )
         return paths
 
-    def _score_labels(self, paths: Sequence[tuple[int, ...]], labels: Sequence[tuple[int, ...]]) -> FloatArray:
+    def _shared_prefix(self, prompts: Sequence[str], paths: Sequence[Tokens]) -> Tokens:
+        """What all prompts begin with, where it is worth keeping; each prompt has more."""
+        if not paths:
+            return ()
+        low, high = min(paths), max(paths)  # these two share no more than any two do
+        opening = _common_opening(prompts)
+        if opening is not None:
+            tokens = self.vocabulary.tokenize(opening.shared_segments)[:-1]  # its last one may join what follows
+            depth = min(common_length(tokens, low), common_length(tokens, high))
+        elif low != high:
+            depth = common_length(low, high) // _PREFIX_STEP * _PREFIX_STEP
+        else:
+            return ()
+        depth = min(depth, min(map(len, paths)) - 1)
+        return low[:depth] if depth >= _SHORTEST_PREFIX else ()
+
+    def _begin(self, prefix: Tokens, room: int) -> None:
+        """Empty the memory but for the prefix, and have ``room`` cells with it."""
+        self._context.clear(room)
+        if not prefix:
+            return
+        self._prefix_tokens += len(prefix)
+        kept = self._states.find(prefix)
+        if kept is not None:
+            self._context.restore(_PREFIX, kept)
+            self._tokens_restored += len(prefix)
+            return
+        for start in range(0, len(prefix), _BATCH):
+            part = enumerate(prefix[start : start + _BATCH], start)
+            self._context.decode([Row(token, position, (_PREFIX,)) for position, token in part], [])
+        self._states.keep(prefix, self._context.state(_PREFIX))
+
+    def _score_labels(self, paths: Sequence[Tokens], labels: Sequence[Tokens], prefix: Tokens) -> FloatArray:
         tail, label_paths = label_tail(labels)
         wanted = _wanted_by_node(labels, label_paths)
         scores = np.zeros((len(paths), len(labels)))
-        self._context.clear()
-        for operation in plan(paths, tail, self._limits(tail)):
+        operations = list(plan(paths, tail, self._limits(tail), held=len(prefix)))
+        self._begin(prefix, room=most_cells(operations, held=len(prefix)))
+        for operation in operations:
             if isinstance(operation, Fork):
                 self._context.fork(operation.source, operation.targets)
             elif isinstance(operation, Decode):
@@ -255,13 +342,36 @@ def usable_cores() -> int:
 
 
 def log_normalizers(logits: NDArray[np.float32]) -> FloatArray:
-    """Logarithm of the sum of exponentials of each row, shape (rows,)."""
-    peaks = logits.max(axis=1, keepdims=True)
-    return np.asarray(np.log(np.exp(logits - peaks).sum(axis=1)) + peaks[:, 0], dtype=np.float64)
+    """Logarithm of the sum of exponentials of each row, shape (rows,).
+
+    Raises:
+        BackendError: a logit is no number, or infinite.
+    """
+    with np.errstate(invalid="ignore"):
+        peaks = logits.max(axis=1, keepdims=True)
+        found = np.asarray(np.log(np.exp(logits - peaks).sum(axis=1)) + peaks[:, 0], dtype=np.float64)
+    if not np.isfinite(found).all():
+        raise BackendError("the model answered with values that are no numbers; its file may be damaged")
+    return found
+
+
+def _physical_memory() -> int:
+    """Bytes of the machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _common_opening(prompts: Sequence[str]) -> Rendered | None:
+    """The first prompt, where all say that they begin with the same characters."""
+    first = prompts[0]
+    if not isinstance(first, Rendered) or not first.shared:
+        return None
+    opening = first[: first.shared]
+    alike = (isinstance(other, Rendered) and other[: other.shared] == opening for other in prompts[1:])
+    return first if all(alike) else None
 
 
 def _wanted_by_node(
-    labels: Sequence[tuple[int, ...]], label_paths: Sequence[tuple[int, ...]]
+    labels: Sequence[Tokens], label_paths: Sequence[Tokens]
 ) -> dict[int, tuple[list[int], list[int]]]:
     """For each tail node, the labels that pass it and the token that each continues with."""
     wanted: dict[int, tuple[list[int], list[int]]] = {}
@@ -273,7 +383,7 @@ def _wanted_by_node(
     return wanted
 
 
-def _label_groups(labels: Sequence[tuple[int, ...]], room: int) -> list[list[int]]:
+def _label_groups(labels: Sequence[Tokens], room: int) -> list[list[int]]:
     """Split a label set whose tree would exceed ``room`` tokens, or half of the sequences."""
     if any(len(label) > room for label in labels):
         raise DataError(f"a label of over {room} tokens cannot be scored; shorten the label")
@@ -290,8 +400,8 @@ def _label_groups(labels: Sequence[tuple[int, ...]], room: int) -> list[list[int
     return groups
 
 
-def _spread_duplicates(scores: FloatArray, paths: Sequence[tuple[int, ...]]) -> FloatArray:
+def _spread_duplicates(scores: FloatArray, paths: Sequence[Tokens]) -> FloatArray:
     """Give prompts with equal tokens the scores of the first of them."""
-    first: dict[tuple[int, ...], int] = {}
+    first: dict[Tokens, int] = {}
     owners = [first.setdefault(path, index) for index, path in enumerate(paths)]
     return np.asarray(scores[owners])

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,13 +21,13 @@ from promptsearch.calibration import CONTENT_FREE
 from promptsearch.candidate import Candidate
 from promptsearch.lm.base import Engine, FloatArray, GenerationParams
 from promptsearch.prompting import GENERATED_TOKENS, PromptBuilder
-from promptsearch.search.space import ITEMS_A_CALL
 from promptsearch.store import Call, RunStore
 from promptsearch.task import Example
 
 __all__ = ["Answers", "Asker", "Evaluator"]
 
-_RETRIEVED_A_CALL = 16  # instead of ITEMS_A_CALL where each item brings its own demonstrations
+_ITEMS_A_CALL = 64  # enough to fill batches, few enough that a kill loses little
+_RETRIEVED_A_CALL = 16  # where each item brings its own demonstrations
 
 
 @dataclass(frozen=True)
@@ -129,12 +130,13 @@ class Evaluator:
         self._store = store
         self._meter = meter
         self._known: dict[tuple[str, int], object] = {}
+        self._begun: set[str] = set()  # readings that were asked about before
 
     def answers(self, candidate: Candidate, items: Sequence[int]) -> Answers:
         """Answers about items, asking only about those not asked before."""
         reading = candidate.reading
         missing = [item for item in items if (reading.key, item) not in self._known]
-        size = ITEMS_A_CALL if reading.mode == "static" else _RETRIEVED_A_CALL
+        size = _ITEMS_A_CALL if reading.mode == "static" else _RETRIEVED_A_CALL
         for start in range(0, len(missing), size):
             chunk = missing[start : start + size]
             self._remember(reading, chunk, self._call("items", reading, chunk))
@@ -157,13 +159,15 @@ class Evaluator:
         """A call's answers, from the record or from the model."""
         key = hashlib.sha256(f"{kind}|{reading.key}|{list(items)}".encode()).hexdigest()
         found = self._store.find(key)
+        begun = reading.key in self._begun
+        self._begun.add(reading.key)
         if found is not None:
             self._meter.replay(tokens=found.tokens, evaluations=len(items), elapsed=found.elapsed)
             return found.answers
-        before = self.asker.engine.tokens_decoded
+        before = _Tokens.of(self.asker.engine)
         inputs, nearest = self._questions(kind, items)
         values = tuple(self.asker.ask(reading, inputs, nearest))
-        tokens, end = self.asker.engine.tokens_decoded - before, self._meter.elapsed
+        tokens, end = _Tokens.of(self.asker.engine).since(before, begun=begun), self._meter.elapsed
         text = json.dumps(reading.to_dict(), ensure_ascii=False)
         self._store.record(Call(key, kind, text, tuple(items), values, tokens, end))
         self._meter.charge(tokens=tokens, evaluations=len(items))
@@ -175,6 +179,27 @@ class Evaluator:
             return inputs, [self._nearest.get(item, ()) for item in items]
         columns = self._examples[0].fields
         return [dict.fromkeys(columns, text) for text in CONTENT_FREE], [()] * len(items)
+
+
+class _Tokens(NamedTuple):
+    """An engine's counts."""
+
+    decoded: int
+    restored: int
+    prefixes: int
+
+    @classmethod
+    def of(cls, engine: Engine) -> _Tokens:
+        return cls(engine.tokens_decoded, engine.tokens_restored, engine.prefix_tokens)
+
+    def since(self, before: _Tokens, *, begun: bool) -> int:
+        """Tokens that a call is charged: a reading's beginning counts in its first call and in no other.
+
+        Whether the engine still held it depends on what ran before in this process, which a resumed run does not
+        repeat; what a call costs must not.
+        """
+        decoded, restored, prefixes = (now - then for now, then in zip(self, before, strict=True))
+        return decoded + restored - (prefixes if begun else 0)
 
 
 def _json_float(value: float) -> float | None:

@@ -29,7 +29,7 @@ from promptsearch.result import Result, Trial, Trials
 from promptsearch.scoring import Judge, Judged
 from promptsearch.search.base import Strategy
 from promptsearch.search.halving import FIRST_RUNG, halving, random_search
-from promptsearch.search.space import ITEMS_A_CALL, SearchSpace, Space
+from promptsearch.search.space import SearchSpace, Space
 from promptsearch.store import RunStore
 from promptsearch.study import FEWEST_TEST, Finalist, Outcome, Plan, Study, make_plan, require_enough
 from promptsearch.task import Task
@@ -263,8 +263,7 @@ class _Job:
         nearest = replace(zero, mode="retrieved", count=self._nearest_count(space, zero))
         shown = min(_BASELINE_SHOTS, len(space.pool))
         prefix = shown * space.price(nearest, 1) / max(1, nearest.count)
-        calls = -(-len(splits.test) // ITEMS_A_CALL)
-        static = 3 * (space.price(zero, len(splits.test)) + calls * prefix)
+        static = 3 * (space.price(zero, len(splits.test)) + prefix)
         dear = 2 * space.price(nearest, len(splits.test))  # the baseline, and a winner that retrieves
         return 5 * space.price(nearest, len(splits.confirm)) + static + dear
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
@@ -34,6 +34,9 @@ from promptsearch.prompting import GENERATED_TOKENS, Built, PromptBuilder, answe
 from promptsearch.scoring import Judge
 from promptsearch.task import Example, Task, input_text
 from promptsearch.template import TEMPLATES, Demonstration
+
+if TYPE_CHECKING:
+    from promptsearch.lm.llamacpp.prefix import PrefixState
 
 __all__ = ["Prediction", "Prompt", "PromptParts", "Retriever"]
 
@@ -383,16 +386,40 @@ class Prompt:
 
     # -- keeping --------------------------------------------------------------------------------------------
 
-    def save(self, path: str | Path) -> Path:
-        """Write one JSON file, and where the prompt needs neighbours a folder ``<name>.index`` beside it."""
+    def save(self, path: str | Path, *, prefix_state: bool = False) -> Path:
+        """Write one JSON file, and where the prompt needs neighbours a folder ``<name>.index`` beside it.
+
+        Args:
+            path: the JSON file.
+            prefix_state: also write ``<name>.prefix``: what the model computed for instruction and demonstrations
+                (some MB), so that the first prediction after loading starts with the query. It is used only with
+                the same model and weights; without it, or with another model, nothing changes but the time.
+        """
         target = Path(path)
         document = self._document()
+        state = self._prefix_state() if prefix_state else None
+        if state is not None:
+            from promptsearch.lm.llamacpp.prefix import write_prefix_state
+
+            file = target.with_name(target.stem + ".prefix")
+            write_prefix_state(file, state)
+            document["prefix_state"] = file.name
         if self._parts.needs_neighbours and self._parts.retriever is not None:
             folder = target.with_name(target.stem + ".index")
             self._parts.retriever.pool.save(folder)
             document["index"] = folder.name
         write_whole(target, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
         return target
+
+    def _prefix_state(self) -> PrefixState | None:
+        """What the model computed for the part that all queries share; None where there is no such part."""
+        from promptsearch.lm.llamacpp.prefix import KeepsPrefixStates
+
+        engine, candidate = self._opened.engine, self._parts.candidate
+        if candidate.mode != "static" or not isinstance(engine, KeepsPrefixStates):
+            return None
+        item = dict.fromkeys(self.task.inputs, "-")
+        return engine.prefix_state(self._builder.render(candidate, candidate.demonstrations, item))
 
     def _document(self) -> dict[str, Any]:
         from promptsearch.version import __version__
@@ -459,6 +486,8 @@ class Prompt:
                 saved["fingerprint"],
                 opened.engine.fingerprint,
             )
+        elif document.get("prefix_state"):
+            _take_prefix_state(source.with_name(Path(str(document["prefix_state"])).name), opened)
         return cls.from_parts(parts, opened)
 
     def _fit_by_hand(self, calibration: str) -> Weighing:
@@ -507,6 +536,18 @@ def _encoder_source(retriever: Retriever | None) -> dict[str, str] | None:
     if retriever is None:
         return None
     return {"source": retriever.source, "fingerprint": retriever.pool.encoder}
+
+
+def _take_prefix_state(file: Path, opened: OpenedModel) -> None:
+    """Give the engine what was computed when the prompt was saved; without it a first prediction takes longer."""
+    from promptsearch.lm.llamacpp.prefix import KeepsPrefixStates, read_prefix_state
+
+    if not isinstance(opened.engine, KeepsPrefixStates):
+        return
+    try:
+        opened.engine.keep_prefix_state(read_prefix_state(file))
+    except ArtifactError as error:
+        _logger.warning("%s; going on without it", error)
 
 
 def _read_document(path: Path) -> dict[str, Any]:

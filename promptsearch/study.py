@@ -23,7 +23,7 @@ from promptsearch.events import Listener, Note, Progress
 from promptsearch.measurement import Measurement, measure
 from promptsearch.scoring import Judge, Judged
 from promptsearch.search.base import Allowance, Scores, Strategy, best_first
-from promptsearch.search.space import ITEMS_A_CALL, SearchSpace
+from promptsearch.search.space import SearchSpace
 from promptsearch.store import RunStore
 
 __all__ = ["FEWEST_TEST", "Finalist", "Outcome", "Plan", "Study", "make_plan", "require_enough"]
@@ -313,7 +313,7 @@ class Study:
         """Units of the plan that these items cost under these candidates."""
         if self.plan.unit == "evaluations":
             return float(len(candidates) * len(items))
-        return sum(self.space.price(candidate, len(items)) for candidate in candidates)
+        return sum(self.space.price(candidate, len(items), begun=True) for candidate in candidates)
 
     def _affordable_items(self, finalists: Sequence[Candidate], items: Sequence[int]) -> Sequence[int]:
         """As many confirmation rows as the plan pays for with the fewest finalists, 30 at least."""
@@ -399,12 +399,13 @@ class Study:
             items: the test split.
         """
         cost, budget = self._meter.cost, self._budget
-        each = sum(self.space.price(candidate, ITEMS_A_CALL) for candidate in candidates) / ITEMS_A_CALL
+        openings = sum(self.space.opening_tokens(candidate) for candidate in candidates)
+        each = sum(self.space.query_tokens(candidate) for candidate in candidates)
         rows: list[float] = [len(items)]
         if self.plan.unit == "tokens":
-            rows.append((self.plan.total - cost.tokens) / each)
+            rows.append((self.plan.total - cost.tokens - openings) / each)
         if budget.tokens is not None:
-            rows.append((budget.tokens - cost.tokens) / each)
+            rows.append((budget.tokens - cost.tokens - openings) / each)
         if budget.evaluations is not None:
             rows.append((budget.evaluations - cost.evaluations) / len(candidates))
         count = min(rows)

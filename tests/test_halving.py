@@ -246,11 +246,11 @@ def test_the_price_of_a_race_is_what_halving_costs(arms: int) -> None:
     assert 0.7 * total <= estimate <= 1.01 * total
 
 
-def test_the_price_in_tokens_counts_prefixes_at_each_rung() -> None:
+def test_the_price_in_tokens_counts_a_prefix_at_the_first_rung() -> None:
     space = make()
     race = _Race(space, Allowance(1e9, 48))
     arm = Candidate("Say.", "t0", demonstrations=(1, 2, 3))
-    assert race.price_of_race([arm]) == space.price(arm, 24) + space.price(arm, 24)
+    assert race.price_of_race([arm]) == space.price(arm, 48)
 
 
 def slow_conditional_accuracy(scores: dict[Candidate, Scores], shrinkage: float) -> dict[int, float]:

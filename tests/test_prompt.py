@@ -22,6 +22,7 @@ from promptsearch.embed.cache import CachedEncoder
 from promptsearch.errors import ArtifactError, ContextError, DataError, UserError
 from promptsearch.lm.base import Rendered
 from promptsearch.lm.fake import ScriptedLM
+from promptsearch.lm.llamacpp.engine import LlamaEngine
 from promptsearch.lm.resolve import OpenedModel
 from promptsearch.pool import Pool
 from promptsearch.prompt import PromptParts, Retriever
@@ -409,3 +410,51 @@ def test_batch_calibration_by_hand_reads_no_test_row() -> None:
 def test_another_metric_can_be_given() -> None:
     prompt = make("static")
     assert prompt.evaluate(TASK.examples[40:60], metric=lambda example, prediction: 0.25).value == 0.25
+
+
+# -- with what the model computed for its beginning -------------------------------------------------------------
+
+
+@pytest.fixture
+def by_hand(engine: LlamaEngine) -> ps.Prompt:
+    engine._states.clear()
+    return ps.Prompt(TASK, TASK.examples[:8], OpenedModel(engine, ""), instruction="Is the number good or bad?")
+
+
+def test_a_prompt_saved_with_its_prefix_state_starts_with_the_query(
+    by_hand: ps.Prompt, engine: LlamaEngine, tmp_path: Path
+) -> None:
+    path = by_hand.save(tmp_path / "p.json", prefix_state=True)
+    assert {file.name for file in tmp_path.iterdir()} == {"p.json", "p.prefix"}
+    expected = by_hand.predict(ITEMS[:3])
+    engine._states.clear()
+    loaded = load(path, OpenedModel(engine, ""))
+    before = engine.tokens_decoded
+    first = loaded(ITEMS[0])
+    assert engine.tokens_decoded - before < 40
+    assert engine.count_tokens([loaded.render(ITEMS[0])])[0] > 80
+    assert loaded.predict(ITEMS[:3]) == expected
+    assert first.output == expected[0].output
+
+
+def test_a_prefix_state_that_does_not_fit_is_left_out(
+    by_hand: ps.Prompt, engine: LlamaEngine, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = by_hand.save(tmp_path / "p.json", prefix_state=True)
+    expected = by_hand.predict(ITEMS[:3])
+    state = tmp_path / "p.prefix"
+    state.write_bytes(state.read_bytes()[:-1])
+    engine._states.clear()
+    assert load(path, OpenedModel(engine, "")).predict(ITEMS[:3]) == expected
+    assert "going on without it" in caplog.text
+    state.unlink()
+    caplog.clear()
+    assert load(path, OpenedModel(engine, "")).predict(ITEMS[:3]) == expected
+    assert "going on without it" in caplog.text
+    assert load(path, model())(ITEMS[0]).output is not None
+
+
+def test_what_has_no_beginning_to_keep_saves_none(tmp_path: Path) -> None:
+    for kind in KINDS:
+        make(kind).save(tmp_path / "p.json", prefix_state=True)
+        assert not (tmp_path / "p.prefix").exists()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from promptsearch.candidate import Candidate
 from promptsearch.errors import UserError
-from promptsearch.search.space import ITEMS_A_CALL, Lengths, SearchSpace, Space
+from promptsearch.search.space import Lengths, SearchSpace, Space
 
 TEMPLATES = ("fields", "arrow", "bare")
 INSTRUCTIONS = ("Say which.", "", "Decide with care between all of them.")
@@ -176,13 +176,14 @@ def test_good_examples_are_drawn_more_often() -> None:
 @settings(max_examples=50)
 @given(spaces, seeds, st.integers(0, 500))
 def test_prices(space: SearchSpace, seed: int, items: int) -> None:
-    """A static prefix is paid once a call, retrieved demonstrations by each query."""
+    """A static prefix is paid once, retrieved demonstrations by each query."""
     rng = np.random.default_rng(seed)
     static, retrieved = space.draw(rng), space.draw_retrieved(rng)
     prefix = space.lengths.instructions[static.instruction]
     prefix += sum(space.lengths.demonstrations[number] for number in static.demonstrations)
     assert space.prefix_tokens(static) == prefix
-    assert space.price(static, items) == -(-items // ITEMS_A_CALL) * prefix + 20.0 * items
+    assert space.price(static, items) == (prefix + 20.0 * items if items else 0.0)
+    assert space.price(static, items, begun=True) == 20.0 * items
     assert space.query_tokens(static) == 20.0
     if retrieved is not None:
         mean = np.mean(list(space.lengths.demonstrations.values()))

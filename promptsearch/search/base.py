@@ -89,7 +89,7 @@ class Allowance:
     def price(self, space: SearchSpace, candidate: Candidate, start: int, stop: int) -> float:
         """Expected units of scoring items ``start`` to ``stop`` of the shared order."""
         count = max(0, stop - start)
-        return float(count) if self.by_evaluations else space.price(candidate, count)
+        return float(count) if self.by_evaluations else space.price(candidate, count, begun=start > 0)
 
 
 StrategyRun = Generator[Request, Mapping[Candidate, Scores], list[Candidate]]

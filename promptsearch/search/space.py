@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from promptsearch.candidate import CALIBRATIONS, MODES, Candidate
 from promptsearch.errors import UserError
 
-__all__ = ["ITEMS_A_CALL", "Lengths", "Preferences", "SearchSpace", "Space"]
+__all__ = ["Lengths", "Preferences", "SearchSpace", "Space"]
 
-ITEMS_A_CALL = 64  # enough to fill batches, few enough that a kill loses little
 Preferences = Mapping[str, Mapping[Any, float]]
 _Level = TypeVar("_Level")
 _EAGERNESS = 50.0  # a choice that did two points better is drawn e times as often
@@ -132,13 +131,16 @@ class SearchSpace:
         own = self.lengths.query
         return own + self.prefix_tokens(candidate) if candidate.mode == "retrieved" else own
 
-    def price(self, candidate: Candidate, items: int) -> float:
-        """Tokens of scoring ``items`` queries; a static prefix is paid once a call."""
+    def price(self, candidate: Candidate, items: int, *, begun: bool = False) -> float:
+        """Tokens of scoring ``items`` queries; what they begin with is paid once, unless it was ``begun`` before."""
         if items == 0:
             return 0.0
-        calls = -(-items // ITEMS_A_CALL)
-        shared = calls * self.prefix_tokens(candidate) if candidate.mode == "static" else 0.0
-        return shared + items * self.query_tokens(candidate)
+        opening = 0.0 if begun else self.opening_tokens(candidate)
+        return opening + items * self.query_tokens(candidate)
+
+    def opening_tokens(self, candidate: Candidate) -> float:
+        """Tokens with which all queries of a candidate begin."""
+        return self.prefix_tokens(candidate) if candidate.mode == "static" else 0.0
 
     def fits(self, candidate: Candidate) -> bool:
         """Whether the longest query fits after the demonstrations."""

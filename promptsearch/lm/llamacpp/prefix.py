@@ -12,6 +12,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from cachetools import LRUCache
@@ -19,7 +20,7 @@ from cachetools import LRUCache
 from promptsearch.errors import ArtifactError
 from promptsearch.files import write_whole
 
-__all__ = ["PrefixState", "PrefixStates", "read_prefix_state", "write_prefix_state"]
+__all__ = ["KeepsPrefixStates", "PrefixState", "PrefixStates", "read_prefix_state", "write_prefix_state"]
 
 Tokens = tuple[int, ...]
 _MAGIC = b"promptsearch prefix state 1\n"
@@ -38,6 +39,19 @@ class PrefixState:
     fingerprint: str
     tokens: Tokens
     data: bytes
+
+
+@runtime_checkable
+class KeepsPrefixStates(Protocol):
+    """An engine that can hand out what it computed for a prompt's beginning, and take it in."""
+
+    def prefix_state(self, prompt: str) -> PrefixState | None:
+        """What the model keeps of a prompt's beginning; None where that is not worth keeping."""
+        ...
+
+    def keep_prefix_state(self, state: PrefixState) -> None:
+        """Take in what another process computed; an ``ArtifactError`` where it does not belong to this model."""
+        ...
 
 
 class PrefixStates:

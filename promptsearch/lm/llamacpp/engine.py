@@ -37,6 +37,7 @@ _CELLS = 8192  # enough for a prompt of many demonstrations and a batch beside i
 _BATCH = 512  # the fastest on processors: larger batches attend to more foreign cells
 _LARGEST_BATCH = 2048
 _SEQUENCES = 256  # llama.cpp's own limit
+_MOST_BRANCHES = 224  # of a label tree; the rest is for trunks
 _PREFIX = 0  # the sequence of what all prompts of a call begin with
 _SHORTEST_PREFIX = 48  # tokens; decoding fewer costs less than a batch of their own
 _PREFIX_STEP = 32  # tokens; where nobody says what other calls share, chance would make each call's beginning differ
@@ -384,13 +385,13 @@ def _wanted_by_node(
 
 
 def _label_groups(labels: Sequence[Tokens], room: int) -> list[list[int]]:
-    """Split a label set whose tree would exceed ``room`` tokens, or half of the sequences."""
+    """Split a label set whose tree would exceed ``room`` tokens, or leave too few sequences for trunks."""
     if any(len(label) > room for label in labels):
         raise DataError(f"a label of over {room} tokens cannot be scored; shorten the label")
     groups: list[list[int]] = []
     nodes = branches = 0
     for index, label in enumerate(labels):
-        full = nodes + len(label) - 1 > room or branches + (len(label) > 1) > _SEQUENCES // 2
+        full = nodes + len(label) - 1 > room or branches + (len(label) > 1) > _MOST_BRANCHES
         if full or not groups:
             groups.append([])
             nodes = branches = 0

@@ -7,6 +7,8 @@ Leaves out: text, labels, and which batch to run.
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Sequence
 from ctypes import POINTER, c_int8, c_int32, cast
 from typing import Any
@@ -15,10 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from promptsearch.errors import BackendError, ModelError
+from promptsearch.lm.llamacpp.busy import BusyMeter
 from promptsearch.lm.llamacpp.library import last_errors, llama
 from promptsearch.lm.plan import Row
 
 __all__ = ["Context"]
+
+_logger = logging.getLogger("promptsearch.llamacpp")
 
 
 class Context:
@@ -30,9 +35,19 @@ class Context:
         batch: tokens of the largest batch.
         sequences: sequence ids, 256 at most.
         threads: processor threads.
+        meter: told how long each batch ran; None where a processor does not run the model.
     """
 
-    def __init__(self, model: Any, *, cells: int, batch: int, sequences: int, threads: int) -> None:
+    def __init__(
+        self,
+        model: Any,
+        *,
+        cells: int,
+        batch: int,
+        sequences: int,
+        threads: int,
+        meter: BusyMeter | None = None,
+    ) -> None:
         library = llama()
         params = library.llama_context_default_params()
         params.n_ctx = cells
@@ -47,8 +62,13 @@ class Context:
         if not self._handle:
             raise ModelError(f"no context of {cells} tokens can be made for this model: {last_errors()}")
         self._memory = library.llama_get_memory(self._handle)
+        if not self._memory:
+            self.close()
+            raise ModelError("this model keeps no memory of its text, as encoders do; give a decoder model")
         self._vocabulary_size = int(library.llama_vocab_n_tokens(library.llama_model_get_vocab(model)))
         self.cells = int(library.llama_n_ctx(self._handle))
+        self.sequences = sequences
+        self._meter = meter
         self.tokens_decoded = 0
         self._make_buffers(batch, sequences)
 
@@ -83,6 +103,10 @@ class Context:
         for sequence in sequences:
             llama().llama_memory_seq_rm(self._memory, sequence, -1, -1)
 
+    def state_bytes(self, sequence: int) -> int:
+        """Bytes that what a sequence holds takes."""
+        return int(llama().llama_state_seq_get_size(self._handle, sequence))
+
     def decode(self, rows: Sequence[Row], outputs: Sequence[int]) -> NDArray[np.float32]:
         """Run a batch.
 
@@ -107,7 +131,12 @@ class Context:
         return self._logits(len(outputs))
 
     def _run(self) -> None:
+        wall, processor = time.perf_counter(), time.process_time()
         status = llama().llama_decode(self._handle, self._batch)
+        if self._meter is not None:
+            complaint = self._meter.add(time.perf_counter() - wall, time.process_time() - processor)
+            if complaint is not None:
+                _logger.warning("%s", complaint)
         if status == 1:
             raise BackendError(f"the model's memory of {self.cells} tokens is full; use a smaller batch")
         if status != 0:

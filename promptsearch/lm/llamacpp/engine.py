@@ -7,10 +7,10 @@ Leaves out: chat templates (text arrives rendered) and everything about tasks.
 
 from __future__ import annotations
 
-import os
+import logging
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,50 +18,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from promptsearch.errors import BackendError, ContextError, DataError, ModelError
+from promptsearch.errors import BackendError, ContextError, DataError
 from promptsearch.lm.base import Completion, FloatArray, GenerationParams, segments_of
 from promptsearch.lm.llamacpp.batching import generate_batched
+from promptsearch.lm.llamacpp.busy import BusyMeter
 from promptsearch.lm.llamacpp.context import Context
-from promptsearch.lm.llamacpp.library import last_errors, llama, version
+from promptsearch.lm.llamacpp.library import llama
+from promptsearch.lm.llamacpp.opening import PROCESSOR, check_file, open_model, open_on_device
+from promptsearch.lm.llamacpp.processors import usable_cores
+from promptsearch.lm.llamacpp.sequences import affordable_sequences
+from promptsearch.lm.llamacpp.traits import read_traits
 from promptsearch.lm.llamacpp.vocabulary import Vocabulary
-from promptsearch.lm.plan import Decode, Fork, Limits, Tail, label_tail, plan
+from promptsearch.lm.plan import Decode, Fork, Limits, Operation, Tail, label_tail, plan
+from promptsearch.lm.plan_singly import plan_singly
 
 __all__ = ["LlamaEngine", "check_file", "open_model", "usable_cores"]
+
+_logger = logging.getLogger("promptsearch.llamacpp")
 
 _CELLS = 8192  # enough for a prompt of many demonstrations and a batch beside it
 _BATCH = 512  # the fastest on processors: larger batches attend to more foreign cells
 _LARGEST_BATCH = 2048
 _SEQUENCES = 256  # llama.cpp's own limit
-
-
-def open_model(path: Path) -> Any:
-    """Load a GGUF file's weights.
-
-    Raises:
-        ModelError: the file is missing, is no GGUF, is cut short, or holds no text generator.
-    """
-    check_file(path)
-    library = llama()
-    last_errors()
-    model = library.llama_model_load_from_file(os.fsencode(path), library.llama_model_default_params())
-    if not model:
-        raise ModelError(
-            f"{str(path)!r} cannot be loaded, it may be cut short or too new for llama-cpp-python "
-            f"{version()}; fetch it again or upgrade ({last_errors()})"
-        )
-    if library.llama_model_has_encoder(model) or not library.llama_model_has_decoder(model):
-        library.llama_model_free(model)
-        raise ModelError(f"{str(path)!r} holds an encoder, which cannot continue text; give a decoder model")
-    return model
-
-
-def check_file(path: Path) -> None:
-    """Refuse what is no GGUF file, before anything reads further."""
-    if not path.is_file():
-        raise ModelError(f"there is no model file {str(path)!r}; give the path of a GGUF file")
-    with path.open("rb") as file:
-        if file.read(4) != b"GGUF":
-            raise ModelError(f"{str(path)!r} is no GGUF file; give one, such as those named *.gguf")
 
 
 class LlamaEngine:
@@ -75,18 +53,23 @@ class LlamaEngine:
     """
 
     def __init__(self, path: Path, *, name: str, fingerprint: str, threads: int | None = None) -> None:
-        self._model = open_model(path)
+        self._model, self._device = open_on_device(path)
         self._name = name
         self._fingerprint = fingerprint
         self._lock = threading.RLock()
         self.vocabulary = Vocabulary(self._model)
+        self.traits = read_traits(self._model)
+        _logger.info("%s is %s", name, self.traits.description)
         trained = int(llama().llama_model_n_ctx_train(self._model))
+        threads = threads or usable_cores()
+        self._meter = BusyMeter(threads)
         self._context = Context(
             self._model,
             cells=min(trained, _CELLS) + _BATCH,
             batch=_LARGEST_BATCH,
-            sequences=_SEQUENCES,
-            threads=threads or usable_cores(),
+            sequences=affordable_sequences(self._model, self.traits, most=_SEQUENCES),
+            threads=threads,
+            meter=self._meter if self._device == PROCESSOR else None,
         )
         self._context_tokens = min(trained, _CELLS)
         self._release = weakref.finalize(self, _free, self._context, self._model)
@@ -119,6 +102,16 @@ class LlamaEngine:
     def fingerprint(self) -> str:
         """Identity of model file, weight type and llama.cpp binding."""
         return self._fingerprint
+
+    @property
+    def device(self) -> str:
+        """What runs the model: ``"cpu"``, or the name of an accelerator."""
+        return self._device
+
+    @property
+    def processor_share(self) -> float:
+        """Share of its threads' time that the model got lately, in [0, 1]; 1.0 before there was enough to tell."""
+        return self._meter.share
 
     @property
     def context_tokens(self) -> int:
@@ -222,7 +215,7 @@ class LlamaEngine:
         wanted = _wanted_by_node(labels, label_paths)
         scores = np.zeros((len(paths), len(labels)))
         self._context.clear()
-        for operation in plan(paths, tail, self._limits(tail)):
+        for operation in self._plan(paths, tail):
             if isinstance(operation, Fork):
                 self._context.fork(operation.source, operation.targets)
             elif isinstance(operation, Decode):
@@ -236,22 +229,17 @@ class LlamaEngine:
                 self._context.drop(operation.sequences)
         return _spread_duplicates(scores, paths)
 
-    def _limits(self, tail: Tail) -> Limits:
+    def _plan(self, paths: Sequence[tuple[int, ...]], tail: Tail) -> Iterator[Operation]:
+        """Schedule prompts in the way that the model's memory allows."""
         batch = max(_BATCH, len(tail.tokens) + 1)
-        return Limits(batch=batch, sequences=_SEQUENCES, cells=self._context.cells)
+        limits = Limits(batch=batch, sequences=self._context.sequences, cells=self._context.cells)
+        return plan(paths, tail, limits) if self.traits.shares_tokens else plan_singly(paths, tail, limits)
 
 
 def _free(context: Context, model: Any) -> None:
     """Give native memory back, once, when an engine is closed or forgotten."""
     context.close()
     llama().llama_model_free(model)
-
-
-def usable_cores() -> int:
-    """Processor cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return max(1, len(os.sched_getaffinity(0)))
-    return max(1, os.cpu_count() or 1)
 
 
 def log_normalizers(logits: NDArray[np.float32]) -> FloatArray:

@@ -20,6 +20,8 @@ from promptsearch.embed.transformer import resolve_encoder
 from promptsearch.errors import ArtifactError, UserError
 from promptsearch.evaluation import Asker, Evaluator
 from promptsearch.events import Listener, Note, Progress, silent
+from promptsearch.lm.base import Engine
+from promptsearch.lm.llamacpp.busy import QUIET_SHARE
 from promptsearch.lm.resolve import OpenedModel, open_engine
 from promptsearch.machine import encoder_speed, measure_encoder_speed, model_speed
 from promptsearch.measurement import Difference, Measurement
@@ -403,7 +405,10 @@ class _Job:
             cost=self.meter.cost,
             stopped_by=outcome.stopped_by,
             facts=facts,
-            notes=_notes(test, baselines, differences, len(near.splits.test), outcome.stopped_by),
+            notes=(
+                *_notes(test, baselines, differences, len(near.splits.test), outcome.stopped_by),
+                *_processor_notes(opened.engine),
+            ),
         )
 
     def _facts(self, opened: OpenedModel, near: Neighbourhood, study: Study, measured: _Measured) -> dict[str, Any]:
@@ -514,3 +519,14 @@ def _notes(
     if test.n < test_rows:
         notes.append(f"The budget paid for {test.n} of {test_rows} test rows; a larger one narrows the interval.")
     return tuple(notes)
+
+
+def _processor_notes(engine: Engine) -> tuple[str, ...]:
+    """What other work on the processor did to this run; nothing for engines that run elsewhere."""
+    share = float(getattr(engine, "processor_share", 1.0))
+    if share >= QUIET_SHARE:
+        return ()
+    return (
+        f"Another process uses the processor: the model got {share:.0%} of its threads' time. It ran slower than it "
+        "does alone, and a time budget paid for less; end the other process, or give a budget in tokens.",
+    )

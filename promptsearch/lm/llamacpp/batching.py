@@ -67,7 +67,7 @@ def generate_batched(
     waiting = deque(_Request(number, path) for number, path in enumerate(paths))
     running: list[_Request] = []
     done: dict[int, Completion] = {}
-    places = list(range(_PLACES, _SHARED, -1))
+    places = list(range(min(_PLACES, context.sequences - 1), _SHARED, -1))
     while waiting or running:
         rows = [Row(request.tokens[-1], request.position, (request.sequence,)) for request in running]
         outputs = list(range(len(rows)))

@@ -8,6 +8,8 @@ Leaves out: text, labels, and which batch to run.
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Sequence
 from ctypes import POINTER, c_int8, c_int32, c_uint8, cast
 from typing import Any
@@ -16,11 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from promptsearch.errors import BackendError, ModelError
+from promptsearch.lm.llamacpp.busy import BusyMeter
 from promptsearch.lm.llamacpp.library import last_errors, llama
 from promptsearch.lm.plan import Row
 
 __all__ = ["Context"]
 
+_logger = logging.getLogger("promptsearch.llamacpp")
 _FEWEST_CELLS = 1024
 _CELL_STEP = 256  # llama.cpp's own
 _NO_ROOM = 1  # llama_decode: no cells for this batch, and nothing has changed
@@ -29,7 +33,7 @@ _NO_ROOM = 1  # llama_decode: no cells for this batch, and nothing has changed
 class Context:
     """A context with room for up to ``cells`` tokens of up to ``sequences`` sequences.
 
-    Memory is taken when :meth:`clear` asks for it, and grows by need.
+    Memory is taken by the first call, as much as :meth:`clear` asks for, and grows by need.
 
     Args:
         model: handle of the loaded model.
@@ -37,9 +41,19 @@ class Context:
         batch: tokens of the largest batch.
         sequences: sequence ids, 256 at most.
         threads: processor threads.
+        meter: told how long each batch ran; None where a processor does not run the model.
     """
 
-    def __init__(self, model: Any, *, cells: int, batch: int, sequences: int, threads: int) -> None:
+    def __init__(
+        self,
+        model: Any,
+        *,
+        cells: int,
+        batch: int,
+        sequences: int,
+        threads: int,
+        meter: BusyMeter | None = None,
+    ) -> None:
         self._model = model
         self._params = llama().llama_context_default_params()
         self._params.n_batch = batch
@@ -52,7 +66,9 @@ class Context:
         self._handle: Any = None
         self._memory: Any = None
         self._vocabulary_size = int(llama().llama_vocab_n_tokens(llama().llama_model_get_vocab(model)))
+        self._meter = meter
         self.cells = -(-cells // _CELL_STEP) * _CELL_STEP
+        self.sequences = sequences
         self.reserved = 0
         self.tokens_decoded = 0
         self._make_buffers(batch, sequences)
@@ -75,6 +91,9 @@ class Context:
         if not self._handle:
             raise ModelError(f"no context of {self._params.n_ctx} tokens can be made for this model: {last_errors()}")
         self._memory = llama().llama_get_memory(self._handle)
+        if not self._memory:
+            self.close()
+            raise ModelError("this model keeps no memory of its text, as encoders do; give a decoder model")
         self.reserved = int(llama().llama_n_ctx(self._handle))
 
     def _make_buffers(self, batch: int, sequences: int) -> None:
@@ -103,9 +122,13 @@ class Context:
         for sequence in sequences:
             llama().llama_memory_seq_rm(self._memory, sequence, -1, -1)
 
+    def state_bytes(self, sequence: int) -> int:
+        """Bytes that what a sequence holds takes."""
+        return int(llama().llama_state_seq_get_size(self._handle, sequence))
+
     def state(self, sequence: int) -> bytes:
         """What the memory holds of a sequence, as llama.cpp writes it."""
-        size = int(llama().llama_state_seq_get_size(self._handle, sequence))
+        size = self.state_bytes(sequence)
         buffer = (c_uint8 * size)()
         written = int(llama().llama_state_seq_get_data(self._handle, buffer, size, sequence))
         if written != size:
@@ -136,8 +159,10 @@ class Context:
         Raises:
             BackendError: the memory is full, or llama.cpp failed; the next :meth:`clear` recovers from either.
         """
+        if not self.reserved:
+            self.clear()
         self._fill(rows, outputs)
-        status = int(llama().llama_decode(self._handle, self._batch))
+        status = self._run()
         if status == _NO_ROOM and len(rows) > 1:
             return self._decode_halves(rows, outputs)
         if status == _NO_ROOM:
@@ -158,6 +183,16 @@ class Context:
             self._sequences[index, : len(row.sequences)] = row.sequences
         self._outputs[:count] = 0
         self._outputs[list(outputs)] = 1
+
+    def _run(self) -> int:
+        """Run the batch that was filled in; llama.cpp's status."""
+        wall, processor = time.perf_counter(), time.process_time()
+        status = int(llama().llama_decode(self._handle, self._batch))
+        if self._meter is not None:
+            complaint = self._meter.add(time.perf_counter() - wall, time.process_time() - processor)
+            if complaint is not None:
+                _logger.warning("%s", complaint)
+        return status
 
     def _decode_halves(self, rows: Sequence[Row], outputs: Sequence[int]) -> NDArray[np.float32]:
         """Run a batch in two parts, where the memory found no room for it as a whole."""

@@ -9,7 +9,7 @@ Leaves out: chat templates (text arrives rendered) and everything about tasks.
 
 from __future__ import annotations
 
-import os
+import logging
 import threading
 import weakref
 from collections.abc import Sequence
@@ -18,20 +18,40 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
-from promptsearch.errors import ArtifactError, BackendError, ContextError, DataError, ModelError
+from promptsearch.errors import ArtifactError, BackendError, ContextError, DataError
 from promptsearch.lm.base import Completion, FloatArray, GenerationParams, Rendered, segments_of
 from promptsearch.lm.llamacpp.batching import generate_batched
+from promptsearch.lm.llamacpp.busy import BusyMeter
 from promptsearch.lm.llamacpp.context import Context
-from promptsearch.lm.llamacpp.library import last_errors, llama, version
+from promptsearch.lm.llamacpp.library import llama
+from promptsearch.lm.llamacpp.opening import PROCESSOR, check_file, open_model, open_on_device
 from promptsearch.lm.llamacpp.prefix import PrefixState, PrefixStates
+from promptsearch.lm.llamacpp.processors import usable_cores
+from promptsearch.lm.llamacpp.sequences import affordable_sequences
+from promptsearch.lm.llamacpp.traits import read_traits
 from promptsearch.lm.llamacpp.vocabulary import Vocabulary
-from promptsearch.lm.plan import Decode, Fork, Limits, Row, Tail, common_length, label_tail, most_cells, plan
+from promptsearch.lm.plan import (
+    Decode,
+    Fork,
+    Limits,
+    Operation,
+    Row,
+    Tail,
+    common_length,
+    label_tail,
+    most_cells,
+    plan,
+)
+from promptsearch.lm.plan_singly import plan_singly
 
 __all__ = ["LlamaEngine", "check_file", "open_model", "usable_cores"]
 
 Tokens = tuple[int, ...]
+
+_logger = logging.getLogger("promptsearch.llamacpp")
 
 _CELLS = 8192  # enough for a prompt of many demonstrations and a batch beside it
 _BATCH = 512  # the fastest on processors: larger batches attend to more foreign cells
@@ -42,36 +62,6 @@ _PREFIX = 0  # the sequence of what all prompts of a call begin with
 _SHORTEST_PREFIX = 48  # tokens; decoding fewer costs less than a batch of their own
 _PREFIX_STEP = 32  # tokens; where nobody says what other calls share, chance would make each call's beginning differ
 _MOST_KEPT = 2**30  # bytes of kept beginnings
-
-
-def open_model(path: Path) -> Any:
-    """Load a GGUF file's weights.
-
-    Raises:
-        ModelError: the file is missing, is no GGUF, is cut short, or holds no text generator.
-    """
-    check_file(path)
-    library = llama()
-    last_errors()
-    model = library.llama_model_load_from_file(os.fsencode(path), library.llama_model_default_params())
-    if not model:
-        raise ModelError(
-            f"{str(path)!r} cannot be loaded, it may be cut short or too new for llama-cpp-python "
-            f"{version()}; fetch it again or upgrade ({last_errors()})"
-        )
-    if library.llama_model_has_encoder(model) or not library.llama_model_has_decoder(model):
-        library.llama_model_free(model)
-        raise ModelError(f"{str(path)!r} holds an encoder, which cannot continue text; give a decoder model")
-    return model
-
-
-def check_file(path: Path) -> None:
-    """Refuse what is no GGUF file, before anything reads further."""
-    if not path.is_file():
-        raise ModelError(f"there is no model file {str(path)!r}; give the path of a GGUF file")
-    with path.open("rb") as file:
-        if file.read(4) != b"GGUF":
-            raise ModelError(f"{str(path)!r} is no GGUF file; give one, such as those named *.gguf")
 
 
 class LlamaEngine:
@@ -85,21 +75,26 @@ class LlamaEngine:
     """
 
     def __init__(self, path: Path, *, name: str, fingerprint: str, threads: int | None = None) -> None:
-        self._model = open_model(path)
+        self._model, self._device = open_on_device(path)
         self._name = name
         self._fingerprint = fingerprint
         self._lock = threading.RLock()
         self.vocabulary = Vocabulary(self._model)
+        self.traits = read_traits(self._model)
+        _logger.info("%s is %s", name, self.traits.description)
         trained = int(llama().llama_model_n_ctx_train(self._model))
+        threads = threads or usable_cores()
+        self._meter = BusyMeter(threads)
         self._context = Context(
             self._model,
             cells=min(trained, _CELLS) + _BATCH,
             batch=_LARGEST_BATCH,
-            sequences=_SEQUENCES,
-            threads=threads or usable_cores(),
+            sequences=affordable_sequences(self._model, self.traits, most=_SEQUENCES),
+            threads=threads,
+            meter=self._meter if self._device == PROCESSOR else None,
         )
         self._context_tokens = min(trained, _CELLS)
-        self._states = PrefixStates(min(_MOST_KEPT, _physical_memory() // 16))
+        self._states = PrefixStates(min(_MOST_KEPT, psutil.virtual_memory().total // 16))
         self._tokens_restored = self._prefix_tokens = 0
         self._release = weakref.finalize(self, _free, self._context, self._model)
 
@@ -131,6 +126,16 @@ class LlamaEngine:
     def fingerprint(self) -> str:
         """Identity of model file, weight type and llama.cpp binding."""
         return self._fingerprint
+
+    @property
+    def device(self) -> str:
+        """What runs the model: ``"cpu"``, or the name of an accelerator."""
+        return self._device
+
+    @property
+    def processor_share(self) -> float:
+        """Share of its threads' time that the model got lately, in [0, 1]; 1.0 before there was enough to tell."""
+        return self._meter.share
 
     @property
     def context_tokens(self) -> int:
@@ -274,7 +279,7 @@ class LlamaEngine:
 
     def _shared_prefix(self, prompts: Sequence[str], paths: Sequence[Tokens]) -> Tokens:
         """What all prompts begin with, where it is worth keeping; each prompt has more."""
-        if not paths:
+        if not paths or not self.traits.cuts_back:  # other memories' states do not hold all that they need
             return ()
         low, high = min(paths), max(paths)  # these two share no more than any two do
         opening = _common_opening(prompts)
@@ -308,7 +313,7 @@ class LlamaEngine:
         tail, label_paths = label_tail(labels)
         wanted = _wanted_by_node(labels, label_paths)
         scores = np.zeros((len(paths), len(labels)))
-        operations = list(plan(paths, tail, self._limits(tail), held=len(prefix)))
+        operations = self._plan(paths, tail, held=len(prefix))
         self._begin(prefix, room=most_cells(operations, held=len(prefix)))
         for operation in operations:
             if isinstance(operation, Fork):
@@ -324,22 +329,19 @@ class LlamaEngine:
                 self._context.drop(operation.sequences)
         return _spread_duplicates(scores, paths)
 
-    def _limits(self, tail: Tail) -> Limits:
+    def _plan(self, paths: Sequence[Tokens], tail: Tail, held: int) -> list[Operation]:
+        """Schedule prompts in the way that the model's memory allows."""
         batch = max(_BATCH, len(tail.tokens) + 1)
-        return Limits(batch=batch, sequences=_SEQUENCES, cells=self._context.cells)
+        limits = Limits(batch=batch, sequences=self._context.sequences, cells=self._context.cells)
+        if self.traits.shares_tokens:
+            return list(plan(paths, tail, limits, held))
+        return list(plan_singly(paths, tail, limits))
 
 
 def _free(context: Context, model: Any) -> None:
     """Give native memory back, once, when an engine is closed or forgotten."""
     context.close()
     llama().llama_model_free(model)
-
-
-def usable_cores() -> int:
-    """Processor cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return max(1, len(os.sched_getaffinity(0)))
-    return max(1, os.cpu_count() or 1)
 
 
 def log_normalizers(logits: NDArray[np.float32]) -> FloatArray:
@@ -354,11 +356,6 @@ def log_normalizers(logits: NDArray[np.float32]) -> FloatArray:
     if not np.isfinite(found).all():
         raise BackendError("the model answered with values that are no numbers; its file may be damaged")
     return found
-
-
-def _physical_memory() -> int:
-    """Bytes of the machine's memory."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _common_opening(prompts: Sequence[str]) -> Rendered | None:

@@ -9,16 +9,17 @@ from __future__ import annotations
 import logging
 import os
 from collections import deque
-from ctypes import c_void_p
+from ctypes import c_char_p, c_int, c_void_p
 from functools import lru_cache
 from typing import Any
 
 from promptsearch.optional import require
 
-__all__ = ["last_errors", "llama", "version"]
+__all__ = ["accelerator", "last_errors", "llama", "version"]
 
 _logger = logging.getLogger("promptsearch.llamacpp")
 _errors: deque[str] = deque(maxlen=8)
+_ACCELERATORS = (1, 2)  # ggml_backend_dev_type: a GPU with memory of its own, one that shares the processor's
 _ERROR_LEVEL = 4  # ggml_log_level: 1 debug, 2 info, 3 warning, 4 error
 
 
@@ -46,6 +47,21 @@ def _import_patiently() -> Any:
 def version() -> str:
     """Version of the installed llama.cpp binding."""
     return str(llama().__version__)
+
+
+def accelerator() -> str | None:
+    """What the driver calls the accelerator that llama.cpp uses; the first of several, None where there is none."""
+    if not llama().llama_supports_gpu_offload():
+        return None
+    try:
+        ggml = require("llama_cpp._ggml", install="llama-cpp-python").libggml
+        by_type, describe = ggml.ggml_backend_dev_by_type, ggml.ggml_backend_dev_description
+    except (ImportError, AttributeError):  # no part of the binding's public surface
+        return "accelerator"
+    by_type.restype, by_type.argtypes = c_void_p, [c_int]
+    describe.restype, describe.argtypes = c_char_p, [c_void_p]
+    found = [device for device in map(by_type, _ACCELERATORS) if device]
+    return describe(found[0]).decode("utf-8", errors="replace") if found else "accelerator"
 
 
 def last_errors() -> str:

@@ -23,8 +23,9 @@ from pathlib import Path
 from promptsearch.errors import BackendError, UserError
 from promptsearch.files import write_whole
 from promptsearch.lm.llamacpp.context import Context
-from promptsearch.lm.llamacpp.engine import open_model, usable_cores
 from promptsearch.lm.llamacpp.library import last_errors, llama, version
+from promptsearch.lm.llamacpp.opening import open_model
+from promptsearch.lm.llamacpp.processors import usable_cores
 from promptsearch.lm.plan import Row
 from promptsearch.paths import cache_dir
 

@@ -1,0 +1,41 @@
+"""How many sequences a context can afford.
+
+Where a model keeps a state for each sequence, memory for all of them is taken at once, however short they are: some
+kilobytes for a small model, tens of megabytes for a large one.
+
+Invariant: nothing of the trial stays.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from promptsearch.lm.llamacpp.context import Context
+from promptsearch.lm.llamacpp.traits import Traits
+from promptsearch.lm.plan import Row
+
+__all__ = ["affordable_sequences"]
+
+_STATES = 512 * 2**20  # bytes for all states together
+_FEWEST = 4  # something shared, a prompt, its branch, and one to spare
+
+
+def affordable_sequences(model: Any, traits: Traits, *, most: int) -> int:
+    """Sequences that a context of this model should have, 4 to ``most``.
+
+    Raises:
+        ModelError: no context can be made for the model.
+    """
+    if not traits.has_state:
+        return most
+    return max(_FEWEST, min(most, _STATES // max(1, _state_bytes(model))))
+
+
+def _state_bytes(model: Any) -> int:
+    """Size of a state, as it is after one token."""
+    context = Context(model, cells=256, batch=8, sequences=1, threads=1)
+    try:
+        context.decode([Row(0, 0, (0,))], [])
+        return context.state_bytes(0)
+    finally:
+        context.close()

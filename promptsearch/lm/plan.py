@@ -17,7 +17,19 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import NamedTuple
 
-__all__ = ["Decode", "Drop", "Fork", "Limits", "Operation", "Read", "Row", "Tail", "label_tail", "plan"]
+__all__ = [
+    "Decode",
+    "Drop",
+    "Fork",
+    "Limits",
+    "Operation",
+    "Read",
+    "Row",
+    "Tail",
+    "common_length",
+    "label_tail",
+    "plan",
+]
 
 Tokens = tuple[int, ...]
 
@@ -197,7 +209,7 @@ class _Planner:
         self.paths = sorted(numbers)
         self.numbers = [numbers[path] for path in self.paths]
         before = [(), *self.paths]
-        self.common = [_common_length(left, right) for left, right in zip(before, self.paths, strict=False)]
+        self.common = [common_length(left, right) for left, right in zip(before, self.paths, strict=False)]
         own = (len(path) - common for path, common in zip(self.paths, self.common, strict=True))
         self.own_before = [0, *accumulate(own)]  # own tokens of all paths before each
         self.free = list(range(limits.sequences - 1, -1, -1))
@@ -336,7 +348,8 @@ class _Planner:
         self.free += reversed(batch.sequences)
 
 
-def _common_length(left: Tokens, right: Tokens) -> int:
+def common_length(left: Tokens, right: Tokens) -> int:
+    """Number of tokens that two sequences begin with together."""
     length = min(len(left), len(right))
     if left[:length] == right[:length]:
         return length

@@ -13,9 +13,9 @@ import pytest
 
 from promptsearch.errors import BackendError, ContextError, DataError, ModelError
 from promptsearch.lm.base import FloatArray, GenerationParams, Rendered, Segment
-from promptsearch.lm.llamacpp.batching import sample
 from promptsearch.lm.llamacpp.engine import LlamaEngine
 from promptsearch.lm.llamacpp.library import llama
+from promptsearch.lm.llamacpp.sampling import sample
 from promptsearch.lm.llamacpp.weights import convert
 
 SENTIMENTS = [" negative", " positive"]

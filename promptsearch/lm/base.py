@@ -7,12 +7,15 @@ Leaves out: how any model works.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+from promptsearch.errors import UserError
 
 __all__ = [
     "LM",
@@ -83,6 +86,9 @@ def segments_of(prompt: str) -> tuple[Segment, ...]:
 class GenerationParams:
     """How to generate.
 
+    Not every model can follow every one of these; one that cannot follow ``grammar``, ``json_schema`` or
+    ``log_probabilities`` refuses with a ``UserError``.
+
     Attributes:
         max_tokens: new tokens at most, at least 1.
         temperature: 0 takes the likeliest token; above 0 samples.
@@ -90,7 +96,18 @@ class GenerationParams:
         top_p: sample among the likeliest tokens that hold this probability, in (0, 1].
         min_p: sample among tokens at least this share as likely as the likeliest, in [0, 1).
         stop: strings that end the text; they are not part of it.
-        seed: request number i of a call samples from ``(seed, i)``.
+        seed: request number i of a call samples from ``(seed, i)``; at least 0.
+        grammar: rules that the text follows, in llama.cpp's GBNF, starting at the rule ``root``. ``top_k``,
+            ``top_p`` and ``min_p`` choose among the tokens that the grammar allows.
+        json_schema: a JSON Schema that the text follows, instead of a grammar.
+        log_probabilities: whether completions tell their tokens and the tokens' log-probabilities.
+        until: called with the text so far after each new token; True ends that request, the text included.
+
+    A text cut by ``max_tokens``, a stop string or ``until`` is only the beginning of one that follows the
+    grammar.
+
+    Raises:
+        UserError: a value outside its range, or both a grammar and a schema.
     """
 
     max_tokens: int = 32
@@ -100,6 +117,31 @@ class GenerationParams:
     min_p: float = 0.0
     stop: tuple[str, ...] = ()
     seed: int = 0
+    grammar: str | None = None
+    json_schema: Mapping[str, Any] | None = None
+    log_probabilities: bool = False
+    until: Callable[[str], bool] | None = None
+
+    def __post_init__(self) -> None:
+        for name, value, holds, rule in (
+            ("max_tokens", self.max_tokens, self.max_tokens >= 1, "1 or more"),
+            (
+                "temperature",
+                self.temperature,
+                math.isfinite(self.temperature) and self.temperature >= 0,
+                "0 or a number above it",
+            ),
+            ("top_k", self.top_k, self.top_k >= 0, "0 (all tokens) or more"),
+            ("top_p", self.top_p, 0 < self.top_p <= 1, "above 0 and at most 1"),
+            ("min_p", self.min_p, 0 <= self.min_p < 1, "at least 0 and below 1"),
+            ("seed", self.seed, self.seed >= 0, "0 or more"),
+        ):
+            if not holds:
+                raise UserError(f"{name}={value!r} cannot be used; it must be {rule}")
+        if isinstance(self.stop, str) or any(not isinstance(text, str) or not text for text in self.stop):
+            raise UserError(f"stop={self.stop!r} cannot be used; it must be a tuple of texts, none of them empty")
+        if self.grammar is not None and self.json_schema is not None:
+            raise UserError("grammar and json_schema were both given, and a text follows one; give one of them")
 
 
 @dataclass(frozen=True)
@@ -108,13 +150,21 @@ class Completion:
 
     Attributes:
         text: the text, without its stop string.
-        tokens: number of tokens generated.
-        finish: ``"stop"`` (stop string or end of turn) or ``"length"``.
+        tokens: number of tokens generated; one that ends the text is not counted.
+        finish: ``"stop"`` (stop string, end of turn, or a grammar that allows nothing more), ``"until"`` (as
+            the function asked said) or ``"length"``.
+        log_probabilities: natural log-probability of each token generated, under the model's own distribution
+            at temperature 1, before grammar and truncation; empty unless asked for.
+        token_texts: what each token added to the text, "" for one that ends inside a character. Together they
+            are the text as it was before a stop string was cut off; empty unless log-probabilities were asked
+            for.
     """
 
     text: str
     tokens: int
     finish: str
+    log_probabilities: tuple[float, ...] = ()
+    token_texts: tuple[str, ...] = ()
 
 
 @runtime_checkable

@@ -20,6 +20,7 @@ from promptsearch.lm.wrapped import (
     GeneratedChoice,
     estimate_tokens,
     map_in_threads,
+    refuse,
 )
 from promptsearch.optional import require
 
@@ -53,13 +54,15 @@ class DspyLM(GeneratedChoice, EstimatingEngine):
         """One completion for each prompt, in order.
 
         Above temperature 0 every request has a seed of its own; ``min_p`` is not passed on, since DSPy's
-        requests cannot carry it.
+        requests cannot carry it, and ``until`` is not asked, since a request cannot be stopped.
 
         Raises:
             BackendError: the model failed.
             ContextError: a prompt does not fit its context.
+            UserError: ``params`` ask for a grammar, a JSON Schema or log-probabilities.
         """
         self._require_open()
+        refuse(params, self.name, "grammar", "json_schema", "log_probabilities")
         return map_in_threads(
             lambda item: self._complete(item[1], params, item[0]), enumerate(prompts), self._threads
         )

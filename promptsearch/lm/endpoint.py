@@ -9,6 +9,7 @@ route, as one user message to ``chat/completions``.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,7 @@ from promptsearch.lm.wrapped import (
     GeneratedChoice,
     estimate_tokens,
     map_in_threads,
+    refuse,
 )
 from promptsearch.optional import require
 
@@ -82,12 +84,17 @@ class EndpointLM(GeneratedChoice, EstimatingEngine):
     def generate(self, prompts: Sequence[str], params: GenerationParams) -> list[Completion]:
         """One completion for each prompt, in order; several are requested at once.
 
-        Above temperature 0 every request has a seed of its own, which servers may disregard.
+        Above temperature 0 every request has a seed of its own, which servers may disregard. A JSON Schema goes
+        out as ``response_format``. Log-probabilities are those that the server returns, and empty where it
+        returns none. ``until`` is not asked: a server answers in full, and where its tokens end is not known.
 
         Raises:
-            BackendError: the server refuses, or still fails after several attempts.
+            BackendError: the server refuses, still fails after several attempts, or ends an answer that is no
+                JSON though a JSON Schema was given.
+            UserError: ``params`` ask for a grammar, which servers pass over in silence.
         """
         self._require_open()
+        refuse(params, self.name, "grammar")
         numbered = list(enumerate(prompts))
         if not self._chat and numbered:  # the first one finds out which route the server has
             first = [self._complete(numbered[0], params)]
@@ -106,12 +113,16 @@ class EndpointLM(GeneratedChoice, EstimatingEngine):
         body = {"model": self._model, **_options(params, number)}
         answer = None
         if not self._chat:
-            answer = self._request("completions", {**body, "prompt": str(prompt)}, may_lack=True)
+            asked = {"logprobs": 0} if params.log_probabilities else {}
+            answer = self._request("completions", {**body, **asked, "prompt": str(prompt)}, may_lack=True)
             self._chat = answer is None
         if answer is None:
             messages = [{"role": "user", "content": str(prompt)}]
-            answer = self._request("chat/completions", {**body, "messages": messages})
+            asked = {"logprobs": True} if params.log_probabilities else {}
+            answer = self._request("chat/completions", {**body, **asked, "messages": messages})
         completion, prompt_tokens = self._read(answer, prompt)
+        if params.json_schema is not None and not params.stop and completion.finish == "stop":
+            self._check_json(completion.text)
         self._count_decoded(prompt_tokens + completion.tokens)
         return completion
 
@@ -189,12 +200,25 @@ class EndpointLM(GeneratedChoice, EstimatingEngine):
             ) from None
         text = "" if text is None else str(text)
         usage = answer.get("usage") or {}
+        tokens = _tokens_of(choice.get("logprobs"))
         completion = Completion(
             text=text,
-            tokens=int(usage.get("completion_tokens") or estimate_tokens(text)),
+            tokens=int(usage.get("completion_tokens") or len(tokens) or estimate_tokens(text)),
             finish="length" if choice.get("finish_reason") == "length" else "stop",
+            log_probabilities=tuple(value for _, value in tokens),
+            token_texts=tuple(token for token, _ in tokens),
         )
         return completion, int(usage.get("prompt_tokens") or estimate_tokens(prompt))
+
+    def _check_json(self, text: str) -> None:
+        """Notice a server that passes over ``response_format``."""
+        try:
+            json.loads(text)
+        except ValueError:
+            raise BackendError(
+                f"the server at {self._base} was given a JSON Schema and answered {self._quoted(text)}; "
+                "it does not follow response_format, so leave json_schema out"
+            ) from None
 
     def _quoted(self, text: str) -> str:
         """What a server said on one short line; some repeat the key that they were sent."""
@@ -202,6 +226,17 @@ class EndpointLM(GeneratedChoice, EstimatingEngine):
         if self._key:
             line = line.replace(self._key, "***")
         return line[:200] or "(nothing)"
+
+
+def _tokens_of(logprobs: Any) -> list[tuple[str, float]]:
+    """Tokens and their log-probabilities, as completions or chat completions return them; empty without them."""
+    try:
+        if "content" in logprobs:
+            return [(str(token["token"]), float(token["logprob"])) for token in logprobs["content"]]
+        pairs = zip(logprobs["tokens"], logprobs["token_logprobs"], strict=True)
+        return [(str(token), float(value)) for token, value in pairs]
+    except (KeyError, TypeError, ValueError):
+        return []
 
 
 def _parsed(url: str) -> tuple[str, str]:
@@ -227,6 +262,9 @@ def _options(params: GenerationParams, number: int) -> dict[str, object]:
     options: dict[str, object] = {"max_tokens": params.max_tokens, "temperature": params.temperature}
     if params.stop:
         options["stop"] = list(params.stop)
+    if params.json_schema is not None:
+        schema = {"name": "answer", "schema": dict(params.json_schema), "strict": True}
+        options["response_format"] = {"type": "json_schema", "json_schema": schema}
     if params.temperature > 0:
         options["seed"] = (params.seed * 1_000_003 + number) % 2**31
         if params.top_p < 1:

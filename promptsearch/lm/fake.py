@@ -14,7 +14,7 @@ import numpy as np
 
 from promptsearch.errors import ContextError
 from promptsearch.lm.base import Completion, FloatArray, GenerationParams
-from promptsearch.lm.wrapped import DEFAULT_CONTEXT, EstimatingEngine, GeneratedChoice
+from promptsearch.lm.wrapped import DEFAULT_CONTEXT, EstimatingEngine, GeneratedChoice, refuse
 
 __all__ = ["FakeLM", "ScriptedLM"]
 
@@ -28,6 +28,11 @@ class _WordEngine(EstimatingEngine):
     def count_tokens(self, prompts: Sequence[str]) -> list[int]:
         """Number of words of each prompt."""
         return [len(prompt.split()) for prompt in prompts]
+
+    def _admit_requests(self, prompts: Sequence[str], params: GenerationParams) -> None:
+        """Count the prompts of a call to generate, whose parameters must be those that words can follow."""
+        refuse(params, self.name, "grammar", "json_schema", "log_probabilities")
+        self._admit(prompts, params.max_tokens)
 
     def _admit(self, prompts: Sequence[str], room: int) -> None:
         """Count the prompts, all of which must fit with ``room`` tokens of answer."""
@@ -93,7 +98,7 @@ class FakeLM(_WordEngine):
 
         Above temperature 0, whether it errs also depends on the seed and on the request's number.
         """
-        self._admit(prompts, params.max_tokens)
+        self._admit_requests(prompts, params)
         completions = []
         for number, prompt in enumerate(prompts):
             draw = f"{params.seed}:{number}" if params.temperature > 0 else ""
@@ -147,7 +152,7 @@ class ScriptedLM(GeneratedChoice, _WordEngine):
 
     def generate(self, prompts: Sequence[str], params: GenerationParams) -> list[Completion]:
         """What the function replies, cut at stop strings and at ``max_tokens`` words."""
-        self._admit(prompts, params.max_tokens)
+        self._admit_requests(prompts, params)
         self.prompts += prompts
         completions = [_completion(self._reply(prompt), params) for prompt in prompts]
         self._count_decoded(sum(completion.tokens for completion in completions))
@@ -155,16 +160,25 @@ class ScriptedLM(GeneratedChoice, _WordEngine):
 
 
 def _completion(text: str, params: GenerationParams) -> Completion:
-    """A text as a model would have written it under ``params``."""
-    words = text.split()
+    """A text as a model would have written it under ``params``, whose tokens are words."""
     finish = "stop"
-    if len(words) > params.max_tokens:
+    ends = _word_ends(text)
+    if len(ends) > params.max_tokens:
         finish = "length"
-        start = 0
-        for word in words[: params.max_tokens]:
-            start = text.index(word, start) + len(word)
-        text = text[:start]
-    ends = [text.find(stop) for stop in params.stop if stop in text]
-    if ends:
-        text, finish = text[: min(ends)], "stop"
+        text = text[: ends[params.max_tokens - 1]]
+    stops = [text.find(stop) for stop in params.stop if stop in text]
+    if stops:
+        text, finish = text[: min(stops)], "stop"
+    if params.until is not None:
+        answered = next((end for end in ends if end <= len(text) and params.until(text[:end])), None)
+        if answered is not None:
+            text, finish = text[:answered], "until"
     return Completion(text=text, tokens=max(1, len(text.split())), finish=finish)
+
+
+def _word_ends(text: str) -> list[int]:
+    """Where each word of a text ends."""
+    ends: list[int] = []
+    for word in text.split():
+        ends.append(text.index(word, ends[-1] if ends else 0) + len(word))
+    return ends

@@ -18,7 +18,7 @@ from typing import TypeVar, cast
 
 import numpy as np
 
-from promptsearch.errors import BackendError, DataError
+from promptsearch.errors import BackendError, DataError, UserError
 from promptsearch.lm.base import LM, Completion, Engine, FloatArray, GenerationParams
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "estimate_tokens",
     "map_in_threads",
     "match_label",
+    "refuse",
     "wrap",
 ]
 
@@ -65,6 +66,22 @@ def check_words(continuations: Sequence[str]) -> None:
                 "give them different words with labels={value: word}"
             )
         seen[label] = text
+
+
+def refuse(params: GenerationParams, name: str, *fields: str) -> None:
+    """Refuse what a model cannot follow.
+
+    Args:
+        params: how to generate.
+        name: what the model is called.
+        fields: names of the parameters that it cannot follow.
+
+    Raises:
+        UserError: one of them was given.
+    """
+    for field in fields:
+        if getattr(params, field):
+            raise UserError(f"the model {name!r} cannot follow {field}; leave it out, or use a GGUF file, which can")
 
 
 def map_in_threads(function: Callable[[_Item], _Answer], items: Iterable[_Item], threads: int) -> list[_Answer]:
@@ -263,7 +280,8 @@ class WrappedLM(EstimatingEngine):
     """An object with ``score`` and ``generate``, checked and counted.
 
     Args:
-        lm: the object; its own errors pass through unchanged.
+        lm: the object; its own errors pass through unchanged. It is given a grammar or a JSON Schema only if
+            it has an attribute ``follows_grammars`` that is true, since others would pass over them.
         context_tokens: tokens that prompt and answer may take together.
     """
 
@@ -290,10 +308,16 @@ class WrappedLM(EstimatingEngine):
         """One completion for each prompt, in order.
 
         Raises:
-            BackendError: the object returned another number of completions, or something else than them.
+            BackendError: the object returned another number of completions, or something else than them, or no
+                log-probabilities where they were asked for.
+            UserError: a grammar or a JSON Schema, which the object does not say that it follows.
         """
         self._require_open()
+        if not getattr(self._lm, "follows_grammars", False):
+            refuse(params, self.name, "grammar", "json_schema")
         completions = _checked_completions(self._lm.generate(prompts, params), len(prompts), self.name)
+        if params.log_probabilities:
+            _check_log_probabilities(completions, self.name)
         written = sum(completion.tokens for completion in completions)
         self._count_decoded(sum(self.count_tokens(prompts)) + written)
         return completions
@@ -357,6 +381,16 @@ def _checked_completions(returned: object, count: int, name: str) -> list[Comple
                 "each item must be a Completion(text, tokens, finish)"
             )
     return list(returned)
+
+
+def _check_log_probabilities(completions: Sequence[Completion], name: str) -> None:
+    for completion in completions:
+        counts = (len(completion.log_probabilities), len(completion.token_texts))
+        if counts != (completion.tokens, completion.tokens):
+            raise BackendError(
+                f"generate of {name!r} returned {counts[0]} log-probabilities and {counts[1]} token texts for "
+                f"{completion.tokens} tokens; it must return one of each for each token"
+            )
 
 
 def _shown(value: object) -> str:

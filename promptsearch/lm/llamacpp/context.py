@@ -117,6 +117,16 @@ class Context:
         for target in targets:
             llama().llama_memory_seq_cp(self._memory, source, target, -1, -1)
 
+    def fork_start(self, source: int, targets: Sequence[int], length: int) -> None:
+        """Make each target sequence, empty so far, hold the first ``length`` tokens of ``source``."""
+        for target in targets:
+            llama().llama_memory_seq_cp(self._memory, source, target, 0, length)
+
+    def cut(self, sequence: int, length: int) -> None:
+        """Make a sequence forget what follows its first ``length`` tokens."""
+        if not llama().llama_memory_seq_rm(self._memory, sequence, length, -1):
+            raise BackendError("this kind of model cannot forget the end of a text, which batches need")
+
     def drop(self, sequences: Sequence[int]) -> None:
         """Forget some sequences."""
         for sequence in sequences:

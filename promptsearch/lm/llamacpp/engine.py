@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from promptsearch.errors import ArtifactError, BackendError, ContextError, DataError
 from promptsearch.lm.base import Completion, FloatArray, GenerationParams, Rendered, segments_of
-from promptsearch.lm.llamacpp.batching import generate_batched
+from promptsearch.lm.llamacpp.batching import generate_batched, most_cells_of_requests
 from promptsearch.lm.llamacpp.busy import BusyMeter
 from promptsearch.lm.llamacpp.context import Context
 from promptsearch.lm.llamacpp.library import llama
@@ -202,8 +202,16 @@ class LlamaEngine:
         with self._lock:
             self._require_open()
             paths = self._paths(prompts, room=params.max_tokens)
-            self._context.clear()
-            return generate_batched(self._context, self.vocabulary, paths, params)
+            prefix = self._shared_prefix(prompts, paths)
+            self._begin(prefix, room=most_cells_of_requests(paths, params.max_tokens, held=len(prefix)))
+            return generate_batched(
+                self._context,
+                self.vocabulary,
+                paths,
+                params,
+                held=len(prefix),
+                cuts_back=self.traits.cuts_back,
+            )
 
     def prefix_state(self, prompt: str) -> PrefixState | None:
         """What the model keeps of a prompt's beginning; None where it is too short to be worth keeping."""

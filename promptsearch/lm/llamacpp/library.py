@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from ctypes import c_char_p, c_int, c_void_p
 from functools import lru_cache
 from typing import Any
 
 from promptsearch.optional import require
 
-__all__ = ["accelerator", "last_errors", "llama", "version"]
+__all__ = ["accelerator", "last_errors", "llama", "printed_errors", "version"]
 
 _logger = logging.getLogger("promptsearch.llamacpp")
 _errors: deque[str] = deque(maxlen=8)
@@ -69,6 +72,30 @@ def last_errors() -> str:
     text = "; ".join(_errors)
     _errors.clear()
     return text
+
+
+@contextmanager
+def printed_errors() -> Iterator[list[str]]:
+    """Collect what the library writes to the standard error stream itself, past its log.
+
+    Yields:
+        A list that holds the text once the block has ended.
+    """
+    collected: list[str] = []
+    try:
+        kept = os.dup(2)
+    except OSError:  # a process without that stream has nothing to collect
+        yield collected
+        return
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield collected
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            file.seek(0)
+            collected.append(file.read().decode("utf-8", errors="replace"))
 
 
 def _on_message(level: int, text: bytes, _user_data: Any) -> None:

@@ -11,6 +11,9 @@ from ctypes import c_int32, create_string_buffer
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from promptsearch.errors import DataError
 from promptsearch.lm.base import Segment
 from promptsearch.lm.llamacpp.library import llama
@@ -19,16 +22,21 @@ __all__ = ["Vocabulary"]
 
 
 class Vocabulary:
-    """The tokenizer inside a model file."""
+    """The tokenizer inside a model file.
+
+    Attributes:
+        handle: the library's own pointer.
+        size: number of tokens.
+    """
 
     def __init__(self, model: Any) -> None:
         library = llama()
-        self._handle = library.llama_model_get_vocab(model)
-        self.size = int(library.llama_vocab_n_tokens(self._handle))
-        self._bos = int(library.llama_vocab_bos(self._handle))
-        self._adds_bos = bool(library.llama_vocab_get_add_bos(self._handle))
+        self.handle = library.llama_model_get_vocab(model)
+        self.size = int(library.llama_vocab_n_tokens(self.handle))
+        self._bos = int(library.llama_vocab_bos(self.handle))
+        self._adds_bos = bool(library.llama_vocab_get_add_bos(self.handle))
         self._adds_space = (
-            library.llama_vocab_type(self._handle) == library.LLAMA_VOCAB_TYPE_SPM
+            library.llama_vocab_type(self.handle) == library.LLAMA_VOCAB_TYPE_SPM
         )  # sentencepiece puts a space before every run of text
 
     def tokenize(self, segments: tuple[Segment, ...]) -> tuple[int, ...]:
@@ -60,15 +68,38 @@ class Vocabulary:
     def piece(self, token: int) -> bytes:
         """The bytes that a token stands for; nothing for control tokens."""
         buffer = create_string_buffer(64)
-        length = llama().llama_token_to_piece(self._handle, token, buffer, len(buffer), 0, False)
+        length = llama().llama_token_to_piece(self.handle, token, buffer, len(buffer), 0, False)
         if length < 0:
             buffer = create_string_buffer(-length)
-            length = llama().llama_token_to_piece(self._handle, token, buffer, len(buffer), 0, False)
+            length = llama().llama_token_to_piece(self.handle, token, buffer, len(buffer), 0, False)
         return buffer.raw[:length]
 
     def ends_text(self, token: int) -> bool:
         """Whether the model says with this token that it is done."""
-        return bool(llama().llama_vocab_is_eog(self._handle, token))
+        return bool(llama().llama_vocab_is_eog(self.handle, token))
+
+    @cached_property
+    def ends(self) -> NDArray[np.intp]:
+        """The tokens that end a text."""
+        return np.flatnonzero([self.ends_text(token) for token in range(self.size)])
+
+    @cached_property
+    def silent(self) -> NDArray[np.bool_]:
+        """Whether each token stands for no bytes and yet ends no text, shape (size,)."""
+        silent = np.array([not piece for piece in self._pieces])
+        silent[self.ends] = False
+        return silent
+
+    @cached_property
+    def byte_tokens(self) -> NDArray[np.intp] | None:
+        """A token for each byte that a token begins with; None where the vocabulary lacks one."""
+        tokens = {piece: token for token, piece in enumerate(self._pieces) if len(piece) == 1}
+        starts = {piece[:1] for piece in self._pieces if piece}
+        return np.array([tokens[byte] for byte in sorted(starts)]) if starts <= tokens.keys() else None
+
+    @cached_property
+    def _pieces(self) -> list[bytes]:
+        return [self.piece(token) for token in range(self.size)]
 
     @property
     def bos_text(self) -> str:
@@ -78,12 +109,12 @@ class Vocabulary:
     @property
     def eos_text(self) -> str:
         """The end-of-text token as templates write it."""
-        return self._text(int(llama().llama_vocab_eos(self._handle)))
+        return self._text(int(llama().llama_vocab_eos(self.handle)))
 
     def _text(self, token: int) -> str:
         if token < 0:
             return ""
-        raw: bytes | None = llama().llama_vocab_get_text(self._handle, token)
+        raw: bytes | None = llama().llama_vocab_get_text(self.handle, token)
         return "" if raw is None else raw.decode("utf-8", errors="replace")
 
     @cached_property
@@ -92,7 +123,7 @@ class Vocabulary:
         library = llama()
         found = {}
         for token in range(self.size):
-            if library.llama_vocab_is_control(self._handle, token):
+            if library.llama_vocab_is_control(self.handle, token):
                 found[self._text(token)] = token
         found.pop("", None)
         return found
@@ -117,8 +148,8 @@ class Vocabulary:
             ) from error
         room = len(data) + 16
         buffer = (c_int32 * room)()
-        count = llama().llama_tokenize(self._handle, data, len(data), buffer, room, False, False)
+        count = llama().llama_tokenize(self.handle, data, len(data), buffer, room, False, False)
         if count < 0:
             buffer = (c_int32 * -count)()
-            count = llama().llama_tokenize(self._handle, data, len(data), buffer, -count, False, False)
+            count = llama().llama_tokenize(self.handle, data, len(data), buffer, -count, False, False)
         return list(buffer[:count])

@@ -113,7 +113,7 @@ class EndpointLM(GeneratedChoice, EstimatingEngine):
         body = {"model": self._model, **_options(params, number)}
         answer = None
         if not self._chat:
-            asked = {"logprobs": 0} if params.log_probabilities else {}
+            asked = {"logprobs": 1} if params.log_probabilities else {}
             answer = self._request("completions", {**body, **asked, "prompt": str(prompt)}, may_lack=True)
             self._chat = answer is None
         if answer is None:

@@ -15,9 +15,10 @@ The cases (``--cases``) are
 
 and the contenders: ours with the file's own weights and with those the library chose (``--weights``; the last one
 named is what targets are about), ``Llama.create_completion`` with both, ``llama_cpp.server`` over HTTP and DSPy's
-``Predict`` (case a), and scoring labels one after another (case d). Slow contenders answer a part of the prompts, in
-``throughput_cases``, and the table says which; their time is extrapolated to the whole case with its first prompts,
-which pay for the shared beginning, and the others apart.
+``Predict`` (case a), and scoring labels one after another (case d). Slow contenders, and ours with other weights
+than the main ones, answer a part of the prompts (``throughput_cases``), and the table says how many. Their time is
+extrapolated to the whole: a rival's from the first prompts of a group, which pay for what the group shares, and the
+others apart; ours by tokens.
 
 Every contender runs in a process of its own and waits while another is measured. A round measures each once, in an
 order that moves on by one every round; ratios are taken within a round. Figures are medians over ``--repeats``
@@ -52,6 +53,7 @@ from benchmarks.throughput_first import first_answers
 from benchmarks.throughput_processes import DEFAULT, POLICIES, POLICY_VARIABLE, ContenderError, Worker
 from benchmarks.throughput_rounds import Setting, run_rounds, worker_spec
 from promptsearch.errors import PromptsearchError, UserError
+from promptsearch.lm.llamacpp.engine import check_file
 from promptsearch.lm.llamacpp.weights import AS_IS, choose_weights
 from promptsearch.lm.resolve import PACKAGED, packaged_model
 
@@ -117,7 +119,11 @@ def _setting(options: argparse.Namespace, our_policy: str | None) -> Setting:
 
 
 def _model_file(model: str | None) -> Path:
-    return packaged_model() if model is None or model.lower() == PACKAGED else Path(model).expanduser()
+    if model is None or model.lower() == PACKAGED:
+        return packaged_model()
+    path = Path(model).expanduser()
+    check_file(path)
+    return path
 
 
 def _results(path: Path, setting: Setting, quick: bool) -> Results:

@@ -6,7 +6,6 @@ Leaves out: the alternatives, in ``throughput_rivals``.
 
 from __future__ import annotations
 
-import ctypes
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -160,16 +159,17 @@ class Profile:
     def _time_library(self) -> None:
         """Time every C function of llama.cpp, under each name that Python code can call it by."""
         package = llama()
+        foreign = type(package.llama_decode)  # what ctypes makes of each C function
         for module in (package, sys.modules[f"{package.__name__}.llama_cpp"]):
             for name, function in vars(module).copy().items():
-                if name.startswith("llama_") and isinstance(function, ctypes._CFuncPtr):  # type: ignore[attr-defined]
+                if name.startswith("llama_") and isinstance(function, foreign):
                     setattr(module, name, self._timed(name, function))
 
     def _time_planner(self) -> None:
         """Time the planner in every module that has it by name; its schedule is drawn step by step."""
         modules = [module for name, module in sys.modules.copy().items() if name.startswith("promptsearch.lm")]
         for name in ("plan", "label_tail"):
-            function = getattr(planning, name)
+            function: Callable[..., Any] = getattr(planning, name)
             for module in modules:
                 if isinstance(module, ModuleType) and getattr(module, name, None) is function:
                     setattr(module, name, self._timed("plan", function))

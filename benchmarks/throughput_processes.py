@@ -113,12 +113,16 @@ class Worker:
         return value
 
     def close(self) -> None:
-        """End the process; twice is harmless."""
+        """End the process; twice is harmless.
+
+        It is given time to close what it opened itself: first by the end of its pipe, then by a signal.
+        """
         self._connection.close()
-        self._process.join(_SECONDS_TO_END)
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join()
+        for end in (lambda: None, self._process.terminate, self._process.kill):
+            end()
+            self._process.join(_SECONDS_TO_END)
+            if not self._process.is_alive():
+                return
 
 
 @contextlib.contextmanager

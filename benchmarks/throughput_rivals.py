@@ -189,8 +189,8 @@ class DspyPredict:
     def _predict(self, case: Case) -> Any:
         dspy, worked = self._dspy, case.worked
         assert worked is not None
-        label = Literal[worked.labels]  # type: ignore[valid-type]  # made of the data
-        fields = {"text": (str, dspy.InputField()), "label": (label, dspy.OutputField())}
+        literal: Any = Literal  # whose values are data here
+        fields = {"text": (str, dspy.InputField()), "label": (literal[worked.labels], dspy.OutputField())}
         predict = dspy.Predict(dspy.Signature(fields, worked.instruction))
         predict.demos = [dspy.Example(text=text, label=output) for text, output in worked.demonstrations]
         return predict

@@ -118,11 +118,11 @@ class Worker:
         It is given time to close what it opened itself: first by the end of its pipe, then by a signal.
         """
         self._connection.close()
-        for end in (lambda: None, self._process.terminate, self._process.kill):
-            end()
-            self._process.join(_SECONDS_TO_END)
-            if not self._process.is_alive():
-                return
+        self._process.join(_SECONDS_TO_END)
+        for end in (self._process.terminate, self._process.kill):
+            if self._process.is_alive():
+                end()
+                self._process.join(_SECONDS_TO_END)
 
 
 @contextlib.contextmanager

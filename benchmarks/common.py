@@ -31,7 +31,7 @@ INSTRUCTIONS = {
 
 @dataclass(frozen=True)
 class Dataset:
-    """Rows of a benchmark dataset: columns ``input`` and ``output``."""
+    """Rows of a benchmark dataset: columns ``input`` and ``output``; no labels where answers are free text."""
 
     name: str
     train: list[dict[str, Any]]
@@ -54,7 +54,7 @@ def read_dataset(folder: Path, name: str) -> Dataset:
     """Read one of the folders in ``--data``."""
     meta = json.loads((folder / name / "meta.json").read_text("utf-8"))
     parts = {part: _read_rows(folder / name / f"{part}.jsonl") for part in ("train", "dev", "test")}
-    return Dataset(name, parts["train"], parts["dev"], parts["test"], list(meta["labels"]))
+    return Dataset(name, parts["train"], parts["dev"], parts["test"], list(meta["labels"] or []))
 
 
 def _read_rows(path: Path) -> list[dict[str, Any]]:

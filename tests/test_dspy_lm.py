@@ -8,7 +8,7 @@ import dspy
 import numpy as np
 import pytest
 
-from promptsearch.errors import BackendError, ContextError, ModelError
+from promptsearch.errors import BackendError, ContextError, ModelError, UserError
 from promptsearch.lm.base import GenerationParams
 from promptsearch.lm.dspy_lm import DspyLM
 
@@ -88,6 +88,16 @@ def test_a_full_context_is_a_context_error() -> None:
     lm = opened(RuleEngine(error=dspy.lm15.ContextLengthError("too long")))
     with pytest.raises(ContextError, match="shorten"):
         lm.generate(["good"], GenerationParams())
+
+
+@pytest.mark.parametrize(
+    "options", [{"grammar": 'root ::= "a"'}, {"json_schema": {"type": "null"}}, {"log_probabilities": True}]
+)
+def test_what_not_every_dspy_engine_follows_is_refused(options: dict[str, Any]) -> None:
+    engine = RuleEngine()
+    with pytest.raises(UserError, match=f"cannot follow {next(iter(options))}"):
+        opened(engine).generate(["good"], GenerationParams(**options))
+    assert engine.requests == []
 
 
 def test_something_else_is_no_model() -> None:

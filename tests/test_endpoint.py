@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from promptsearch.errors import BackendError, ModelError
+from promptsearch.errors import BackendError, ModelError, UserError
 from promptsearch.lm.base import GenerationParams
 from promptsearch.lm.endpoint import EndpointLM
 
@@ -134,6 +134,62 @@ def test_a_server_without_completions_gets_chat_messages(server: Server, lm: End
     assert (first.text, second.text, first.finish) == (" positive", " negative", "length")
     assert first.tokens == 3
     assert server.routes == ["/v1/completions", "/v1/chat/completions", "/v1/chat/completions"]
+
+
+SCHEMA = {"type": "object", "properties": {"label": {"type": "string"}}, "required": ["label"]}
+
+
+def test_a_schema_goes_out_as_response_format(server: Server, lm: EndpointLM) -> None:
+    choice = {"text": '{"label": "good"}', "finish_reason": "stop"}
+    server.reply = lambda route, body: (200, {"choices": [choice]})
+    assert json.loads(lm.generate(["good"], GenerationParams(json_schema=SCHEMA))[0].text) == {"label": "good"}
+    asked = server.asked[0][1]["response_format"]
+    assert (asked["type"], asked["json_schema"]["schema"]) == ("json_schema", SCHEMA)
+
+
+def test_a_server_that_passes_over_a_schema_is_an_error(lm: EndpointLM) -> None:
+    with pytest.raises(BackendError, match="does not follow response_format"):
+        lm.generate(["good"], GenerationParams(json_schema=SCHEMA))
+    assert lm.generate(["good"], GenerationParams(json_schema=SCHEMA, stop=("x",)))[0].text == " positive"
+
+
+def test_a_grammar_is_refused_before_anything_is_asked(server: Server, lm: EndpointLM) -> None:
+    with pytest.raises(UserError, match="cannot follow grammar"):
+        lm.generate(["good"], GenerationParams(grammar='root ::= "a"'))
+    assert server.asked == []
+
+
+@pytest.mark.parametrize(
+    ("logprobs", "expected"),
+    [
+        ({"tokens": [" po", "sitive"], "token_logprobs": [-0.5, -0.25]}, ((-0.5, -0.25), (" po", "sitive"))),
+        ({"content": [{"token": " positive", "logprob": -0.5}]}, ((-0.5,), (" positive",))),
+        (None, ((), ())),
+        ({"tokens": [" positive"], "token_logprobs": [None]}, ((), ())),
+        ("odd", ((), ())),
+    ],
+)
+def test_log_probabilities_are_those_that_the_server_returns(
+    server: Server, lm: EndpointLM, logprobs: object, expected: object
+) -> None:
+    choice = {"text": " positive", "finish_reason": "stop", "logprobs": logprobs}
+    server.reply = lambda route, body: (200, {"choices": [choice]})
+    completion = lm.generate(["good"], GenerationParams(log_probabilities=True))[0]
+    assert (completion.log_probabilities, completion.token_texts) == expected
+    assert server.asked[0][1]["logprobs"] == 1
+
+
+def test_chat_routes_are_asked_for_log_probabilities_in_their_own_way(server: Server, lm: EndpointLM) -> None:
+    server.reply = chat_only
+    lm.generate(["good"], GenerationParams(log_probabilities=True))
+    assert server.asked[1][1]["logprobs"] is True
+
+
+def test_until_is_not_asked_of_a_server(lm: EndpointLM) -> None:
+    def refuse(text: str) -> bool:
+        raise AssertionError(text)
+
+    assert lm.generate(["good"], GenerationParams(until=refuse))[0].text == " positive"
 
 
 def test_the_only_model_is_found(server: Server) -> None:

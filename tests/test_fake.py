@@ -8,8 +8,8 @@ import sys
 import numpy as np
 import pytest
 
-from promptsearch.errors import BackendError, ContextError
-from promptsearch.lm.base import GenerationParams
+from promptsearch.errors import BackendError, ContextError, UserError
+from promptsearch.lm.base import Completion, GenerationParams
 from promptsearch.lm.fake import FakeLM, ScriptedLM
 
 LABELS = [" negative", " positive"]
@@ -96,6 +96,29 @@ def test_scripted_replies_are_cut_as_asked() -> None:
     assert (cut.text, cut.tokens, cut.finish) == (" so then it", 3, "length")
     assert (stopped.text, stopped.tokens, stopped.finish) == (" so then it is.", 4, "stop")
     assert lm.prompts == ["then", "then"]
+
+
+def test_until_ends_a_reply_at_the_word_that_answers() -> None:
+    lm = ScriptedLM(lambda prompt: " so 4 2 it is. End")
+    params = GenerationParams(until=lambda text: "4" in text, stop=(" End",))
+    assert lm.generate(["then"], params)[0] == Completion(" so 4", 2, "until")
+    assert (
+        lm.generate(["then"], GenerationParams(until=lambda text: "End" in text, stop=(" End",)))[0].finish == "stop"
+    )
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        GenerationParams(grammar='root ::= "a"'),
+        GenerationParams(json_schema={"type": "null"}),
+        GenerationParams(log_probabilities=True),
+    ],
+)
+def test_what_words_cannot_follow_is_refused(params: GenerationParams) -> None:
+    for lm in (FakeLM(), ScriptedLM(lambda prompt: prompt)):
+        with pytest.raises(UserError, match="cannot follow"):
+            lm.generate(["a"], params)
 
 
 def test_closed_is_closed() -> None:

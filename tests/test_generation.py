@@ -202,6 +202,19 @@ def test_asking_about_few_tokens_changes_no_draw(
     assert mask[asked] if mask.any() else asked is None
 
 
+@pytest.mark.parametrize("limits", LIMITS)
+def test_a_refused_token_that_could_not_be_drawn_may_still_change_the_limits(limits: dict[str, Any]) -> None:
+    """Refusing an unlikely token makes a nucleus smaller; refusing one of the ``top_k`` lets another in."""
+    params = GenerationParams(**{"temperature": 1.0, **limits})
+    rng = np.random.default_rng(0)
+    for number in range(3000):
+        logits = rng.standard_normal(12).astype(np.float32)
+        mask = np.ones(12, dtype=bool)
+        mask[rng.choice(np.argsort(-logits)[3:], 3)] = False
+        draws = [sample(logits, params, np.random.default_rng([4, number]), kind(mask)) for kind in (Mask, Unhelpful)]
+        assert draws[0] == draws[1]
+
+
 @pytest.mark.parametrize("limits", [{}, {"top_k": 5}, {"min_p": 0.1}, {"top_p": 0.9}])
 def test_where_the_likely_tokens_are_allowed_the_whole_mask_is_not_made(limits: dict[str, Any]) -> None:
     logits = np.linspace(0, 40, 2000, dtype=np.float32)
@@ -249,15 +262,17 @@ def test_the_log_probability_is_that_of_a_softmax() -> None:
 
 
 def test_greedy_text_of_200_prompts_is_that_of_one_by_one(exact_engine: LlamaEngine) -> None:
-    prompts = [copying(message, number % 3) for number, message in enumerate(MESSAGES[:160])]
-    prompts += [f"Message: {message}\nReply:" for message in MESSAGES[160:200]]
+    shown = [f"Message: {text}\nAgain: {text}\n\n" for text in sorted(MESSAGES[300:], key=len)[:3]]
+    starts = [shown[0], shown[1], shown[0] + shown[2]]
+    prompts = [f"{starts[at % 3]}Message: {message}\nAgain:" for at, message in enumerate(MESSAGES[:180])]
+    prompts += [f"Message: {message}\nReply:" for message in MESSAGES[180:200]]
     params = GenerationParams(max_tokens=16, stop=("\n",), log_probabilities=True)
     together = exact_engine.generate(prompts, params)
     alone = [exact_engine.generate([prompt], params)[0] for prompt in prompts]
     assert sum(completion.tokens for completion in together) > 10 * len(prompts)
     differing = [pair for pair in zip(together, alone, strict=True) if pair[0].text != pair[1].text]
     assert len(differing) <= 2
-    for left, right in differing:  # each chose another of two tokens that were almost equally likely
+    for left, right in differing:  # each side chose the other of two tokens that were almost equally likely
         pairs = zip(left.token_texts, right.token_texts, strict=False)
         first = next(at for at, (one, other) in enumerate(pairs) if one != other)
         assert left.log_probabilities[first] == pytest.approx(right.log_probabilities[first], abs=0.02)
@@ -301,6 +316,16 @@ def test_many_samples_of_one_prompt_decode_it_once(engine: LlamaEngine) -> None:
     assert len(set(texts(completions))) > 60
 
 
+def test_later_requests_for_a_prompt_get_the_prediction_of_the_first(engine: LlamaEngine) -> None:
+    """More requests than places, beside prompts that another token follows."""
+    params = GenerationParams(max_tokens=1)
+    first, last = "1, 2, 3,", "z, y, x,"
+    alone = {prompt: engine.generate([prompt], params)[0].text for prompt in (first, last)}
+    assert alone[first] != alone[last]
+    for prompts in ([first] * 3 + [last] * 70, [first] * 70 + [last] * 3):
+        assert texts(engine.generate(prompts, params)) == [alone[prompt] for prompt in prompts]
+
+
 def test_a_shared_prompt_longer_than_a_batch_is_decoded_once(engine: LlamaEngine) -> None:
     start = "".join(f"Message: {message}\n" for message in MESSAGES[:60])
     prompts = [start + ending for ending in ("Reply:", "Team:", "Reply:")]
@@ -331,7 +356,7 @@ def test_a_full_memory_makes_requests_wait(engine: LlamaEngine, small_context: C
     prompts = [copying(message, number % 3) for number, message in enumerate(MESSAGES[:30])] + ["Once"] * 3
     paths = [engine.vocabulary.tokenize_continuation(prompt) for prompt in prompts]
     assert sum(map(len, paths)) > 3 * small_context.cells
-    params = GenerationParams(max_tokens=40)
+    params = GenerationParams(max_tokens=40, until=lambda text: len(text) > 20)
     small_context.clear()
     completions = generate_batched(small_context, engine.vocabulary, paths, params)
     assert len(completions) == 33
@@ -495,7 +520,7 @@ def test_a_control_token_is_no_text_of_a_grammar(engine: LlamaEngine) -> None:
         state = grammar.start()
         allowed = np.flatnonzero(state.allowed())
         state.close()
-    assert {engine.vocabulary.piece(token) for token in allowed} == {b"<", b"<|"}
+    assert {engine.vocabulary.piece(token) for token in allowed} == {b"<"}
 
 
 @pytest.mark.parametrize(
@@ -646,7 +671,7 @@ SCHEMAS = st.recursive(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(schema=SCHEMAS, seed=st.integers(0, 1000))
 def test_any_text_that_a_schema_allows_is_valid(engine: LlamaEngine, schema: dict[str, Any], seed: int) -> None:
     """A random walk through the grammar, preferring what closes brackets, so that it ends."""
@@ -730,7 +755,7 @@ class Counted:
 def test_an_error_in_until_passes_through_and_every_sampler_is_freed(
     engine: LlamaEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prompts = [f"{message}\nOrder number" for message in MESSAGES[:60]]
+    prompts = [f"{message}\nOrder number" for message in MESSAGES[:50]]
     expected = texts(engine.generate(prompts[:4], GenerationParams(max_tokens=3)))
     counted = Counted(monkeypatch)
 
@@ -743,7 +768,7 @@ def test_an_error_in_until_passes_through_and_every_sampler_is_freed(
         engine.generate(prompts, GenerationParams(grammar=DIGITS, until=failing))
     assert counted.made == counted.freed > 40
     engine.generate(prompts, GenerationParams(grammar=DIGITS, max_tokens=2))
-    assert counted.made == counted.freed > 100
+    assert counted.made == counted.freed > 90
     assert texts(engine.generate(prompts[:4], GenerationParams(max_tokens=3))) == expected
 
 

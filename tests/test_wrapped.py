@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 
-from promptsearch.errors import BackendError, DataError
+from promptsearch.errors import BackendError, DataError, UserError
 from promptsearch.lm.base import LM, Completion, FloatArray, GenerationParams
 from promptsearch.lm.fake import FakeLM, ScriptedLM
 from promptsearch.lm.wrapped import estimate_tokens, map_in_threads, match_label, wrap
@@ -91,6 +92,27 @@ def test_minus_infinity_is_a_score() -> None:
 def test_wrong_completions_are_errors_that_show_them(completions: object, said: str) -> None:
     with pytest.raises(BackendError, match=said):
         wrap(TwoMethods(completions=completions)).generate(["a"], PARAMS)
+
+
+class FollowsGrammars(TwoMethods):
+    follows_grammars = True
+
+
+@pytest.mark.parametrize("options", [{"grammar": 'root ::= "yes"'}, {"json_schema": {"type": "null"}}])
+def test_a_grammar_goes_only_to_what_says_that_it_follows_one(options: dict[str, Any]) -> None:
+    params = GenerationParams(**options)
+    with pytest.raises(UserError, match=f"cannot follow {next(iter(options))}") as caught:
+        wrap(TwoMethods()).generate(["a"], params)
+    assert "\n" not in str(caught.value)
+    assert wrap(FollowsGrammars()).generate(["a"], params)[0].text == "yes"
+
+
+def test_log_probabilities_that_were_asked_for_must_come() -> None:
+    params = GenerationParams(log_probabilities=True)
+    with pytest.raises(BackendError, match="0 log-probabilities and 0 token texts for 1 tokens"):
+        wrap(TwoMethods()).generate(["a"], params)
+    told = [Completion("yes", 1, "stop", (-0.5,), ("yes",))]
+    assert wrap(TwoMethods(completions=told)).generate(["a"], params) == told
 
 
 def test_a_closed_model_is_an_error() -> None:

@@ -42,7 +42,8 @@ LAYERS = (
     ("lm.fake", "lm.endpoint", "lm.dspy_lm", "lm.llamacpp.library"),
     ("lm.llamacpp.context", "lm.llamacpp.vocabulary"),
     ("lm.llamacpp.batching",),
-    ("lm.llamacpp.engine",),
+    ("lm.llamacpp.engine", "lm.llamacpp.hashes"),
+    ("lm.llamacpp.speed", "lm.llamacpp.agreement", "lm.llamacpp.conversion"),
     ("lm.llamacpp.weights",),
     ("lm.resolve", "inventory"),
     ("search", "search.space"),
@@ -76,6 +77,7 @@ LEAVES = {
     "typer": {"cli"},
     "rich": {"cli", "terminal"},
     "httpx": {"lm.endpoint"},
+    "psutil": {"lm.llamacpp.conversion"},
     "jinja2": {"template", "report"},
 }
 

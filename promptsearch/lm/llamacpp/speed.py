@@ -46,8 +46,10 @@ class Speed:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
-        prefill = {str(tokens): round(speed, 1) for tokens, speed in self.prefill.items()}
-        return {"prefill": prefill, "generation": self.generation and round(self.generation, 1)}
+        return {
+            "prefill": {str(tokens): speed for tokens, speed in self.prefill.items()},
+            "generation": self.generation,
+        }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Speed:
@@ -95,20 +97,20 @@ def _rows(first: int, end: int) -> list[Row]:
 
 
 def _prefill(context: Context, count: int) -> float:
-    """Tokens per second of one prompt, from an empty memory."""
+    """Tokens per second of one prompt, from an empty memory, to a tenth."""
     context.clear()
     start = time.perf_counter()
     for first in range(0, count, _BATCH):
         rows = _rows(first, min(first + _BATCH, count))
         context.decode(rows, [len(rows) - 1])
-    return count / (time.perf_counter() - start)
+    return round(count / (time.perf_counter() - start), 1)
 
 
 def _generation(context: Context) -> float:
-    """Tokens per second of one sequence that goes on after a short prompt."""
+    """Tokens per second of one sequence that goes on after a short prompt, to a tenth."""
     context.clear()
     context.decode(_rows(0, _GENERATED), [_GENERATED - 1])
     start = time.perf_counter()
     for at in range(_GENERATED, 2 * _GENERATED):
         context.decode(_rows(at, at + 1), [0])
-    return _GENERATED / (time.perf_counter() - start)
+    return round(_GENERATED / (time.perf_counter() - start), 1)

@@ -88,6 +88,12 @@ def test_all_speeds_of_a_file(model_file: Path) -> None:
     assert (list(quick.prefill), quick.generation) == ([PREFILL_TOKENS], None)
 
 
+def test_the_better_of_two_measurements_counts() -> None:
+    one, other = Speed({32: 5.0, 512: 9.0}, 3.0), Speed({32: 6.0, 512: 8.0}, 2.0)
+    assert one.best(other) == other.best(one) == Speed({32: 6.0, 512: 9.0}, 3.0)
+    assert Speed({512: 9.0}).best(Speed({512: 1.0})) == Speed({512: 9.0})
+
+
 # -- the choice, on weights of given speeds -----------------------------------------------------------------
 
 SPEEDS = {AS_IS: 100.0, "BF16": 400.0, "F16": 300.0, "Q8_0": 200.0}
@@ -287,7 +293,7 @@ def test_a_damaged_table_is_measured_again(model_file: Path, workshop: Workshop,
     assert weights.kept_table(model_file) is None
     workshop.measured.clear()
     assert choose_weights(model_file) == chosen
-    assert workshop.measured == [AS_IS, *KINDS]
+    assert workshop.measured == [AS_IS, *KINDS] * 3
 
 
 @pytest.mark.parametrize("part", ["processor", "features", "cores", "binding"])

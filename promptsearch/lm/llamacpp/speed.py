@@ -24,7 +24,6 @@ PREFILL_TOKENS = 512  # of the prompt whose speed decides
 _SHORTER = (32, 128)
 _GENERATED = 32
 _BATCH = 256
-_REPEATS = 2  # the best counts: other work only slows
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,11 @@ class Speed:
     def deciding(self) -> float:
         """The one by which weight types are compared."""
         return self.prefill[PREFILL_TOKENS]
+
+    def best(self, other: Speed) -> Speed:
+        """The better of two measurements of the same lengths: other work on the machine only slows."""
+        prefill = {tokens: max(speed, other.prefill[tokens]) for tokens, speed in self.prefill.items()}
+        return Speed(prefill, self.generation and max(self.generation, other.generation or 0.0))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -66,7 +70,7 @@ class Speed:
 
 
 def measure_speed(path: Path, *, full: bool = False) -> Speed:
-    """Measure the weights of a file on all cores that this process may use.
+    """Measure the weights of a file once, on all cores that this process may use.
 
     Args:
         path: a GGUF file.
@@ -82,8 +86,8 @@ def measure_speed(path: Path, *, full: bool = False) -> Speed:
         try:
             _prefill(context, 64)  # the first batch also sets up the compute buffers
             counts = (*_SHORTER, PREFILL_TOKENS) if full else (PREFILL_TOKENS,)
-            prefill = {count: max(_prefill(context, count) for _ in range(_REPEATS)) for count in counts}
-            generation = max(_generation(context) for _ in range(_REPEATS)) if full else None
+            prefill = {count: _prefill(context, count) for count in counts}
+            generation = _generation(context) if full else None
         finally:
             context.close()
     finally:

@@ -21,6 +21,7 @@ from promptsearch.version import __version__
 
 if TYPE_CHECKING:
     from promptsearch.inventory import KnownModel
+    from promptsearch.lm.llamacpp.weights import WeightTable, WeightType
     from promptsearch.prompt import Prediction, Prompt
     from promptsearch.result import Result
     from promptsearch.task import Task
@@ -47,6 +48,14 @@ ModelOption = Annotated[
         "-m",
         help="A name, a GGUF file, hf:owner/repo:quant or a server's URL. Without it the packaged model "
         "(predict, evaluate, show: the prompt's own).",
+    ),
+]
+WeightsOption = Annotated[
+    str,
+    typer.Option(
+        "--weights",
+        help="Weight type of a GGUF model: auto (the fastest here that answers as the file's own), as-is, BF16, F16 "
+        "or Q8_0.",
     ),
 ]
 EncoderOption = Annotated[
@@ -195,6 +204,7 @@ def optimize(
     test: Annotated[str | None, typer.Option("--test", help="Rows to measure the result on.")] = None,
     model: ModelOption = None,
     encoder: EncoderOption = None,
+    weights: WeightsOption = "auto",
     budget: BudgetOption = "2m",
     strategy: Annotated[str, typer.Option("--strategy", help="How to search.")] = "auto",
     seed: SeedOption = 0,
@@ -219,13 +229,24 @@ def optimize(
         validation=validation,
         test=test,
     )
-    result = search(task, model, budget, encoder=encoder, strategy=strategy, seed=seed, run=run, progress=not quiet)
+    result = search(
+        task,
+        model,
+        budget,
+        encoder=encoder,
+        weights=weights,
+        strategy=strategy,
+        seed=seed,
+        run=run,
+        progress=not quiet,
+    )
     _finish(result, save, report, as_json)
 
 
 @app.command()
 def demo(
     model: ModelOption = None,
+    weights: WeightsOption = "auto",
     budget: BudgetOption = "2m",
     seed: SeedOption = 0,
     run: RunOption = None,
@@ -240,7 +261,7 @@ def demo(
     from promptsearch import optimize as search
 
     task = example_task()
-    result = search(task, model, budget, seed=seed, run=run, progress=not quiet)
+    result = search(task, model, budget, weights=weights, seed=seed, run=run, progress=not quiet)
     if not as_json:
         print(_demo_headline(task, result))
     _finish(result, save, report, as_json)
@@ -281,12 +302,18 @@ def evaluate(
     file: Annotated[str, typer.Argument(metavar="FILE", help="Labelled rows.")],
     model: ModelOption = None,
     encoder: EncoderOption = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            "--weights", help="Weight type, as for optimize. Without it the prompt's own, or auto for --model."
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure a saved prompt on labelled rows."""
     from promptsearch.loading import load
 
-    loaded = load(prompt, model, encoder=encoder)
+    loaded = load(prompt, model, encoder=encoder, weights=weights)
     measured = loaded.evaluate(file)
     metric = loaded.task.metric_name
     if as_json:
@@ -336,16 +363,17 @@ def show(
 @app.command()
 def models(
     model: Annotated[str | None, typer.Argument(metavar="MODEL", help="Only this one.")] = None,
-    bench: Annotated[bool, typer.Option("--bench", help="Measure the speed now.")] = False,
+    bench: Annotated[
+        bool, typer.Option("--bench", help="Measure and compare all weight types now, and keep what is found.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """List what can run on this machine, and how fast."""
-    from promptsearch.inventory import known_models, measure_speeds, model_named, packaged_encoder
+    from promptsearch.inventory import known_models, model_named, packaged_encoder
 
     found = known_models() if model is None else [model_named(model)]
     if bench:
-        present = [each for each in found if each.path is not None or model is not None]
-        found = [measure_speeds(each) if each in present else each for each in found]
+        found = [each if each.path is None and model is None else _benched(each) for each in found]
     if as_json:
         _print_json({"models": [each.to_dict() for each in found], "encoder": packaged_encoder()})
         return
@@ -479,12 +507,53 @@ def _prediction_line(prediction: Prediction) -> str:
     return f"{output}\t{prediction.probabilities[prediction.output]:.3f}"
 
 
+def _benched(model: KnownModel) -> KnownModel:
+    """A model with its weight types measured now, and on a terminal a display of how far that is."""
+    from promptsearch.events import Progress
+    from promptsearch.inventory import bench_model
+    from promptsearch.terminal import progress_display
+
+    with progress_display() as listen:
+        return bench_model(model, lambda done: listen(Progress("weights", done)))
+
+
 def _model_lines(model: KnownModel) -> str:
-    """Name, size and place of a model, and below it the speeds of its weight types."""
+    """Name, size and place of a model, and below it what was measured of its weight types."""
     if model.path is None:
         return f"{model.name}\n  not installed: {model.install}"
     lines = [model.name, f"  file    {model.path} ({model.path.stat().st_size / 1e6:,.0f} MB)"]
-    if not model.speeds:
+    if model.error:
+        return "\n".join([*lines, f"  error   {model.error}"])
+    if model.table is None:
         return "\n".join([*lines, "  speed   not measured yet; add --bench to measure it"])
-    speeds = ", ".join(f"{kind} {speed:,.0f}" for kind, speed in model.speeds.items())
-    return "\n".join([*lines, f"  runs    {model.weights}", f"  speed   {speeds} prompt tokens/s"])
+    return "\n".join([*lines, f"  runs    {model.table.chosen}", "", *_type_lines(model.table), ""])
+
+
+def _type_lines(table: WeightTable) -> list[str]:
+    """A line for each weight type: size, speeds, agreement, and why it does not run."""
+    head = ["weights", "MB", "prefill 32", "128", "512", "generation", "same label", ""]
+    rows = [head, *(_type_cells(each, each.kind == table.chosen) for each in table.types)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(head) - 1)]
+    lines = []
+    for row in rows:
+        first, *numbers = (cell.rjust(width) for cell, width in zip(row, widths, strict=False))
+        lines.append(f"  {first.strip():<{widths[0]}}  {'  '.join(numbers)}  {row[-1]}".rstrip())
+    aside = next((each.agreement for each in table.types if each.agreement is not None), None)
+    note = "  prefill and generation in tokens/s"
+    if aside is not None:
+        own = "the file's weights in F32" if aside.reference == "F32" else "the file as it is"
+        note += f"; same label as {own}, {aside.ties} near ties aside"
+    return [*lines, note]
+
+
+def _type_cells(of: WeightType, chosen: bool) -> list[str]:
+    prefill = of.speed.prefill if of.speed is not None else {}
+    generation = of.speed.generation if of.speed is not None else None
+    return [
+        of.kind,
+        "-" if of.bytes is None else f"{of.bytes / 1e6:,.0f}",
+        *(f"{prefill[tokens]:,.0f}" if tokens in prefill else "-" for tokens in (32, 128, 512)),
+        "-" if generation is None else f"{generation:,.0f}",
+        "-" if of.agreement is None else f"{of.agreement.agreed}/{of.agreement.items}",
+        "runs" if chosen else of.reason,
+    ]

@@ -1,21 +1,23 @@
 """What can run on this machine: the packaged model, GGUF files in the hub's cache, and their measured speeds.
 
-Invariant: looking loads no model and fetches nothing; only :func:`measure_speeds` runs one.
+Invariant: looking loads no model and fetches nothing; only :func:`bench_model` runs one.
 Leaves out: opening models for use.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from promptsearch.errors import ModelError
+from promptsearch.errors import ModelError, PromptsearchError
 from promptsearch.lm.resolve import PACKAGED
-from promptsearch.paths import cache_dir, installed_file
+from promptsearch.paths import installed_file
 
-__all__ = ["KnownModel", "known_models", "measure_speeds", "model_named", "packaged_encoder"]
+if TYPE_CHECKING:
+    from promptsearch.lm.llamacpp.weights import Tell, WeightTable
+
+__all__ = ["KnownModel", "bench_model", "known_models", "model_named", "packaged_encoder"]
 
 _INSTALL = "pip install 'promptsearch[local]'"
 
@@ -27,19 +29,16 @@ class KnownModel:
     Attributes:
         name: what ``--model`` takes.
         path: its file; None where it is not on this machine.
-        speeds: prompt tokens per second of each weight type, as measured; empty where never measured.
+        table: what was measured of its weight types on this machine; None where nothing was.
         install: how to get it; empty where it is here.
+        error: why it could not be measured, in one line; empty where it could, or was not tried.
     """
 
     name: str
     path: Path | None
-    speeds: Mapping[str, float] = field(default_factory=dict)
+    table: WeightTable | None = None
     install: str = ""
-
-    @property
-    def weights(self) -> str:
-        """The weight type that runs, the fastest one; empty where never measured."""
-        return max(self.speeds, key=lambda kind: self.speeds[kind]) if self.speeds else ""
+    error: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -48,9 +47,11 @@ class KnownModel:
             "present": self.path is not None,
             "path": None if self.path is None else str(self.path),
             "bytes": None if self.path is None else self.path.stat().st_size,
-            "weights": self.weights or None,
-            "tokens_per_second": dict(self.speeds),
+            "weights": self.table and self.table.chosen,
+            "tokens_per_second": {} if self.table is None else self.table.speeds,
+            "types": [] if self.table is None else [each.to_dict() for each in self.table.types],
             "install": self.install or None,
+            "error": self.error or None,
         }
 
 
@@ -79,21 +80,24 @@ def model_named(name: str) -> KnownModel:
     return _known(name, path)
 
 
-def measure_speeds(model: KnownModel) -> KnownModel:
-    """Measure a model's file and the weight type chosen for it, now.
+def bench_model(model: KnownModel, tell: Tell | None = None) -> KnownModel:
+    """Measure and compare all weight types of a model now. A file that cannot be run is told in ``error``.
+
+    Args:
+        model: a model on this machine.
+        tell: hears the share that is done, 0 to 1.
 
     Raises:
         ModelError: the model is not on this machine.
     """
     if model.path is None:
         raise ModelError(f"the model {model.name!r} is not installed; install it with: {model.install}")
-    from promptsearch.lm.llamacpp.weights import AS_IS, choose_weights, measure_prefill
+    from promptsearch.lm.llamacpp.weights import bench_weights
 
-    chosen = choose_weights(model.path)
-    speeds = {AS_IS: measure_prefill(model.path)}
-    if chosen.kind != AS_IS:
-        speeds[chosen.kind] = measure_prefill(chosen.path)
-    return KnownModel(model.name, model.path, speeds)
+    try:
+        return replace(model, table=bench_weights(model.path, tell), error="")
+    except (PromptsearchError, OSError) as error:
+        return replace(model, table=None, error=" ".join(str(error).split()))
 
 
 def packaged_encoder() -> dict[str, Any]:
@@ -103,16 +107,9 @@ def packaged_encoder() -> dict[str, Any]:
 
 
 def _known(name: str, path: Path) -> KnownModel:
-    return KnownModel(name, path, _kept_speeds(path))
+    from promptsearch.lm.llamacpp.weights import kept_table
 
-
-def _kept_speeds(path: Path) -> dict[str, float]:
-    """Speeds that an earlier run kept. The file is hashed only where anything was kept at all."""
-    if not (cache_dir() / "weights").is_dir():
-        return {}
-    from promptsearch.lm.llamacpp.weights import file_hash, kept_prefill
-
-    return kept_prefill(file_hash(path))
+    return KnownModel(name, path, kept_table(path))
 
 
 def _hub_folder() -> Path | None:

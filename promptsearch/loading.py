@@ -11,13 +11,15 @@ if TYPE_CHECKING:
 __all__ = ["load"]
 
 
-def load(path: str | Path, model: object = None, *, encoder: object = None) -> Prompt:
+def load(path: str | Path, model: object = None, *, encoder: object = None, weights: str | None = None) -> Prompt:
     """Read a prompt that :meth:`promptsearch.Prompt.save` wrote.
 
     Args:
         path: the JSON file.
         model: another model than the saved one; None opens the saved one.
         encoder: another encoder than the saved one; None opens the saved one.
+        weights: weight type of a GGUF model; None for the one that the saved prompt was measured on, and for
+            ``"auto"`` where ``model`` is given.
 
     Raises:
         ArtifactError: the file is no saved prompt, is damaged, or its index is missing.
@@ -25,4 +27,4 @@ def load(path: str | Path, model: object = None, *, encoder: object = None) -> P
     """
     from promptsearch.prompt import Prompt
 
-    return Prompt.load(path, model, encoder=encoder)
+    return Prompt.load(path, model, encoder=encoder, weights=weights)

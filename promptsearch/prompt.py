@@ -453,13 +453,17 @@ class Prompt:
         }
 
     @classmethod
-    def load(cls, path: str | Path, model: object = None, *, encoder: object = None) -> Prompt:
+    def load(
+        cls, path: str | Path, model: object = None, *, encoder: object = None, weights: str | None = None
+    ) -> Prompt:
         """Read a saved prompt.
 
         Args:
             path: the JSON file.
             model: another model than the saved one; None opens the saved one.
             encoder: another encoder than the saved one; None opens the saved one.
+            weights: weight type of a GGUF model; None for the one that the saved prompt was measured on, and for
+                ``"auto"`` where ``model`` is given.
 
         Raises:
             ArtifactError: the file is none of ours, is damaged, or its index is missing.
@@ -477,7 +481,8 @@ class Prompt:
                 f"{str(source)!r} was made with the server {saved['source']!r}; give it as model= to use it"
             )
         parts = _parts_from(document, source, encoder)
-        weights = saved["weights"] if model is None else None  # another model chooses its own
+        if weights is None:  # another model chooses its own
+            weights = saved["weights"] if model is None else ""
         opened = open_engine(saved["source"] if model is None else model, weights or "auto")
         if opened.engine.fingerprint != saved["fingerprint"]:
             _logger.warning(

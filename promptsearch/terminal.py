@@ -23,6 +23,7 @@ __all__ = ["progress_display"]
 
 _PHASES = {
     "load": "loading the model",
+    "weights": "measuring weights",
     "embed": "embedding the rows",
     "search": "searching",
     "confirm": "confirming the finalists",
@@ -115,7 +116,7 @@ class _Status:
             _PHASES.get(current.phase, current.phase),
             bar,
             f"{done:.0%}",
-            f"budget left {current.left:.0%}",
+            "" if current.phase == "weights" else f"budget left {current.left:.0%}",
         )
         yield head
         if current.tried:

@@ -19,6 +19,9 @@ import promptsearch as ps
 from promptsearch.cli import _plain, main
 from promptsearch.errors import BackendError
 from promptsearch.lm.fake import FakeLM
+from promptsearch.lm.llamacpp.agreement import Agreement
+from promptsearch.lm.llamacpp.speed import Speed
+from promptsearch.lm.llamacpp.weights import WeightTable, WeightType
 from promptsearch.lm.resolve import OpenedModel, open_engine
 from promptsearch.paths import installed_file
 
@@ -165,6 +168,10 @@ def test_saved_prompt_works(optimized: Ran, folder: Path) -> None:
     assert many[0]["output"] == label
     measured = run("evaluate", prompt, folder / "test.csv", "--json").json
     assert measured["measurement"] == optimized.json["test"]
+    kind = json.loads(prompt.read_text("utf-8"))["model"]["weights"]
+    assert f"weights {kind}" in measured["model"]
+    as_is = run("evaluate", prompt, folder / "test.csv", "--weights", "as-is", "--json").json
+    assert "weights as-is" in as_is["model"]
     shown = run("show", prompt, "a superb film")
     assert "a superb film" in shown.out
     assert run("show", prompt, "a superb film", "--json").json["prompt"] + "\n" == shown.out
@@ -185,6 +192,8 @@ def search_arguments(file: Path) -> list[object]:
         (["--budget", "soon"], ["soon"]),
         (["--model", "no-such-model"], ["no-such-model", "smollm2-135m"]),
         (["--model", "missing.gguf"], ["missing.gguf"]),
+        (["--weights", "Q9"], ["Q9", "as-is"]),
+        (["--model", "http://localhost:1/v1", "--weights", "BF16"], ["BF16", "GGUF"]),
         (["--strategy", "luck"], ["luck", "halving"]),
         (["--metric", "vibes"], ["vibes"]),
         (["--labels", "good"], ["label"]),
@@ -330,6 +339,69 @@ def test_models() -> None:
     assert_one_line(run("models", "nothing.gguf"), 2, "nothing.gguf")
     assert_one_line(run("models", "https://localhost:1"), 2, "server")
     assert_one_line(run("models", "hf:no/such:Q4"), 2, "hf:no/such:Q4")
+
+
+def bench_of(kinds: WeightTable, monkeypatch: pytest.MonkeyPatch, path: Path) -> str:
+    monkeypatch.setattr("promptsearch.lm.llamacpp.weights.bench_weights", lambda *_: kinds)
+    path.write_bytes(b"GGUF")
+    return str(path)
+
+
+TABLE = WeightTable(
+    "F16",
+    (
+        WeightType(
+            "as-is",
+            98_000_000,
+            Speed({32: 250.0, 512: 473.0}, 198.0),
+            Agreement("as-is", 430, 429, 70, "F32"),
+            "slower",
+        ),
+        WeightType(
+            "BF16", 271_000_000, Speed({512: 1677.0}), Agreement("BF16", 200, 190, 70, "F32"), "another label"
+        ),
+        WeightType("F16", 271_000_000, Speed({512: 1114.0}), Agreement("F16", 430, 430, 70, "F32")),
+        WeightType("Q8_0", reason="needs 3.0 GB of memory"),
+    ),
+)
+
+
+def test_models_bench_prints_every_type_and_why_it_does_not_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = bench_of(TABLE, monkeypatch, tmp_path / "m.gguf")
+    lines = run("models", file, "--bench").out.splitlines()
+    assert lines[:5] == [
+        file,
+        f"  file    {file} (0 MB)",
+        "  runs    F16",
+        "",
+        "  weights   MB  prefill 32  128    512  generation  same label",
+    ]
+    assert lines[5:10] == [
+        "  as-is     98         250    -    473         198     429/430  slower",
+        "  BF16     271           -    -  1,677           -     190/200  another label",
+        "  F16      271           -    -  1,114           -     430/430  runs",
+        "  Q8_0       -           -    -      -           -           -  needs 3.0 GB of memory",
+        "  prefill and generation in tokens/s; same label as the file's weights in F32, 70 near ties aside",
+    ]
+    (found,) = run("models", file, "--bench", "--json").json["models"]
+    assert (found["weights"], found["error"]) == ("F16", None)
+    assert found["tokens_per_second"] == {"as-is": 473.0, "BF16": 1677.0, "F16": 1114.0}
+    assert [each["kind"] for each in found["types"]] == ["as-is", "BF16", "F16", "Q8_0"]
+    assert found["types"][1]["agreement"]["share"] == 0.95
+    assert found["types"][3]["reason"] == "needs 3.0 GB of memory"
+
+
+def test_a_broken_file_is_one_line_of_the_table(tmp_path: Path) -> None:
+    file = tmp_path / "broken.gguf"
+    file.write_bytes(b"GGUF" + bytes(100))
+    ran = run("models", file, "--bench")
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.splitlines()[2].startswith(f"  error   '{file}' cannot be loaded")
+    (found,) = run("models", file, "--bench", "--json").json["models"]
+    assert "cannot be loaded" in found["error"]
+    assert (found["types"], found["weights"]) == ([], None)
 
 
 def test_help_and_version() -> None:

@@ -61,7 +61,8 @@ LAYERS = (
     ),
     ("lm.llamacpp.grammar", "lm.llamacpp.sequences"),
     ("lm.llamacpp.batching",),
-    ("lm.llamacpp.engine",),
+    ("lm.llamacpp.engine", "lm.llamacpp.hashes"),
+    ("lm.llamacpp.speed", "lm.llamacpp.agreement", "lm.llamacpp.conversion"),
     ("lm.llamacpp.weights",),
     ("lm.resolve", "inventory"),
     ("search", "search.space"),
@@ -95,6 +96,7 @@ LEAVES = {
     "typer": {"cli"},
     "rich": {"cli", "terminal"},
     "httpx": {"lm.endpoint"},
+    "psutil": {"lm.llamacpp.conversion"},
     "jinja2": {"template", "report"},
 }
 

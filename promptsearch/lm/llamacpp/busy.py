@@ -4,7 +4,7 @@ A model's threads wait for each other many times in a batch, so that one process
 speed and more, and nothing says so. While batches run, this process should get its threads' worth of processor time;
 what it got instead is the share.
 
-Where threads sleep while they wait (OpenMP with ``OMP_WAIT_POLICY=passive``, which this package asks for), a thread
+Where threads sleep while they wait (OpenMP with a small ``GOMP_SPINCOUNT``, which this package asks for), a thread
 that is held up costs the others' time too, and the share falls with the speed: to about 0.3 with one foreign process
 on two cores. Where they spin (other OpenMP settings, ggml's own threads), waiting counts as work, and the share shows
 only what the foreign process itself took: it falls little where there are many cores.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -14,18 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from promptsearch.errors import BackendError, ContextError, UserError
+from promptsearch.errors import BackendError, UserError
 from promptsearch.examples import example_task
 from promptsearch.lm.base import Completion, GenerationParams
-from promptsearch.lm.llamacpp.batching import _Cells, generate_batched
 from promptsearch.lm.llamacpp.context import Context
-from promptsearch.lm.llamacpp.engine import LlamaEngine, usable_cores
+from promptsearch.lm.llamacpp.engine import LlamaEngine
 from promptsearch.lm.llamacpp.grammar import Grammar
 from promptsearch.lm.llamacpp.growing_text import GrowingText
 from promptsearch.lm.llamacpp.json_schema import schema_to_gbnf
 from promptsearch.lm.llamacpp.library import llama
 from promptsearch.lm.llamacpp.sampling import log_probability, sample
-from promptsearch.lm.plan import common_length
 
 MESSAGES = [example.text for example in example_task().examples]
 TEAMS = ["Returns", "Shipping", "Sales", "Billing", "Technical", "Complaints"]
@@ -261,24 +259,18 @@ def test_the_log_probability_is_that_of_a_softmax() -> None:
 # batches
 
 
-def test_greedy_text_of_200_prompts_is_that_of_one_by_one(exact_engine: LlamaEngine) -> None:
-    shown = [f"Message: {text}\nAgain: {text}\n\n" for text in sorted(MESSAGES[300:], key=len)[:3]]
-    starts = [shown[0], shown[1], shown[0] + shown[2]]
-    prompts = [f"{starts[at % 3]}Message: {message}\nAgain:" for at, message in enumerate(MESSAGES[:180])]
-    prompts += [f"Message: {message}\nReply:" for message in MESSAGES[180:200]]
-    params = GenerationParams(max_tokens=16, stop=("\n",), log_probabilities=True)
-    together = exact_engine.generate(prompts, params)
-    alone = [exact_engine.generate([prompt], params)[0] for prompt in prompts]
-    assert sum(completion.tokens for completion in together) > 10 * len(prompts)
-    differing = [pair for pair in zip(together, alone, strict=True) if pair[0].text != pair[1].text]
-    assert len(differing) <= 2
-    for left, right in differing:  # each side chose the other of two tokens that were almost equally likely
-        pairs = zip(left.token_texts, right.token_texts, strict=False)
-        first = next(at for at, (one, other) in enumerate(pairs) if one != other)
-        assert left.log_probabilities[first] == pytest.approx(right.log_probabilities[first], abs=0.02)
+def test_greedy_text_of_200_prompts_is_that_of_one_by_one(engine: LlamaEngine) -> None:
+    prompts = [f"Message: {message}\nReply:" for message in sorted(MESSAGES, key=len)[:200]]
+    params = GenerationParams(max_tokens=8, log_probabilities=True)
+    together = engine.generate(prompts, params)
+    assert sum(completion.tokens for completion in together) > 6 * len(prompts)
+    assert together == [engine.generate([prompt], params)[0] for prompt in prompts]
 
 
 def decoded_by(engine: LlamaEngine, prompts: Sequence[str], params: GenerationParams) -> tuple[int, list[Completion]]:
+    """Tokens run, with nothing there from an earlier call."""
+    if engine._stem is not None:
+        engine._stem.forget()
     before = engine.tokens_decoded
     completions = engine.generate(prompts, params)
     return engine.tokens_decoded - before, completions
@@ -305,7 +297,8 @@ def test_shared_starts_are_decoded_once(engine: LlamaEngine, max_tokens: int) ->
     decoded, completions = decoded_by(engine, prompts, GenerationParams(max_tokens=max_tokens))
     # the last token written is never decoded, nor is the end of a text
     written = sum(completion.tokens - (completion.finish == "length") for completion in completions)
-    assert decoded == tree_size(engine, prompts) + written
+    again = len(set(prompts))  # of a prompt that differs in its last token only, two are decoded
+    assert tree_size(engine, prompts) + written <= decoded <= tree_size(engine, prompts) + written + again
 
 
 def test_many_samples_of_one_prompt_decode_it_once(engine: LlamaEngine) -> None:
@@ -335,90 +328,68 @@ def test_a_shared_prompt_longer_than_a_batch_is_decoded_once(engine: LlamaEngine
     assert completions[0] == completions[2]
 
 
-def test_nested_groups_give_the_texts_of_one_by_one(exact_engine: LlamaEngine) -> None:
+def test_nested_groups_give_the_texts_of_one_by_one(engine: LlamaEngine) -> None:
     prompts = nested_groups()
-    params = GenerationParams(max_tokens=3)
-    alone = {prompt: exact_engine.generate([prompt], params)[0].text for prompt in set(prompts)}
-    together = texts(exact_engine.generate(prompts, params))
-    same = [text == alone[prompt] for text, prompt in zip(together, prompts, strict=True)]
-    assert sum(same) >= len(prompts) - 1
+    params = GenerationParams(max_tokens=3, log_probabilities=True)
+    alone = {prompt: engine.generate([prompt], params)[0] for prompt in set(prompts)}
+    assert engine.generate(prompts, params) == [alone[prompt] for prompt in prompts]
 
 
-@pytest.fixture(scope="module")
-def small_context(engine: LlamaEngine) -> Iterator[Context]:
-    """A memory that a few requests fill."""
-    context = Context(engine._model, cells=512, batch=512, sequences=64, threads=usable_cores())
-    yield context
-    context.close()
+def test_the_next_call_goes_on_from_what_it_shares(engine: LlamaEngine) -> None:
+    params = GenerationParams(max_tokens=2, log_probabilities=True)
+    prompts = [copying(message, 3) for message in MESSAGES[:4]]
+    cold, expected = decoded_by(engine, prompts[2:], params)
+    decoded_by(engine, prompts[:2], params)
+    before = engine.tokens_decoded, engine.tokens_restored
+    assert engine.generate(prompts[2:], params) == expected
+    warm, restored = engine.tokens_decoded - before[0], engine.tokens_restored - before[1]
+    assert restored > 30
+    assert warm + restored == cold
 
 
-def test_a_full_memory_makes_requests_wait(engine: LlamaEngine, small_context: Context) -> None:
-    prompts = [copying(message, number % 3) for number, message in enumerate(MESSAGES[:30])] + ["Once"] * 3
-    paths = [engine.vocabulary.tokenize_continuation(prompt) for prompt in prompts]
-    assert sum(map(len, paths)) > 3 * small_context.cells
-    params = GenerationParams(max_tokens=40, until=lambda text: len(text) > 20)
-    small_context.clear()
-    completions = generate_batched(small_context, engine.vocabulary, paths, params)
-    assert len(completions) == 33
-    pairs = zip(texts(completions), texts(engine.generate(prompts, params)), strict=True)
-    assert sum(left == right for left, right in pairs) > 16  # near ties apart
+@pytest.mark.parametrize("length", [1, 2, 3, 62, 63, 64, 65, 126, 127, 128, 200])
+def test_prompts_of_any_length_beside_any_others(engine: LlamaEngine, length: int) -> None:
+    tokens = engine.vocabulary.tokenize_continuation(" ".join(MESSAGES[:40]))
+    text = b"".join(engine.vocabulary.piece(token) for token in tokens[:length]).decode()
+    params = GenerationParams(max_tokens=3, log_probabilities=True)
+    _, alone = decoded_by(engine, [text], params)
+    others = [text + " and", text[:-1], *MESSAGES[:3], text]
+    assert engine.generate([*others, text], params)[-1] == alone[0]
+    assert engine.generate([text], params) == alone
 
 
-def test_what_can_never_fit_is_an_error_before_anything_runs(engine: LlamaEngine, small_context: Context) -> None:
-    paths = [engine.vocabulary.tokenize_continuation(text) for text in ("Once", "word " * 200)]
-    before = small_context.tokens_decoded
-    with pytest.raises(ContextError, match="shorten"):
-        generate_batched(small_context, engine.vocabulary, paths, GenerationParams(max_tokens=400))
-    assert small_context.tokens_decoded == before
-    exact = GenerationParams(max_tokens=small_context.cells - len(paths[0]) + 1, until=lambda text: True)
-    small_context.clear()
-    assert generate_batched(small_context, engine.vocabulary, paths[:1], exact)[0].finish == "until"
+def test_places_of_finished_requests_are_taken_and_gaps_closed(engine: LlamaEngine) -> None:
+    """Requests of very different lengths, more than places."""
+    prompts = [f"{number} {MESSAGES[number % 90]}" for number in range(90)]
+    params = GenerationParams(max_tokens=12, until=lambda text: len(text) > 8 and ord(text[3]) % 3 > 0)
+    together = engine.generate(prompts, params)
+    assert {completion.finish for completion in together} >= {"until", "length"}
+    assert together[::9] == [engine.generate([prompt], params)[0] for prompt in prompts[::9]]
 
 
-@given(
-    prompts=st.lists(st.lists(st.integers(0, 1), min_size=1, max_size=7).map(tuple), min_size=1, max_size=12).map(
-        sorted
-    ),
-    ends=st.lists(st.integers(0, 11), max_size=24),
-    total=st.integers(8, 40),
-    writes=st.integers(0, 3),
-)
-def test_reserved_cells_are_those_of_the_prefix_tree(
-    prompts: list[tuple[int, ...]], ends: list[int], total: int, writes: int
-) -> None:
-    """Against sets: the tokens that running requests and the newest prompt hold, and what may follow."""
-    cells = _Cells(total)
-    running: dict[int, tuple[int, ...]] = {}
-    newest: tuple[int, ...] = ()
-    waiting = list(enumerate(prompts))
-    for end in [*ends, *range(12), *range(12)]:
-        if waiting:
-            number, path = waiting[0]
-            shared = common_length(newest, path)
-            held = {prompt[:at] for prompt in [*running.values(), path] for at in range(1, len(prompt) + 1)}
-            fits = len(held) + writes * (len(running) + 1) <= total
-            assert cells.admit(len(path), shared, writes, number) == fits
-            if fits:
-                running[number] = newest = path
-                waiting.pop(0)
-        if end in running:
-            cells.release(end)
-            del running[end]
+def test_a_large_room_leaves_fewer_places_and_the_same_texts(engine: LlamaEngine) -> None:
+    prompts = [f"Message: {message}\nReply:" for message in MESSAGES[:12]]
+    ends = {"until": lambda text: len(text) > 5}
+    narrow = engine.generate(prompts, GenerationParams(max_tokens=20, **ends))
+    wide = engine.generate(prompts, GenerationParams(max_tokens=6000, **ends))
+    assert engine._stem is not None
+    assert engine._stem.context.sequences < 12
+    assert wide == narrow
 
 
 # seeds
 
 
-def test_a_seed_decides_its_text_whatever_else_is_asked(exact_engine: LlamaEngine) -> None:
+def test_a_seed_decides_its_text_whatever_else_is_asked(engine: LlamaEngine) -> None:
     params = GenerationParams(max_tokens=8, temperature=1.0, seed=11)
     prompts = [f"Message: {message}\nReply:" for message in MESSAGES[:10]]
-    first = texts(exact_engine.generate(prompts, params))
-    assert texts(exact_engine.generate(prompts, params)) == first
-    more = texts(exact_engine.generate([*prompts, *reversed(MESSAGES[:30])], params))[:10]
-    assert sum(left == right for left, right in zip(more, first, strict=True)) >= 9  # near ties apart
+    first = texts(engine.generate(prompts, params))
+    assert texts(engine.generate(prompts, params)) == first
+    more = texts(engine.generate([*prompts, *reversed(MESSAGES[:30])], params))[:10]
+    assert more == first
     other = GenerationParams(max_tokens=8, temperature=1.0, seed=12)
-    assert not set(texts(exact_engine.generate(prompts, other))) & set(first)
-    assert len(set(texts(exact_engine.generate(prompts[:1] * 10, params)))) > 5
+    assert not set(texts(engine.generate(prompts, other))) & set(first)
+    assert len(set(texts(engine.generate(prompts[:1] * 10, params)))) > 5
 
 
 # grammars
@@ -777,11 +748,11 @@ def test_a_failing_batch_frees_every_sampler(engine: LlamaEngine, monkeypatch: p
     runs: list[int] = []
     run = Context._run
 
-    def failing(context: Context) -> None:
+    def failing(context: Context) -> int:
         runs.append(1)
-        if len(runs) == 2:
+        if len(runs) == 70:
             raise BackendError("out of order")
-        run(context)
+        return run(context)
 
     monkeypatch.setattr(Context, "_run", failing)
     with pytest.raises(BackendError, match="out of order"):

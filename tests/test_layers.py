@@ -59,7 +59,7 @@ LAYERS = (
         "lm.llamacpp.traits",
         "lm.llamacpp.vocabulary",
     ),
-    ("lm.llamacpp.grammar", "lm.llamacpp.sequences"),
+    ("lm.llamacpp.grammar", "lm.llamacpp.sequences", "lm.llamacpp.stem"),
     ("lm.llamacpp.batching",),
     ("lm.llamacpp.engine", "lm.llamacpp.hashes"),
     ("lm.llamacpp.speed", "lm.llamacpp.agreement", "lm.llamacpp.conversion"),

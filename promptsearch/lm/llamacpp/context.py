@@ -41,6 +41,8 @@ class Context:
         batch: tokens of the largest batch.
         sequences: sequence ids, 256 at most.
         threads: processor threads.
+        unified: whether sequences share one memory, so that a fork marks cells and one row can belong to several;
+            otherwise each has a memory of its own, and a fork copies it.
         meter: told how long each batch ran; None where a processor does not run the model.
     """
 
@@ -52,6 +54,7 @@ class Context:
         batch: int,
         sequences: int,
         threads: int,
+        unified: bool = True,
         meter: BusyMeter | None = None,
     ) -> None:
         self._model = model
@@ -62,7 +65,7 @@ class Context:
         self._params.n_outputs_max_per_seq = 0
         self._params.n_threads = threads
         self._params.n_threads_batch = threads
-        self._params.kv_unified = True  # forks share cells instead of copying them
+        self._params.kv_unified = unified
         self._handle: Any = None
         self._memory: Any = None
         self._vocabulary_size = int(llama().llama_vocab_n_tokens(llama().llama_model_get_vocab(model)))
@@ -72,6 +75,11 @@ class Context:
         self.reserved = 0
         self.tokens_decoded = 0
         self._make_buffers(batch, sequences)
+
+    @property
+    def room(self) -> int:
+        """Tokens that a sequence with a memory of its own can hold."""
+        return self.cells // self.sequences
 
     def clear(self, room: int | None = None) -> None:
         """Forget all sequences, and have memory for ``room`` tokens (None: as many as there may be)."""
@@ -116,11 +124,6 @@ class Context:
         """Make each target sequence continue what ``source`` holds."""
         for target in targets:
             llama().llama_memory_seq_cp(self._memory, source, target, -1, -1)
-
-    def fork_start(self, source: int, targets: Sequence[int], length: int) -> None:
-        """Make each target sequence, empty so far, hold the first ``length`` tokens of ``source``."""
-        for target in targets:
-            llama().llama_memory_seq_cp(self._memory, source, target, 0, length)
 
     def cut(self, sequence: int, length: int) -> None:
         """Make a sequence forget what follows its first ``length`` tokens."""
@@ -181,6 +184,20 @@ class Context:
             raise BackendError(f"llama.cpp failed to run a batch (code {status}): {last_errors()}")
         self.tokens_decoded += len(rows)
         return self._logits(len(outputs))
+
+    def decode_in_company(self, rows: Sequence[Row], outputs: Sequence[int], scratch: int) -> NDArray[np.float32]:
+        """Run a batch of two rows at least: a single one is joined by one of the empty sequence ``scratch``.
+
+        On processors a row alone runs another kernel, which rounds in another way. Otherwise as :meth:`decode`.
+        """
+        if len(rows) > 1:
+            return self.decode(rows, outputs)
+        row, company = rows[0], Row(rows[0].token, 0, (scratch,))
+        first = row.sequences[0] < scratch  # llama.cpp runs neighbouring sequences together in ascending order only
+        logits = self.decode([row, company] if first else [company, row], [0 if first else 1])
+        self.drop([scratch])
+        self.tokens_decoded -= 1
+        return logits
 
     def _fill(self, rows: Sequence[Row], outputs: Sequence[int]) -> None:
         """Write a batch into the arrays that llama.cpp reads."""

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from promptsearch.errors import ArtifactError, BackendError, ContextError, DataError
 from promptsearch.lm.base import Completion, FloatArray, GenerationParams, Rendered, segments_of
-from promptsearch.lm.llamacpp.batching import generate_batched, most_cells_of_requests
+from promptsearch.lm.llamacpp.batching import generate_batched
 from promptsearch.lm.llamacpp.busy import BusyMeter
 from promptsearch.lm.llamacpp.context import Context
 from promptsearch.lm.llamacpp.library import llama
@@ -31,6 +31,7 @@ from promptsearch.lm.llamacpp.opening import PROCESSOR, check_file, open_model, 
 from promptsearch.lm.llamacpp.prefix import PrefixState, PrefixStates
 from promptsearch.lm.llamacpp.processors import usable_cores
 from promptsearch.lm.llamacpp.sequences import affordable_sequences
+from promptsearch.lm.llamacpp.stem import FIRST_PLACE, FixedStem, Stem
 from promptsearch.lm.llamacpp.traits import read_traits
 from promptsearch.lm.llamacpp.vocabulary import Vocabulary
 from promptsearch.lm.plan import (
@@ -58,6 +59,9 @@ _BATCH = 512  # the fastest on processors: larger batches attend to more foreign
 _LARGEST_BATCH = 2048
 _SEQUENCES = 256  # llama.cpp's own limit
 _MOST_BRANCHES = 224  # of a label tree; the rest is for trunks
+_PLACES = (1, 8, 64)  # requests that generate at once; more gain little
+_GENERATION_CELLS = 16384  # for all places together
+_ROOM_STEP = 256
 _PREFIX = 0  # the sequence of what all prompts of a call begin with
 _SHORTEST_PREFIX = 48  # tokens; decoding fewer costs less than a batch of their own
 _PREFIX_STEP = 32  # tokens; where nobody says what other calls share, chance would make each call's beginning differ
@@ -82,21 +86,20 @@ class LlamaEngine:
         self.vocabulary = Vocabulary(self._model)
         self.traits = read_traits(self._model)
         _logger.info("%s is %s", name, self.traits.description)
-        trained = int(llama().llama_model_n_ctx_train(self._model))
-        threads = threads or usable_cores()
-        self._meter = BusyMeter(threads)
-        self._context = Context(
-            self._model,
-            cells=min(trained, _CELLS) + _BATCH,
+        self._contexts: list[Context] = []
+        self._release = weakref.finalize(self, _free, self._contexts, self._model)
+        self._threads = threads or usable_cores()
+        self._meter = BusyMeter(self._threads)
+        self._context_tokens = min(int(llama().llama_model_n_ctx_train(self._model)), _CELLS)
+        self._context = self._make_context(
+            cells=self._context_tokens + _BATCH,
             batch=_LARGEST_BATCH,
             sequences=affordable_sequences(self._model, self.traits, most=_SEQUENCES),
-            threads=threads,
-            meter=self._meter if self._device == PROCESSOR else None,
+            unified=True,
         )
-        self._context_tokens = min(trained, _CELLS)
+        self._stem: Stem | None = None
         self._states = PrefixStates(min(_MOST_KEPT, psutil.virtual_memory().total // 16))
-        self._tokens_restored = self._prefix_tokens = 0
-        self._release = weakref.finalize(self, _free, self._context, self._model)
+        self._tokens_of_closed = self._tokens_restored = self._prefix_tokens = 0
 
     def __deepcopy__(self, memo: dict[int, object]) -> LlamaEngine:
         return self
@@ -158,7 +161,7 @@ class LlamaEngine:
     @property
     def tokens_decoded(self) -> int:
         """Tokens run through the model since it was opened."""
-        return self._context.tokens_decoded
+        return self._tokens_of_closed + sum(context.tokens_decoded for context in self._contexts)
 
     @property
     def tokens_restored(self) -> int:
@@ -202,16 +205,13 @@ class LlamaEngine:
         with self._lock:
             self._require_open()
             paths = self._paths(prompts, room=params.max_tokens)
-            prefix = self._shared_prefix(prompts, paths)
-            self._begin(prefix, room=most_cells_of_requests(paths, params.max_tokens, held=len(prefix)))
-            return generate_batched(
-                self._context,
-                self.vocabulary,
-                paths,
-                params,
-                held=len(prefix),
-                cuts_back=self.traits.cuts_back,
-            )
+            if not paths:
+                return []
+            self._prefix_tokens += len(self._shared_prefix(prompts, paths))
+            stem = self._stem_for(len(paths), max(map(len, paths)) + params.max_tokens)
+            completions, restored = generate_batched(stem, self.vocabulary, paths, params)
+            self._tokens_restored += restored
+            return completions
 
     def prefix_state(self, prompt: str) -> PrefixState | None:
         """What the model keeps of a prompt's beginning; None where it is too short to be worth keeping."""
@@ -285,6 +285,37 @@ class LlamaEngine:
                 )
         return paths
 
+    def _make_context(self, *, cells: int, batch: int, sequences: int, unified: bool) -> Context:
+        """A context that is freed with the engine."""
+        context = Context(
+            self._model,
+            cells=cells,
+            batch=batch,
+            sequences=sequences,
+            threads=self._threads,
+            unified=unified,
+            meter=self._meter if self._device == PROCESSOR else None,
+        )
+        self._contexts.append(context)
+        return context
+
+    def _stem_for(self, requests: int, tokens: int) -> Stem:
+        """A stem with places for as many requests as memory allows, each with room for so many tokens."""
+        room = -(-tokens // _ROOM_STEP) * _ROOM_STEP
+        most = min(_PLACES[-1], self._context.sequences - FIRST_PLACE, max(1, _GENERATION_CELLS // room))
+        places = min(most, next((size for size in _PLACES if size >= requests), most))
+        stem = self._stem
+        if stem is None or stem.context.sequences < FIRST_PLACE + places or stem.context.room < room:
+            if stem is not None:
+                self._tokens_of_closed += stem.context.tokens_decoded
+                self._contexts.remove(stem.context)
+                stem.context.close()
+            sequences = FIRST_PLACE + places
+            context = self._make_context(cells=sequences * room, batch=_BATCH, sequences=sequences, unified=False)
+            context.clear()
+            stem = self._stem = Stem(context) if self.traits.cuts_back else FixedStem(context)
+        return stem
+
     def _shared_prefix(self, prompts: Sequence[str], paths: Sequence[Tokens]) -> Tokens:
         """What all prompts begin with, where it is worth keeping; each prompt has more."""
         if not paths or not self.traits.cuts_back:  # other memories' states do not hold all that they need
@@ -346,9 +377,10 @@ class LlamaEngine:
         return list(plan_singly(paths, tail, limits))
 
 
-def _free(context: Context, model: Any) -> None:
+def _free(contexts: list[Context], model: Any) -> None:
     """Give native memory back, once, when an engine is closed or forgotten."""
-    context.close()
+    for context in contexts:
+        context.close()
     llama().llama_model_free(model)
 
 

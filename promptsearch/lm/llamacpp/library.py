@@ -41,9 +41,9 @@ def _import_patiently() -> Any:
     """Import the binding so that its threads spin at barriers for microseconds only, then sleep.
 
     Threads that go on spinning starve each other as soon as anything else is busy: with one foreign process on two
-    cores a batch ran ten times slower. Threads that sleep at once lose time waking up at each of a batch's hundreds of
-    barriers: half of the speed where batches are small. GNU's OpenMP reads its settings while it starts; a user's own
-    stand.
+    cores a batch ran ten times slower. Threads that sleep at once lose time waking up at each of a batch's hundreds
+    of barriers: half of the speed where batches are small. GNU's OpenMP reads its settings while it starts; a user's
+    own stand.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")

@@ -96,7 +96,7 @@ def measure_speed(path: Path, *, full: bool = False) -> Speed:
 
 
 def _rows(first: int, end: int) -> list[Row]:
-    """Tokens at positions ``first`` to ``end``; which tokens they are costs the same, and small vocabularies have few."""
+    """Tokens at positions ``first`` to ``end``, of the few that every vocabulary has."""
     return [Row(at % 97, at, (0,)) for at in range(first, end)]
 
 

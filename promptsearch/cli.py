@@ -71,6 +71,10 @@ RunOption = Annotated[
     typer.Option("--run", help="Folder to record in; the same call goes on from there."),
 ]
 SaveOption = Annotated[Path | None, typer.Option("--save", help="Write the prompt found (JSON).")]
+PrefixStateOption = Annotated[
+    bool,
+    typer.Option("--prefix-state", help="With --save: keep what the model computed for the demonstrations, too."),
+]
 ReportOption = Annotated[Path | None, typer.Option("--report", help="Write a page that shows the result (HTML).")]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress display.")]
 PromptArgument = Annotated[Path, typer.Argument(metavar="PROMPT", help="A saved prompt.")]
@@ -210,12 +214,14 @@ def optimize(
     seed: SeedOption = 0,
     run: RunOption = None,
     save: SaveOption = None,
+    prefix_state: PrefixStateOption = False,
     report: ReportOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Find the best prompt for the rows of a file."""
     _check_targets(save, report)
+    _check_prefix_state(prefix_state, save)
     from promptsearch import Task
     from promptsearch import optimize as search
 
@@ -240,7 +246,7 @@ def optimize(
         run=run,
         progress=not quiet,
     )
-    _finish(result, save, report, as_json)
+    _finish(result, save, prefix_state, report, as_json)
 
 
 @app.command()
@@ -251,12 +257,14 @@ def demo(
     seed: SeedOption = 0,
     run: RunOption = None,
     save: SaveOption = None,
+    prefix_state: PrefixStateOption = False,
     report: ReportOption = None,
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
     """Do the main job on packaged data: route messages of a shop's customers to its teams."""
     _check_targets(save, report)
+    _check_prefix_state(prefix_state, save)
     from promptsearch import example_task
     from promptsearch import optimize as search
 
@@ -264,7 +272,7 @@ def demo(
     result = search(task, model, budget, weights=weights, seed=seed, run=run, progress=not quiet)
     if not as_json:
         print(_demo_headline(task, result))
-    _finish(result, save, report, as_json)
+    _finish(result, save, prefix_state, report, as_json)
 
 
 @app.command()
@@ -407,9 +415,14 @@ def _check_targets(*targets: Path | None) -> None:
             raise UserError(f"{str(target)!r} cannot be written in {str(folder)!r}; choose another place")
 
 
-def _finish(result: Result, save: Path | None, report: Path | None, as_json: bool) -> None:
+def _check_prefix_state(wanted: bool, save: Path | None) -> None:
+    if wanted and save is None:
+        raise UserError("--prefix-state writes beside the saved prompt; give --save prompt.json with it")
+
+
+def _finish(result: Result, save: Path | None, prefix_state: bool, report: Path | None, as_json: bool) -> None:
     """Write what was asked for, and print the result."""
-    saved = None if save is None else result.prompt.save(save)
+    saved = None if save is None else result.prompt.save(save, prefix_state=prefix_state)
     page = None if report is None else result.report(report)
     if as_json:
         _print_json({**result.to_dict(), "prompt": None if saved is None else str(saved)})

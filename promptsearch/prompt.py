@@ -393,7 +393,8 @@ class Prompt:
             path: the JSON file.
             prefix_state: also write ``<name>.prefix``: what the model computed for instruction and demonstrations
                 (some MB), so that the first prediction after loading starts with the query. It is used only with
-                the same model and weights; without it, or with another model, nothing changes but the time.
+                the same model and weights; without it, or with another model, nothing changes but the time. Nothing
+                is written where each query has its own demonstrations, or for free text.
         """
         target = Path(path)
         document = self._document()
@@ -416,8 +417,8 @@ class Prompt:
         from promptsearch.lm.llamacpp.prefix import KeepsPrefixStates
 
         engine, candidate = self._opened.engine, self._parts.candidate
-        if candidate.mode != "static" or not isinstance(engine, KeepsPrefixStates):
-            return None
+        if candidate.mode != "static" or self.task.labels is None or not isinstance(engine, KeepsPrefixStates):
+            return None  # generation keeps its prompts in memories of another shape
         item = dict.fromkeys(self.task.inputs, "-")
         return engine.prefix_state(self._builder.render(candidate, candidate.demonstrations, item))
 

@@ -88,7 +88,7 @@ def optimized(folder: Path) -> Ran:
     return run(
         *("optimize", folder / "train.csv", "--test", folder / "test.csv", "--input", "text", "--output", "label"),
         *("--instruction", "Is the review good or bad?", "--budget", "6000 tokens", "--run", folder / "run"),
-        *("--save", folder / "prompt.json", "--report", folder / "report.html", "--json"),
+        *("--save", folder / "prompt.json", "--prefix-state", "--report", folder / "report.html", "--json"),
     )
 
 
@@ -194,6 +194,7 @@ def search_arguments(file: Path) -> list[object]:
         (["--model", "missing.gguf"], ["missing.gguf"]),
         (["--weights", "Q9"], ["Q9", "as-is"]),
         (["--model", "http://localhost:1/v1", "--weights", "BF16"], ["BF16", "GGUF"]),
+        (["--prefix-state"], ["--prefix-state", "--save"]),
         (["--strategy", "luck"], ["luck", "halving"]),
         (["--metric", "vibes"], ["vibes"]),
         (["--labels", "good"], ["label"]),

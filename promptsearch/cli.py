@@ -433,6 +433,8 @@ def _finish(result: Result, save: Path | None, prefix_state: bool, report: Path 
         print(f"report       {page}")
     if saved is not None:
         print(f"saved        {saved}")
+        if prefix_state and not saved.with_name(saved.stem + ".prefix").exists():
+            print("             without a prefix state: queries share no beginning that could be kept")
     print(f"next         {_next_step(result.prompt, saved)}")
 
 

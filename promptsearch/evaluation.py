@@ -160,8 +160,8 @@ class Evaluator:
         key = hashlib.sha256(f"{kind}|{reading.key}|{list(items)}".encode()).hexdigest()
         found = self._store.find(key)
         begun = reading.key in self._begun
-        self._begun.add(reading.key)
         if found is not None:
+            self._begun.add(reading.key)
             self._meter.replay(tokens=found.tokens, evaluations=len(items), elapsed=found.elapsed)
             return found.answers
         before = _Tokens.of(self.asker.engine)
@@ -169,6 +169,7 @@ class Evaluator:
         values = tuple(self.asker.ask(reading, inputs, nearest))
         tokens, end = _Tokens.of(self.asker.engine).since(before, begun=begun), self._meter.elapsed
         text = json.dumps(reading.to_dict(), ensure_ascii=False)
+        self._begun.add(reading.key)
         self._store.record(Call(key, kind, text, tuple(items), values, tokens, end))
         self._meter.charge(tokens=tokens, evaluations=len(items))
         return values

@@ -25,7 +25,7 @@ from promptsearch.embed.cache import CachedEncoder
 from promptsearch.errors import ArtifactError, ContextError, DataError, UserError
 from promptsearch.evaluation import Answers, Asker
 from promptsearch.files import write_whole
-from promptsearch.lm.base import FloatArray
+from promptsearch.lm.base import FloatArray, Rendered
 from promptsearch.lm.resolve import OpenedModel, open_engine
 from promptsearch.measurement import Measurement
 from promptsearch.metrics import Metric, resolve_metric
@@ -394,7 +394,8 @@ class Prompt:
             prefix_state: also write ``<name>.prefix``: what the model computed for instruction and demonstrations
                 (some MB), so that the first prediction after loading starts with the query. It is used only with
                 the same model and weights; without it, or with another model, nothing changes but the time. Nothing
-                is written where each query has its own demonstrations, or for free text.
+                is written for free text, where each query has its own demonstrations, where these are short, and
+                for models whose memory is more than attention.
         """
         target = Path(path)
         document = self._document()
@@ -402,9 +403,10 @@ class Prompt:
         if state is not None:
             from promptsearch.lm.llamacpp.prefix import write_prefix_state
 
-            file = target.with_name(target.stem + ".prefix")
-            write_prefix_state(file, state)
-            document["prefix_state"] = file.name
+            write_prefix_state(_prefix_file(target), state)
+            document["prefix_state"] = True
+        else:
+            _prefix_file(target).unlink(missing_ok=True)  # one of an earlier prompt of this name
         if self._parts.needs_neighbours and self._parts.retriever is not None:
             folder = target.with_name(target.stem + ".index")
             self._parts.retriever.pool.save(folder)
@@ -416,11 +418,28 @@ class Prompt:
         """What the model computed for the part that all queries share; None where there is no such part."""
         from promptsearch.lm.llamacpp.prefix import KeepsPrefixStates
 
-        engine, candidate = self._opened.engine, self._parts.candidate
-        if candidate.mode != "static" or self.task.labels is None or not isinstance(engine, KeepsPrefixStates):
+        engine = self._opened.engine
+        if self._parts.candidate.mode != "static" or self.task.labels is None:
             return None  # generation keeps its prompts in memories of another shape
-        item = dict.fromkeys(self.task.inputs, "-")
-        return engine.prefix_state(self._builder.render(candidate, candidate.demonstrations, item))
+        return engine.prefix_state(self._blank_prompt) if isinstance(engine, KeepsPrefixStates) else None
+
+    def _take_prefix_state(self, file: Path) -> None:
+        """Give the engine what was computed when the prompt was saved; without it a first prediction takes longer."""
+        from promptsearch.lm.llamacpp.prefix import KeepsPrefixStates, read_prefix_state
+
+        engine = self._opened.engine
+        if self._parts.candidate.mode != "static" or not isinstance(engine, KeepsPrefixStates):
+            return
+        try:
+            engine.keep_prefix_state(read_prefix_state(file), self._blank_prompt)
+        except ArtifactError as error:
+            _logger.warning("%s; going on without it", error)
+
+    @property
+    def _blank_prompt(self) -> Rendered:
+        """A prompt that begins as all of this static one do."""
+        candidate = self._parts.candidate
+        return self._builder.render(candidate, candidate.demonstrations, dict.fromkeys(self.task.inputs, "-"))
 
     def _document(self) -> dict[str, Any]:
         from promptsearch.version import __version__
@@ -492,9 +511,11 @@ class Prompt:
                 saved["fingerprint"],
                 opened.engine.fingerprint,
             )
-        elif document.get("prefix_state"):
-            _take_prefix_state(source.with_name(Path(str(document["prefix_state"])).name), opened)
-        return cls.from_parts(parts, opened)
+            return cls.from_parts(parts, opened)
+        prompt = cls.from_parts(parts, opened)
+        if document.get("prefix_state"):
+            prompt._take_prefix_state(_prefix_file(source))
+        return prompt
 
     def _fit_by_hand(self, calibration: str) -> Weighing:
         """Offsets from the task's inputs (batch) or from inputs without content, without any label."""
@@ -544,16 +565,9 @@ def _encoder_source(retriever: Retriever | None) -> dict[str, str] | None:
     return {"source": retriever.source, "fingerprint": retriever.pool.encoder}
 
 
-def _take_prefix_state(file: Path, opened: OpenedModel) -> None:
-    """Give the engine what was computed when the prompt was saved; without it a first prediction takes longer."""
-    from promptsearch.lm.llamacpp.prefix import KeepsPrefixStates, read_prefix_state
-
-    if not isinstance(opened.engine, KeepsPrefixStates):
-        return
-    try:
-        opened.engine.keep_prefix_state(read_prefix_state(file))
-    except ArtifactError as error:
-        _logger.warning("%s; going on without it", error)
+def _prefix_file(path: Path) -> Path:
+    """Where the prefix state of a saved prompt lies."""
+    return path.with_name(path.stem + ".prefix")
 
 
 def _read_document(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -141,15 +142,15 @@ def test_a_state_from_a_file_is_the_one_that_was_written(
     fresh._states.clear()
     read = read_prefix_state(tmp_path / "p.prefix")
     assert read == state
-    fresh.keep_prefix_state(read)
+    fresh.keep_prefix_state(read, prompts_of(ITEMS)[0])
     scores, _, restored = decoded_by(fresh, prompts_of(ITEMS))
     assert restored == len(state.tokens)
     assert np.array_equal(scores, expected)
 
 
 def test_a_state_of_another_model_is_refused(fresh: LlamaEngine, state: PrefixState) -> None:
-    with pytest.raises(ArtifactError, match="belongs to the model other"):
-        fresh.keep_prefix_state(PrefixState("other", state.tokens, state.data))
+    with pytest.raises(ArtifactError, match="another model"):
+        fresh.keep_prefix_state(PrefixState("other", state.tokens, state.data), prompts_of(ITEMS)[0])
 
 
 def test_a_state_that_llama_refuses_is_an_error_and_the_engine_goes_on(
@@ -159,7 +160,7 @@ def test_a_state_that_llama_refuses_is_an_error_and_the_engine_goes_on(
     fresh._states.clear()
     for data in (state.data[:-1000], b"\0" * len(state.data)):
         with pytest.raises(ArtifactError, match="cannot be used"):
-            fresh.keep_prefix_state(PrefixState(state.fingerprint, state.tokens, data))
+            fresh.keep_prefix_state(PrefixState(state.identity, state.tokens, data), prompts_of(ITEMS)[0])
     assert len(fresh._states) == 0
     assert np.array_equal(fresh.score(prompts_of(ITEMS), LABELS), expected)
 
@@ -214,3 +215,41 @@ def test_any_header_is_an_error_and_no_crash(tmp_path_factory: pytest.TempPathFa
     path.write_bytes(b"promptsearch prefix state 1\n" + json.dumps(header).encode() + b"\ndata")
     with pytest.raises(ArtifactError):
         read_prefix_state(path)
+
+
+@pytest.mark.parametrize("tokens", [[1e999], [True], [-1], [2**31], ["5"], [], None, 7])
+def test_tokens_that_are_none_are_an_error(tmp_path: Path, tokens: object) -> None:
+    data = np.array([1, 0, 1, 0], dtype="<i4").tobytes()
+    header = {"identity": "x", "tokens": tokens, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    path = tmp_path / "p.prefix"
+    path.write_bytes(b"promptsearch prefix state 1\n" + json.dumps(header).encode() + b"\n" + data)
+    with pytest.raises(ArtifactError):
+        read_prefix_state(path)
+
+
+def test_a_header_too_deep_to_read_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "p.prefix"
+    path.write_bytes(b"promptsearch prefix state 1\n" + b"[" * 100_000 + b"\n")
+    with pytest.raises(ArtifactError):
+        read_prefix_state(path)
+
+
+def test_a_state_of_another_prompt_is_refused_and_what_is_known_stays(fresh: LlamaEngine, state: PrefixState) -> None:
+    other = prompts_of(ITEMS, opening=OPENING.replace("9", "8").replace("bad", "worse"))
+    with pytest.raises(ArtifactError, match="another prompt"):
+        fresh.keep_prefix_state(state, other[0])
+    planted = PrefixState(state.identity, state.tokens, state.data[:-64] + b"\x11" * 64)
+    fresh.keep_prefix_state(planted, prompts_of(ITEMS)[0])
+    assert fresh._states.find(state.tokens) == state.data
+
+
+def test_an_engine_that_has_run_nothing_takes_a_state(
+    model_file: Path, fresh: LlamaEngine, state: PrefixState
+) -> None:
+    expected = fresh.score(prompts_of(ITEMS), LABELS)
+    with LlamaEngine(model_file, name="other", fingerprint="packaged") as other:
+        with pytest.raises(ArtifactError):
+            other.keep_prefix_state(PrefixState(state.identity, (), b""), prompts_of(ITEMS)[0])
+        other.keep_prefix_state(state, prompts_of(ITEMS)[0])
+        assert np.array_equal(other.score(prompts_of(ITEMS), LABELS), expected)
+        assert other.tokens_restored == len(state.tokens)

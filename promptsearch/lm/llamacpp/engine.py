@@ -9,6 +9,7 @@ Leaves out: chat templates (text arrives rendered) and everything about tasks.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import threading
 import weakref
@@ -21,7 +22,7 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from promptsearch.errors import ArtifactError, BackendError, ContextError, DataError
+from promptsearch.errors import ArtifactError, BackendError, ContextError, DataError, ModelError
 from promptsearch.lm.base import Completion, FloatArray, GenerationParams, Rendered, segments_of
 from promptsearch.lm.llamacpp.batching import generate_batched
 from promptsearch.lm.llamacpp.busy import BusyMeter
@@ -98,6 +99,7 @@ class LlamaEngine:
             unified=True,
         )
         self._stem: Stem | None = None
+        self._generating = False
         self._states = PrefixStates(min(_MOST_KEPT, psutil.virtual_memory().total // 16))
         self._tokens_of_closed = self._tokens_restored = self._prefix_tokens = 0
 
@@ -209,9 +211,21 @@ class LlamaEngine:
                 return []
             self._prefix_tokens += len(self._shared_prefix(prompts, paths))
             stem = self._stem_for(len(paths), max(map(len, paths)) + params.max_tokens)
-            completions, restored = generate_batched(stem, self.vocabulary, paths, params)
+            self._generating = True
+            try:
+                completions, restored = generate_batched(stem, self.vocabulary, paths, params)
+            finally:
+                self._generating = False
             self._tokens_restored += restored
             return completions
+
+    def forget(self) -> None:
+        """Forget what earlier calls left: kept beginnings and the newest prompt. No number changes by it."""
+        with self._lock:
+            self._require_open()
+            self._states.clear()
+            if self._stem is not None:
+                self._stem.forget()
 
     def prefix_state(self, prompt: str) -> PrefixState | None:
         """What the model keeps of a prompt's beginning; None where it is too short to be worth keeping."""
@@ -222,21 +236,27 @@ class LlamaEngine:
                 return None
             self._begin(prefix, room=len(prefix))
             data = self._states.find(prefix)
-            return None if data is None else PrefixState(self.fingerprint, prefix, data)
+            return None if data is None else PrefixState(self._state_identity, prefix, data)
 
-    def keep_prefix_state(self, state: PrefixState) -> None:
-        """Take in what another process computed, so that the first call need not.
+    def keep_prefix_state(self, state: PrefixState, prompt: str) -> None:
+        """Take in what another process computed for the beginning of a prompt, so that the first call need not.
+
+        What this process computed itself stays.
 
         Raises:
-            ArtifactError: it belongs to another model, or llama.cpp refuses it.
+            ArtifactError: it belongs to another model, machine or prompt, or llama.cpp refuses it.
         """
-        if state.fingerprint != self._fingerprint:
+        if state.identity != self._state_identity:
             raise ArtifactError(
-                f"the prefix state belongs to the model {state.fingerprint} and this is {self._fingerprint}; "
-                "save the prompt anew"
+                "the prefix state was computed with another model, on another kind of processor or by another "
+                "llama.cpp; save the prompt anew"
             )
         with self._lock:
             self._require_open()
+            if not state.tokens or state.tokens != self._shared_prefix([prompt], self._paths([prompt], room=0)):
+                raise ArtifactError("the prefix state belongs to another prompt; save the prompt anew")
+            if self._states.find(state.tokens) is not None:
+                return
             self._context.clear(len(state.tokens))
             try:
                 self._context.restore(_PREFIX, state.data)
@@ -247,13 +267,27 @@ class LlamaEngine:
     def close(self) -> None:
         """Free context and weights; closing twice is harmless."""
         with self._lock:
+            self._require_idle()
             self._release()
             self._states.clear()
             self._model = None
 
+    @property
+    def _state_identity(self) -> str:
+        """What a kept beginning depends on: the weights, and what computes with them."""
+        system = llama().llama_print_system_info().decode("utf-8", errors="replace")
+        digest = hashlib.sha256(f"{self._device}|{system}".encode()).hexdigest()
+        return f"{self._fingerprint}:{digest[:16]}"
+
     def _require_open(self) -> None:
         if self._model is None:
             raise BackendError(f"the model {self._name!r} has been closed; open it again")
+        self._require_idle()
+
+    def _require_idle(self) -> None:
+        """Refuse a call from within a call, which would change the memory under it."""
+        if self._generating:
+            raise BackendError(f"the model {self._name!r} is generating; `until` cannot ask it meanwhile")
 
     def _labels(self, continuations: Sequence[str]) -> list[Tokens]:
         """Tokens of each answer, none empty and no two equal."""
@@ -302,19 +336,34 @@ class LlamaEngine:
     def _stem_for(self, requests: int, tokens: int) -> Stem:
         """A stem with places for as many requests as memory allows, each with room for so many tokens."""
         room = -(-tokens // _ROOM_STEP) * _ROOM_STEP
-        most = min(_PLACES[-1], self._context.sequences - FIRST_PLACE, max(1, _GENERATION_CELLS // room))
+        affordable = max(1, _GENERATION_CELLS // room - FIRST_PLACE)
+        most = min(_PLACES[-1], self._context.sequences - FIRST_PLACE, affordable)
         places = min(most, next((size for size in _PLACES if size >= requests), most))
         stem = self._stem
         if stem is None or stem.context.sequences < FIRST_PLACE + places or stem.context.room < room:
-            if stem is not None:
-                self._tokens_of_closed += stem.context.tokens_decoded
-                self._contexts.remove(stem.context)
-                stem.context.close()
-            sequences = FIRST_PLACE + places
-            context = self._make_context(cells=sequences * room, batch=_BATCH, sequences=sequences, unified=False)
-            context.clear()
-            stem = self._stem = Stem(context) if self.traits.cuts_back else FixedStem(context)
+            self._drop_stem()
+            stem = self._stem = self._make_stem(FIRST_PLACE + places, room)
         return stem
+
+    def _drop_stem(self) -> None:
+        if self._stem is None:
+            return
+        context, self._stem = self._stem.context, None
+        self._contexts.remove(context)
+        self._tokens_of_closed += context.tokens_decoded
+        context.close()
+
+    def _make_stem(self, sequences: int, room: int) -> Stem:
+        """A stem with memory for ``sequences`` of ``room`` tokens; fewer where the machine has not so much."""
+        context = self._make_context(cells=sequences * room, batch=_BATCH, sequences=sequences, unified=False)
+        try:
+            context.clear()
+        except ModelError:
+            self._contexts.remove(context)
+            if sequences == FIRST_PLACE + 1:
+                raise
+            return self._make_stem(max(FIRST_PLACE + 1, sequences // 2), room)
+        return Stem(context) if self.traits.cuts_back else FixedStem(context)
 
     def _shared_prefix(self, prompts: Sequence[str], paths: Sequence[Tokens]) -> Tokens:
         """What all prompts begin with, where it is worth keeping; each prompt has more."""

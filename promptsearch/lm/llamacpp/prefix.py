@@ -31,12 +31,12 @@ class PrefixState:
     """What a model computed for the beginning of a prompt.
 
     Attributes:
-        fingerprint: identity of model, weights and binding.
+        identity: what the content depends on: model, weights, binding, and what computed it.
         tokens: the tokens, from the first one on.
         data: the memory's content, as llama.cpp writes it.
     """
 
-    fingerprint: str
+    identity: str
     tokens: Tokens
     data: bytes
 
@@ -49,8 +49,8 @@ class KeepsPrefixStates(Protocol):
         """What the model keeps of a prompt's beginning; None where that is not worth keeping."""
         ...
 
-    def keep_prefix_state(self, state: PrefixState) -> None:
-        """Take in what another process computed; an ``ArtifactError`` where it does not belong to this model."""
+    def keep_prefix_state(self, state: PrefixState, prompt: str) -> None:
+        """Take in what another process computed; an ``ArtifactError`` where it belongs to another model or prompt."""
         ...
 
 
@@ -93,7 +93,7 @@ def write_prefix_state(path: Path, state: PrefixState) -> None:
         OSError: the file cannot be written.
     """
     header = {
-        "fingerprint": state.fingerprint,
+        "identity": state.identity,
         "tokens": list(state.tokens),
         "bytes": len(state.data),
         "sha256": hashlib.sha256(state.data).hexdigest(),
@@ -112,7 +112,7 @@ def read_prefix_state(path: Path) -> PrefixState:
     """
     try:
         content = path.read_bytes()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a name may hold what no file's name can
         raise ArtifactError(
             f"the prefix state {str(path)!r} cannot be read ({error}); save the prompt anew"
         ) from error
@@ -120,18 +120,26 @@ def read_prefix_state(path: Path) -> PrefixState:
     line, _, data = rest.partition(b"\n")
     try:
         header = json.loads(line) if head + b"\n" == _MAGIC else {}
-        state = PrefixState(str(header["fingerprint"]), tuple(int(token) for token in header["tokens"]), data)
+        state = PrefixState(str(header["identity"]), tuple(map(_token, header["tokens"])), data)
         whole = header["bytes"] == len(data) and header["sha256"] == hashlib.sha256(data).hexdigest()
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ArtifactError(f"{str(path)!r} is no prefix state; save the prompt anew") from error
     if not whole or not _cells_are_plain(state):
         raise ArtifactError(f"the prefix state {str(path)!r} is damaged; save the prompt anew")
     return state
 
 
+def _token(value: object) -> int:
+    if type(value) is not int or not 0 <= value < 2**31:
+        raise ValueError(f"{value!r} is no token")
+    return value
+
+
 def _cells_are_plain(state: PrefixState) -> bool:
     """Whether the content begins with the cells that decoding its tokens alone would make."""
     count = len(state.tokens)
+    if count == 0:
+        return False
     numbers = 4 + 3 * count  # a mark, the sequence, streams, cells; for each cell position, sequences, sequence
     if len(state.data) < 4 * numbers:
         return False

@@ -280,3 +280,10 @@ def test_limits_that_cannot_hold_a_prompt_are_refused_before_anything_runs(limit
     tail, _ = label_tail([(1, 2), (2, 3)])
     with pytest.raises(ValueError, match="does not fit"):
         plan([(1, 1, 1, 1, 1)], tail, limits)
+
+
+def test_every_beginning_of_a_long_text() -> None:
+    text = tuple(range(1400))
+    prompts = [text[:end] for end in range(1, 1401)]
+    memory = simulate(prompts, Tail(), Limits(batch=512, sequences=256, cells=8704))
+    check_all_read(memory, prompts, Tail())

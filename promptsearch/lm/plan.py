@@ -214,13 +214,11 @@ class _Trunk:
 
     Attributes:
         sequence: its number.
-        depth: where it ends.
         cells: tokens of its own that the memory holds.
         pending: places of its own tokens in the open batch.
     """
 
     sequence: int
-    depth: int
     cells: int = 0
     pending: list[int] = field(default_factory=list)
 
@@ -263,26 +261,28 @@ class _Planner:
         self.trunks: list[_Trunk] = []  # from the root to where the walk is
         self.start = held
         if held:
-            self.trunks.append(_Trunk(self.free.pop(), held, held))
+            self.trunks.append(_Trunk(self.free.pop(), held))
 
     def operations(self) -> Iterator[Operation]:
-        if self.paths:
-            yield from self._visit(0, len(self.paths), self.start)
+        """Visit parts of the tree, each as (low, high, depth): paths whose first ``depth`` tokens the trunks hold."""
+        parts: list[tuple[int, int, int] | None] = [(0, len(self.paths), self.start)] if self.paths else []
+        while parts:
+            part = parts.pop()
+            if part is None:  # all below a trunk has been visited
+                yield from self._end_trunk()
+                continue
+            low, high, depth = part
+            if self._fits(low, high, depth):
+                yield from self._add_unit(low, high, depth)
+                continue
+            shared = self._shared_depth(low, high, depth)
+            if shared > depth and (high - low == 1 or self._sequences_allow_a_trunk()):
+                yield from self._grow_trunk(low, depth, shared)
+                parts += [None, (low, high, shared)]
+            else:
+                children = [(start, end, depth) for start, end in self._children(low, high, shared)]
+                parts += reversed(children)
         yield from self._flush()
-
-    def _visit(self, low: int, high: int, depth: int) -> Iterator[Operation]:
-        """Schedule paths ``low`` to ``high``, whose first ``depth`` tokens the trunks hold."""
-        if self._fits(low, high, depth):
-            yield from self._add_unit(low, high, depth)
-            return
-        shared = self._shared_depth(low, high, depth)
-        if shared > depth and (high - low == 1 or self._sequences_allow_a_trunk()):
-            yield from self._grow_trunk(low, depth, shared)
-            yield from self._visit(low, high, shared)
-            yield from self._end_trunk()
-            return
-        for start, end in self._children(low, high, shared):
-            yield from self._visit(start, end, depth)
 
     def _fits(self, low: int, high: int, depth: int) -> bool:
         """Whether the paths below ``depth`` make one batch that the memory holds beside the trunks."""
@@ -328,7 +328,7 @@ class _Planner:
         """Put a shared edge into the open batch and those after it, as a sequence of its own."""
         if not self.free:
             yield from self._flush()
-        trunk = _Trunk(self.free.pop(), shared)
+        trunk = _Trunk(self.free.pop())
         yield from self._follow_trunks([trunk.sequence])
         self.trunks.append(trunk)
         path = self.paths[low]

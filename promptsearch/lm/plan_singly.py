@@ -12,9 +12,10 @@ Leaves out: how a batch is run, and how many sequences the memory can afford.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import NamedTuple
 
 from promptsearch.lm.plan import Decode, Drop, Fork, Limits, Operation, Read, Row, Tail, Tokens, common_length
 
@@ -45,6 +46,23 @@ def plan_singly(prompts: Sequence[Tokens], tail: Tail, limits: Limits) -> Iterat
             "labels or the prompt"
         )
     return _Planner(prompts, tail, limits).operations()
+
+
+class _Part(NamedTuple):
+    """Paths ``low`` to ``high``, whose first ``depth`` tokens sequence ``trunk`` holds."""
+
+    low: int
+    high: int
+    depth: int
+    trunk: int | None
+
+
+@dataclass(frozen=True)
+class _Trunk:
+    """A sequence that paths fork, and the tokens of its own."""
+
+    sequence: int
+    cells: int
 
 
 @dataclass(frozen=True)
@@ -82,21 +100,26 @@ class _Planner:
         self.held = 0  # cells of trunks, and of a long leaf's beginning
 
     def operations(self) -> Iterator[Operation]:
-        if self.paths:
-            yield from self._visit(0, len(self.paths), 0, None)
+        """Visit parts of the tree: paths whose first tokens a trunk holds, or the end of a trunk."""
+        parts: list[_Part | _Trunk] = [_Part(0, len(self.paths), 0, None)] if self.paths else []
+        while parts:
+            part = parts.pop()
+            if isinstance(part, _Trunk):
+                yield from self._end_trunk(part)
+                continue
+            low, high, depth, trunk = part
+            if low == high:
+                continue
+            if high - low == 1:
+                yield from self._add_leaf(low, depth, trunk)
+                continue
+            shared = min(self.common[low + 1 : high])
+            if self._worth_a_trunk(high - low, shared - depth):
+                parts += yield from self._grow_trunk(part, shared)
+            else:
+                children = [_Part(start, end, depth, trunk) for start, end in self._children(low, high, shared)]
+                parts += reversed(children)
         yield from self._flush()
-
-    def _visit(self, low: int, high: int, depth: int, trunk: int | None) -> Iterator[Operation]:
-        """Schedule paths ``low`` to ``high``, whose first ``depth`` tokens sequence ``trunk`` holds."""
-        if high - low == 1:
-            yield from self._add_leaf(low, depth, trunk)
-            return
-        shared = min(self.common[low + 1 : high])
-        if self._worth_a_trunk(high - low, shared - depth):
-            yield from self._grow_trunk(low, high, depth, shared, trunk)
-            return
-        for start, end in self._children(low, high, shared):
-            yield from self._visit(start, end, depth, trunk)
 
     def _worth_a_trunk(self, paths: int, length: int) -> bool:
         """Whether an edge saves more than its batch costs, and leaves sequences for a path below it."""
@@ -115,24 +138,26 @@ class _Planner:
                 start = index
         yield start, high
 
-    def _grow_trunk(self, low: int, high: int, depth: int, shared: int, trunk: int | None) -> Iterator[Operation]:
-        """Decode the shared edge into a sequence of its own and go on below it."""
+    def _grow_trunk(self, part: _Part, shared: int) -> Generator[Operation, None, list[_Part | _Trunk]]:
+        """Decode the shared edge into a sequence of its own; what is left to visit: below it, then its end."""
         yield from self._flush()
-        sequence = heapq.heappop(self.free)
-        if trunk is not None:
-            yield Fork(trunk, (sequence,))
+        low, high, depth, above = part
+        trunk = _Trunk(heapq.heappop(self.free), shared - depth)
+        if above is not None:
+            yield Fork(above, (trunk.sequence,))
         path = self.paths[low]
-        yield from self._decode_alone(path, depth, shared, sequence, self.numbers[low])
-        self.held += shared - depth
+        yield from self._decode_alone(path, depth, shared, trunk.sequence, self.numbers[low])
+        self.held += trunk.cells
         if shared == len(path):  # the shortest path ends here, and is read
-            yield from self._run_tails([(self.numbers[low], len(path), sequence)])
+            yield from self._run_tails([(self.numbers[low], len(path), trunk.sequence)])
             low += 1
-        if low < high:
-            yield from self._visit(low, high, shared, sequence)
+        return [trunk, _Part(low, high, shared, trunk.sequence)]
+
+    def _end_trunk(self, trunk: _Trunk) -> Iterator[Operation]:
         yield from self._flush()
-        yield Drop((sequence,))
-        heapq.heappush(self.free, sequence)
-        self.held -= shared - depth
+        yield Drop((trunk.sequence,))
+        heapq.heappush(self.free, trunk.sequence)
+        self.held -= trunk.cells
 
     def _decode_alone(self, path: Tokens, start: int, end: int, sequence: int, number: int) -> Iterator[Operation]:
         """Decode a part of a path in batches of its own; the path's last token is read."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from promptsearch.errors import BackendError
+from promptsearch.errors import BackendError, ModelError
 from promptsearch.lm.base import GenerationParams
 from promptsearch.lm.llamacpp.engine import LlamaEngine
 from promptsearch.lm.llamacpp.library import llama
@@ -145,3 +145,56 @@ def test_an_engine_that_nobody_holds_is_freed(model_file: Path) -> None:
     del engine
     gc.collect()
     assert not release.alive
+
+
+def test_until_cannot_use_the_engine_that_it_ends(engine: LlamaEngine) -> None:
+    for call in (
+        lambda: engine.generate(PROMPTS[:1], GenerationParams(max_tokens=1)),
+        lambda: engine.score(PROMPTS[:1], LABELS),
+        engine.close,
+    ):
+
+        def until(text: str, call: Callable[[], object] = call) -> bool:
+            call()
+            return True
+
+        with pytest.raises(BackendError, match="is generating"):
+            engine.generate(PROMPTS, GenerationParams(until=until))
+    assert len(engine.generate(PROMPTS, GenerationParams(max_tokens=2))) == len(PROMPTS)
+
+
+def test_a_memory_that_cannot_be_had_leaves_fewer_places_or_an_error(
+    engine: LlamaEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = GenerationParams(max_tokens=3)
+    expected = engine.generate(PROMPTS, params)
+    real = llama().llama_init_from_model
+    refused: list[int] = []
+
+    def small_only(model: Any, context_params: Any) -> Any:
+        if context_params.n_ctx > 2048:
+            refused.append(context_params.n_ctx)
+            return None
+        return real(model, context_params)
+
+    engine._drop_stem()
+    monkeypatch.setattr(llama(), "llama_init_from_model", small_only)
+    assert engine.generate(PROMPTS, params) == expected
+    assert refused
+    with pytest.raises(ModelError, match="no context of"):
+        engine.generate(PROMPTS, GenerationParams(max_tokens=4000))
+    assert engine.generate(PROMPTS, params) == expected
+    monkeypatch.undo()
+    assert engine.generate(PROMPTS, params) == expected
+
+
+def test_forgetting_changes_no_number(engine: LlamaEngine) -> None:
+    shared = "It is a long beginning that all of them share. " * 12
+    prompts = [shared + prompt for prompt in PROMPTS]
+    scores = engine.score(prompts, LABELS)
+    texts = engine.generate(prompts, GenerationParams(max_tokens=2))
+    engine.forget()
+    before = engine.tokens_restored
+    assert np.array_equal(engine.score(prompts, LABELS), scores)
+    assert engine.generate(prompts, GenerationParams(max_tokens=2)) == texts
+    assert engine.tokens_restored == before

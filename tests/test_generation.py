@@ -553,6 +553,9 @@ NODE = {
 }
 
 
+PAIR = {"type": "array", "prefixItems": [{"type": "integer"}, {"$ref": "#/prefixItems/0"}]}
+
+
 @pytest.mark.parametrize(
     ("schema", "text", "good"),
     [
@@ -574,6 +577,15 @@ NODE = {
         ({"anyOf": [{"type": "null"}, {"type": "integer"}], "title": "T"}, "007", False),
         ({"type": "object", "additionalProperties": {"type": "integer"}}, '{"a": 1, "b": 2}', True),
         ({"type": "object", "additionalProperties": {"type": "integer"}}, '{"a": "x"}', False),
+        ({"type": "integer", "enum": ["a", 1, 2.0, True]}, "1", True),
+        ({"type": "integer", "enum": ["a", 1, 2.0, True]}, "2.0", True),
+        ({"type": "integer", "enum": ["a", 1, 2.0, True]}, '"a"', False),
+        ({"type": "integer", "enum": ["a", 1, 2.0, True]}, "true", False),
+        ({"type": ["null", "object"], "enum": [None, {}, []]}, "{}", True),
+        ({"type": ["null", "object"], "enum": [None, {}, []]}, "[]", False),
+        ({"type": "string", "const": "a"}, '"a"', True),
+        (PAIR, "[1, 2]", True),
+        (PAIR, "[1, null]", False),
         ({}, '{"any": [1, {"thing": null}]}', True),
         ({"type": "object", "properties": {}}, "{}", True),
         ({"type": "string"}, '"\\u0041"', False),
@@ -600,6 +612,13 @@ def test_a_schema_accepts_what_is_valid(engine: LlamaEngine, schema: dict[str, A
         ({"$ref": "#/$defs/a"}, "not there"),
         ({"$ref": "#"}, "left recursion"),
         ({"enum": []}, "at least one"),
+        ({"enum": ["a", True], "type": ["number", "null"]}, "/enum has no value of the type number or null"),
+        ({"const": 1.5, "type": "integer"}, "/const has no value of the type integer"),
+        ({"const": 1, "type": "text"}, "text"),
+        ({"type": []}, "the type []"),
+        ({"type": [{}]}, "the type [{}]"),
+        ({"prefixItems": [{"$ref": "#/prefixItems/1"}]}, "not there"),
+        ({"prefixItems": [{"type": "null"}, {"$ref": "#/prefixItems/00"}]}, "not there"),
         ({"type": "array", "items": [1]}, "where a schema must be"),
         ({"type": "string", "minLength": 3, "maxLength": 2}, "below"),
         ({"type": "string", "maxLength": 5000}, "2000"),

@@ -16,6 +16,7 @@ from promptsearch.lm.llamacpp.processors import (
     Machine,
     count_cores,
     parse_processors,
+    processor_name,
     read_machine,
     usable_cores,
 )
@@ -155,3 +156,23 @@ def test_a_variable_that_is_no_number_of_threads(monkeypatch: pytest.MonkeyPatch
         usable_cores()
     assert repr(given) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        (
+            "processor\t: 0\nmodel\t\t: 1\nmodel name\t: AMD EPYC 7763\n\nmodel name\t: AMD EPYC 7763\n",
+            "AMD EPYC 7763",
+        ),
+        ("CPU implementer\t: 0x41\nCPU part\t: 0xd05\n\nCPU part\t: 0xd0a\n", "0x41, 0xd05, 0xd0a"),
+    ],
+)
+def test_the_processor_has_the_name_that_the_system_gives_it(tmp_path: Path, text: str, name: str) -> None:
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc" / "cpuinfo").write_text(text, encoding="utf-8")
+    assert processor_name(tmp_path) == name
+
+
+def test_a_processor_without_a_name_has_at_least_an_architecture(tmp_path: Path) -> None:
+    assert processor_name(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -22,7 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import promptsearch as ps
-from promptsearch.errors import ArtifactError, BackendError, ModelError, UserError
+from promptsearch.errors import ArtifactError, BackendError, ContextError, ModelError, UserError
 from promptsearch.events import Event, Note, Progress
 from promptsearch.lm.llamacpp import agreement, conversion, hashes, weights
 from promptsearch.lm.llamacpp.agreement import Agreement, compare, labels_and_prompts, reference_scores
@@ -106,6 +107,8 @@ class Workshop:
         self.speeds: dict[str, float] = dict(SPEEDS)
         self.agreed: dict[str, int] = {}
         self.unmakeable: set[str] = set()
+        self.unanswering: dict[str, Exception] = {}
+        self.disk_full: set[str] = set()
         self.made: list[str] = []
         self.measured: list[str] = []
         self.compared: list[str] = []
@@ -116,6 +119,8 @@ class Workshop:
     def convert(self, _source: Path, target: Path, kind: str) -> None:
         if kind in self.unmakeable:
             raise BackendError(f"no {kind} from this")
+        if kind in self.disk_full:
+            raise OSError(errno.ENOSPC, "No space left on device")
         self.made.append(kind)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(b"GGUF" + kind.encode() * 100)
@@ -127,7 +132,10 @@ class Workshop:
         return Speed({**others, PREFILL_TOKENS: self.speeds[kind]}, 5.0 if full else None)
 
     def reference_scores(self, path: Path, _allowance: float, _tell: Callable[[float], None]) -> Any:
-        self.references.append("F32" if path.stem == "F32" else AS_IS)
+        kind = "F32" if path.stem == "F32" else AS_IS
+        self.references.append(kind)
+        if kind in self.unanswering:
+            raise self.unanswering[kind]
         return np.zeros((60, 2))
 
     def compare(
@@ -213,6 +221,58 @@ def test_without_the_expansion_the_file_as_it_is_is_the_reference(model_file: Pa
     assert chosen.agreement.reference == AS_IS
 
 
+def test_an_expansion_that_cannot_answer_leaves_the_file_as_it_is_as_the_reference(
+    model_file: Path, workshop: Workshop
+) -> None:
+    workshop.unanswering = {"F32": ModelError("no context of 512 tokens")}
+    chosen = choose_weights(model_file)
+    assert workshop.references == ["F32", AS_IS]
+    assert chosen.kind == "BF16"
+    assert chosen.agreement is not None
+    assert chosen.agreement.reference == AS_IS
+
+
+@pytest.mark.parametrize("choose", [choose_weights, bench_weights])
+def test_where_nothing_can_answer_the_file_runs_as_it_is(
+    model_file: Path, workshop: Workshop, choose: Callable[[Path], object]
+) -> None:
+    workshop.unanswering = dict.fromkeys(("F32", AS_IS), ContextError("prompt 0 has 300 tokens, 256 fit"))
+    choose(model_file)
+    assert workshop.references == ["F32", AS_IS]
+    assert not workshop.compared
+    chosen = choose_weights(model_file)
+    assert (chosen.kind, chosen.path) == (AS_IS, model_file)
+    assert reasons(chosen) == {
+        AS_IS: "",
+        **dict.fromkeys(KINDS, "cannot be compared: prompt 0 has 300 tokens, 256 fit"),
+    }
+
+
+def test_a_disk_that_fills_up_leaves_types_out(model_file: Path, workshop: Workshop) -> None:
+    workshop.disk_full = {"BF16", "F32"}
+    chosen = choose_weights(model_file)
+    assert chosen.kind == "F16"
+    assert reasons(chosen)["BF16"] == "[Errno 28] No space left on device"
+    assert workshop.references == [AS_IS]
+
+
+def test_a_file_without_room_for_a_copy_is_measured_on_demand_only_and_once(
+    model_file: Path, workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conversion, "_LARGEST_COPY", 10**6)
+    chosen = choose_weights(model_file)
+    assert (chosen.kind, chosen.prefill, workshop.measured) == (AS_IS, {}, [])
+    assert choose_weights(model_file) == chosen  # kept
+    assert bench_weights(model_file).speeds == {AS_IS: SPEEDS[AS_IS]}
+    assert workshop.measured == [AS_IS]
+
+
+def test_a_file_whose_copies_all_fail_is_measured_once(model_file: Path, workshop: Workshop) -> None:
+    workshop.unmakeable = set(KINDS)
+    assert choose_weights(model_file).prefill == {AS_IS: SPEEDS[AS_IS]}
+    assert workshop.measured == [AS_IS]
+
+
 @pytest.mark.parametrize(
     ("available", "kind", "reference"),
     [
@@ -296,7 +356,7 @@ def test_a_damaged_table_is_measured_again(model_file: Path, workshop: Workshop,
     assert workshop.measured == [AS_IS, *KINDS] * 3
 
 
-@pytest.mark.parametrize("part", ["processor", "features", "cores", "binding"])
+@pytest.mark.parametrize("part", ["processor", "accelerator", "features", "cores", "binding"])
 def test_another_machine_measures_for_itself(
     model_file: Path, workshop: Workshop, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
@@ -373,6 +433,22 @@ def test_a_damaged_copy_is_made_again_without_measuring(
     assert not workshop.made
 
 
+def test_a_chosen_copy_that_cannot_be_made_again_leaves_the_file_as_it_is(
+    model_file: Path, workshop: Workshop, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = choose_weights(model_file)
+    first.path.unlink()
+    workshop.disk_full = {"BF16"}
+    with caplog.at_level(logging.WARNING, "promptsearch"):
+        chosen = choose_weights(model_file)
+    assert (chosen.kind, chosen.path, chosen.agreement) == (AS_IS, model_file, None)
+    assert reasons(chosen)[AS_IS] == ""
+    assert reasons(chosen)["BF16"] == "cannot be made again: [Errno 28] No space left on device"
+    assert "runs as it is: its BF16 weights cannot be made again: [Errno 28]" in caplog.text
+    workshop.disk_full.clear()
+    assert choose_weights(model_file) == first  # what was measured still counts
+
+
 def test_a_type_that_was_asked_for_by_name_stays(model_file: Path, workshop: Workshop) -> None:
     named = choose_weights(model_file, "Q8_0")
     assert (named.kind, named.prefill, named.agreement) == ("Q8_0", {}, None)
@@ -387,8 +463,10 @@ def test_what_a_killed_process_left_is_cleared_away(model_file: Path, workshop: 
     trial = weights_folder(cache) / "trial"
     trial.mkdir()
     (trial / "F32.123.partial").write_bytes(b"half")
+    (trial.parent / "BF16.123.partial").write_bytes(b"half")
     assert choose_weights(model_file).kind == "BF16"
     assert not trial.exists()
+    assert not list(trial.parent.glob("*.partial"))
 
 
 SCRIPT = """

@@ -19,7 +19,7 @@ from promptsearch.errors import BackendError
 from promptsearch.lm.llamacpp.engine import open_model, usable_cores
 from promptsearch.lm.llamacpp.library import last_errors, llama
 
-__all__ = ["EXACT", "KINDS", "Source", "convert", "lack_of_disk", "lack_of_room", "read_source"]
+__all__ = ["EXACT", "KINDS", "Source", "clear_leftovers", "convert", "lack_of_disk", "lack_of_room", "read_source"]
 
 KINDS = ("BF16", "F16", "Q8_0")
 EXACT = "F32"  # holds every other type's values as they are
@@ -28,6 +28,7 @@ _LARGEST_COPY = 4 * 2**30  # a larger copy costs more disk than a laptop's owner
 _DISK_RESERVE = 2**30  # left free for everyone else
 _CELLS = 8192 + 512  # the most tokens that an engine's memory holds
 _BYTES_PER_CACHED_VALUE = 2
+_PARTIAL = ".partial"  # ends the name of a file that is being written
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,12 @@ def _gb(size: int) -> str:
     return f"{size / 1e9:.1f} GB"
 
 
+def clear_leftovers(folder: Path) -> None:
+    """Delete what killed processes left half written; nobody may be writing into the folder."""
+    for partial in folder.glob(f"*{_PARTIAL}"):
+        partial.unlink(missing_ok=True)
+
+
 def convert(source: Path, target: Path, kind: str) -> None:
     """Write ``source``'s weights as another type, such as those of :data:`KINDS`.
 
@@ -123,7 +130,7 @@ def convert(source: Path, target: Path, kind: str) -> None:
     params.allow_requantize = True
     params.nthread = usable_cores()
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_suffix(f".{os.getpid()}.partial")
+    partial = target.with_suffix(f".{os.getpid()}{_PARTIAL}")
     last_errors()
     try:
         status = library.llama_model_quantize(os.fsencode(source), os.fsencode(partial), byref(params))

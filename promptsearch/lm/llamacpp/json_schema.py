@@ -5,7 +5,8 @@ Written here because the translator in llama-cpp-python passes over what it does
 
 Invariant: a text that follows the grammar is JSON and valid under the schema, though not every valid text
 follows it: members come in the order of ``properties``, unnamed ones only where none are named, white space is
-short, and strings hold no ``\u`` escapes. A keyword that cannot be kept is an error, never passed over.
+short, and strings hold no ``\u`` escapes. A keyword that cannot be kept is an error, never passed over. One is
+kept in part: ``oneOf`` is read as ``anyOf``, so a text may be valid under several of its schemas.
 Leaves out: ``pattern``, ``format``, bounds of numbers, ``allOf``, ``not`` and conditions.
 """
 
@@ -105,14 +106,17 @@ class _Translator:
         given = {name: value for name, value in schema.items() if name not in _ANNOTATIONS}
         for name, read in (
             ("$ref", self._reference),
-            ("const", lambda value, _: _literal(value)),
-            ("enum", self._enumeration),
             ("anyOf", self._alternatives),
             ("oneOf", self._alternatives),
         ):
             if name in given:
-                self._require_only(given, {name, "type"} if name in ("const", "enum") else {name}, place)
+                self._require_only(given, {name}, place)
                 return read(given[name], f"{place}/{name}")
+        for name in ("const", "enum"):
+            if name in given:
+                self._require_only(given, {name, "type"}, place)
+                values = [given[name]] if name == "const" else given[name]
+                return _enumeration(values, _kinds(given, place), f"{place}/{name}")
         return self._typed(given, place)
 
     def _require_only(self, given: Mapping[str, Any], known: set[str], place: str) -> None:
@@ -122,12 +126,9 @@ class _Translator:
 
     def _typed(self, given: Mapping[str, Any], place: str) -> str:
         """The body of a schema that names a type, several, or none."""
-        kinds = given.get("type") or [
+        kinds = _kinds(given, place) or [
             kind for kind, names in _KEYWORDS.items() if any(name in given for name in names)
         ]
-        kinds = [kinds] if isinstance(kinds, str) else kinds
-        if not isinstance(kinds, list) or any(kind not in _KEYWORDS for kind in kinds):
-            raise _refused(place, f"has the type {json.dumps(kinds)[:40]}, which JSON Schema does not know")
         self._require_only(given, {"type", *(name for kind in kinds for name in _KEYWORDS[kind])}, place)
         readers = {"object": self._object, "array": self._array, "string": _string}
         bodies = [readers[kind](given, place) if kind in readers else kind for kind in kinds]
@@ -146,15 +147,12 @@ class _Translator:
         target = self._document
         for part in pointer.removeprefix("#").split("/")[1:]:
             key = part.replace("~1", "/").replace("~0", "~")
+            if isinstance(target, list):
+                target = {str(at): item for at, item in enumerate(target)}
             if not isinstance(target, dict) or key not in target:
                 raise _refused(place, f"points to {pointer!r}, which is not there")
             target = target[key]
         return target
-
-    def _enumeration(self, values: Any, place: str) -> str:
-        if not isinstance(values, list) or not values:
-            raise _refused(place, "must be a list of values, at least one")
-        return " | ".join(map(_literal, values))
 
     def _alternatives(self, schemas: Any, place: str) -> str:
         if not isinstance(schemas, list) or not schemas:
@@ -205,6 +203,43 @@ class _Translator:
         rest = f'("," space {item} space){_repeated(max(low - 1, 0), None if high is None else high - 1)}'
         filled = f"{item} space {rest}"
         return f'"[" space ({filled}){"" if low else "?"} "]"'
+
+
+def _kinds(given: Mapping[str, Any], place: str) -> list[str]:
+    """The types that a schema names; empty where it names none."""
+    if "type" not in given:
+        return []
+    kinds = [given["type"]] if isinstance(given["type"], str) else given["type"]
+    known = isinstance(kinds, list) and kinds and all(isinstance(kind, str) and kind in _KEYWORDS for kind in kinds)
+    if not known:
+        raise _refused(place, f"has the type {json.dumps(given['type'])[:40]}, which JSON Schema does not know")
+    return list(kinds)
+
+
+def _enumeration(values: Any, kinds: list[str], place: str) -> str:
+    """The values that are of one of these types; all of them where no type is named."""
+    if not isinstance(values, list) or not values:
+        raise _refused(place, "must be a list of values, at least one")
+    left = [value for value in values if not kinds or any(_is_a(kind, value) for kind in kinds)]
+    if not left:
+        raise _refused(place, f"has no value of the type {' or '.join(kinds)}")
+    return " | ".join(map(_literal, left))
+
+
+def _is_a(kind: str, value: Any) -> bool:
+    """Whether a JSON value is of a type; 1.0 is an integer, and true no number."""
+    if isinstance(value, bool):
+        return kind == "boolean"
+    if kind == "integer":
+        return isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    classes: dict[str, type | tuple[type, ...]] = {
+        "object": dict,
+        "array": list,
+        "string": str,
+        "number": (int, float),
+        "null": type(None),
+    }
+    return kind in classes and isinstance(value, classes[kind])
 
 
 def _string(given: Mapping[str, Any], place: str) -> str:

@@ -1,7 +1,8 @@
 """Opens the llama.cpp library and keeps what it says out of the terminal.
 
 Invariant: the library is initialised once a process; its messages go to the logger ``promptsearch.llamacpp``,
-and the latest error messages are kept, since a failed load tells its reason only there.
+and the latest error messages are kept, since a failed load tells its reason only there. One thread at a time
+collects what is printed.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
+import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,14 +24,21 @@ __all__ = ["accelerator", "last_errors", "llama", "printed_errors", "version"]
 
 _logger = logging.getLogger("promptsearch.llamacpp")
 _errors: deque[str] = deque(maxlen=8)
+_initialising = threading.RLock()
+_redirecting = threading.RLock()  # a process has one standard error stream
 _ACCELERATORS = (1, 2)  # ggml_backend_dev_type: a GPU with memory of its own, one that shares the processor's
 _ERROR_LEVEL = 4  # ggml_log_level: 1 debug, 2 info, 3 warning, 4 error
 
 
-@lru_cache(maxsize=1)
 def llama() -> Any:
     """The ``llama_cpp`` module, initialised and quiet."""
-    module = _import_patiently()
+    with _initialising:  # a cache alone lets two threads in, and keeps one's callback where the other's is called
+        return _initialised()
+
+
+@lru_cache(maxsize=1)
+def _initialised() -> Any:
+    module = _import_with_short_spins()
     callback = module.llama_log_callback(_on_message)
     module.llama_log_set(callback, c_void_p(0))
     module._promptsearch_log_callback = callback  # ctypes frees a callback that nothing refers to
@@ -37,7 +46,7 @@ def llama() -> Any:
     return module
 
 
-def _import_patiently() -> Any:
+def _import_with_short_spins() -> Any:
     """Import the binding so that its threads spin at barriers for microseconds only, then sleep.
 
     Threads that go on spinning starve each other as soon as anything else is busy: with one foreign process on two
@@ -81,9 +90,16 @@ def last_errors() -> str:
 def printed_errors() -> Iterator[list[str]]:
     """Collect what the library writes to the standard error stream itself, past its log.
 
+    The stream is the whole process's: other threads wait here until the block has ended.
+
     Yields:
         A list that holds the text once the block has ended.
     """
+    with _redirecting:
+        yield from _collected()
+
+
+def _collected() -> Iterator[list[str]]:
     collected: list[str] = []
     try:
         kept = os.dup(2)

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import math
 import os
+import platform
 import sys
 from collections.abc import Iterator, Mapping
-from ctypes import CDLL, byref, c_int, c_size_t, sizeof
+from ctypes import CDLL, byref, c_int, c_size_t, create_string_buffer, sizeof
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -22,11 +23,20 @@ import psutil
 
 from promptsearch.errors import UserError
 
-__all__ = ["THREADS_VARIABLE", "Machine", "count_cores", "parse_processors", "read_machine", "usable_cores"]
+__all__ = [
+    "THREADS_VARIABLE",
+    "Machine",
+    "count_cores",
+    "parse_processors",
+    "processor_name",
+    "read_machine",
+    "usable_cores",
+]
 
 THREADS_VARIABLE = "PROMPTSEARCH_THREADS"
 _MOST_THREADS = 512  # ggml's own limit
 _SYSTEM = Path("/")
+_NAMING = ("model name", "CPU implementer", "CPU part", "cpu", "uarch")  # x86, Arm (two), POWER, RISC-V
 
 
 @dataclass(frozen=True)
@@ -67,6 +77,20 @@ def usable_cores() -> int:
             "or unset it"
         )
     return int(given)
+
+
+def processor_name(root: Path = _SYSTEM) -> str:
+    """The model of this machine's processor as the system tells it, such as ``"AMD EPYC 7763 64-Core Processor"``.
+
+    Where the system names none, the architecture alone.
+
+    Args:
+        root: where the system's files are, for tests.
+    """
+    pairs = (line.partition(":") for line in _lines(root / "proc/cpuinfo"))
+    said = {(name.strip(), value.strip()) for name, _, value in pairs}
+    words = [value for naming in _NAMING for name, value in sorted(said) if name == naming and value]
+    return ", ".join(words) or _apple_name() or platform.processor() or platform.machine()
 
 
 def count_cores(machine: Machine) -> int:
@@ -175,6 +199,18 @@ def _lines(path: Path) -> list[str]:
         return path.read_text("utf-8").splitlines()
     except (OSError, ValueError):
         return []
+
+
+def _apple_name() -> str:
+    """Such as ``"Apple M2 Pro"``; empty elsewhere."""
+    if sys.platform != "darwin":
+        return ""
+    text, size = create_string_buffer(256), c_size_t(256)
+    try:
+        status = CDLL(None).sysctlbyname(b"machdep.cpu.brand_string", text, byref(size), None, c_size_t(0))
+    except (OSError, AttributeError):
+        return ""
+    return text.value.decode("utf-8", "replace").strip() if status == 0 else ""
 
 
 def _fast_cores() -> int | None:

@@ -3,9 +3,9 @@
 A constraint is asked about as few tokens as decide the draw, since asking about all of them costs as much as a
 small model's step; the token drawn is always the one that masking the whole vocabulary first would give.
 
-Invariant: pure but for the random generator, which gives every token of the vocabulary one time in each draw.
-Rounding differs with the neighbours in a batch; since each token has a time of its own, it hardly ever changes
-the winner.
+Invariant: pure but for the random generator, which gives every token of the vocabulary one time in each draw. A
+request's logits are computed alike whatever runs beside it (:mod:`promptsearch.lm.llamacpp.batching`), so its draws
+are too.
 Leaves out: what a constraint is, and what a token means.
 """
 

@@ -5,13 +5,15 @@ times faster than as packaged 4-bit blocks. The rule for ``"auto"``:
 
 1. BF16, F16 and Q8_0 are made from the file, as far as memory and disk have room and llama.cpp can convert it.
 2. Each is measured on a prompt of 512 tokens, the best of three times. One that is not 10 % faster than the file
-   as it is drops out: a copy costs disk and memory.
+   as it is drops out: a copy costs disk and memory. Where there is nothing to compare the file with, it is not
+   measured again, and not at all if no type has room.
 3. From the fastest on, each is compared with the file's own weights on as many of 500 messages as 20 seconds pay
    for, 50 at least (:mod:`promptsearch.lm.llamacpp.agreement`). The first that gives the same label on 99 % of
    those that are no near ties runs. If none does, the file runs as it is.
 
 What was found is kept in the cache folder as a table, with the chosen file, and counts until the processor, the
-number of cores or llama.cpp change.
+accelerator, the number of cores or llama.cpp change. If the chosen file is gone and cannot be made again, the source
+runs as it is.
 
 Invariant: a file in the cache counts only with the size and time that the table records for it, and belongs to the
 source file's hash; one process at a time works in a source's folder. Deleting the cache loses nothing.
@@ -24,7 +26,6 @@ import fcntl
 import json
 import logging
 import os
-import platform
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -40,14 +41,15 @@ from promptsearch.lm.llamacpp.conversion import (
     EXACT,
     KINDS,
     Source,
+    clear_leftovers,
     convert,
     lack_of_disk,
     lack_of_room,
     read_source,
 )
 from promptsearch.lm.llamacpp.hashes import file_hash
-from promptsearch.lm.llamacpp.library import llama, version
-from promptsearch.lm.llamacpp.processors import usable_cores
+from promptsearch.lm.llamacpp.library import accelerator, llama, version
+from promptsearch.lm.llamacpp.processors import processor_name, usable_cores
 from promptsearch.lm.llamacpp.speed import Speed, measure_speed
 from promptsearch.paths import cache_dir
 
@@ -215,7 +217,7 @@ def choose_weights(source: Path, weights: str = "auto", tell: Tell | None = None
         table = _read_table(folder)
         if table is None:
             table = _Measuring(source, folder, tell or _untold).run()
-        path = source if table.chosen == AS_IS else _kept_or_made(source, folder, table.chosen)
+        path, table = _runnable(source, folder, table)
     return ChosenWeights(path, table.chosen, source_hash, table)
 
 
@@ -277,12 +279,17 @@ class _Measuring:
 
     def _measure(self, facts: Source) -> None:
         kinds = [kind for kind in KINDS if kind != facts.kind]
+        lacks = {kind: lack_of_room(facts, kind, self.folder) for kind in kinds}
+        self.types[AS_IS] = WeightType(AS_IS, self.source.stat().st_size)
+        if not self.full and all(lacks.values()):  # a large file would take minutes, for a speed that decides nothing
+            self.types.update({kind: self._dropped(WeightType(kind), reason) for kind, reason in lacks.items()})
+            return
         self.paths[AS_IS] = self.source
-        self.types[AS_IS] = WeightType(AS_IS, self.source.stat().st_size, measure_speed(self.source, full=self.full))
+        self.types[AS_IS] = replace(self.types[AS_IS], speed=measure_speed(self.source, full=self.full))
         for place, kind in enumerate(kinds, start=1):
             self.tell(0.4 * place / (len(kinds) + 1))
             self.types[kind] = self._measured(facts, kind)
-        for _ in range(_ROUNDS - 1):
+        for _ in range(_ROUNDS - 1 if len(self.paths) > 1 else 0):
             for kind, path in self.paths.items():
                 speed, again = self.types[kind].speed, measure_speed(path, full=self.full)
                 self.types[kind] = replace(self.types[kind], speed=again if speed is None else again.best(speed))
@@ -297,7 +304,7 @@ class _Measuring:
         try:
             path = self._made(kind)
             speed = measure_speed(path, full=self.full)
-        except PromptsearchError as error:
+        except (PromptsearchError, OSError) as error:
             return self._dropped(WeightType(kind), str(error))
         self.paths[kind] = path
         return WeightType(kind, path.stat().st_size, speed)
@@ -323,24 +330,45 @@ class _Measuring:
         compared = ranked if self.full else faster
         if not compared:
             return AS_IS
-        exact = self._exact(facts)
-        allowance = _BENCH_ALLOWANCE if self.full else _ALLOWANCE
-        reference = reference_scores(exact or self.source, allowance, lambda done: self.tell(0.4 + 0.3 * done))
+        try:
+            reference, reference_kind = self._reference(facts)
+        except PromptsearchError as error:
+            for kind in compared:
+                self.types[kind] = self._dropped(self.types[kind], f"cannot be compared: {error}")
+            return AS_IS
         chosen = AS_IS
         for place, kind in enumerate(compared):
             part = 0.7 + 0.3 * place / len(compared), 0.3 / len(compared)
-            self._compare(kind, reference, EXACT if exact else AS_IS, part)
+            self._compare(kind, reference, reference_kind, part)
             if chosen == AS_IS and kind in faster and _holds(self.types[kind]):
                 chosen = kind
                 if not self.full:
                     break
-        if self.full and exact:
+        if self.full and reference_kind == EXACT:
             self._compare(AS_IS, reference, EXACT, (1.0, 0.0))
         return chosen
 
     def _speed(self, kind: str) -> float:
         speed = self.types[kind].speed
         return 0.0 if speed is None else speed.deciding
+
+    def _reference(self, facts: Source) -> tuple[FloatArray, str]:
+        """What the types are compared with, and whose answers that is.
+
+        Raises:
+            PromptsearchError: not even the file as it is can answer, as with a context too short for the messages.
+        """
+        exact = self._exact(facts)
+        if exact is not None:
+            try:
+                return self._answers(exact), EXACT
+            except PromptsearchError as error:
+                _logger.info("the file as it is is the reference, its %s cannot answer: %s", EXACT, error)
+        return self._answers(self.source), AS_IS
+
+    def _answers(self, path: Path) -> FloatArray:
+        allowance = _BENCH_ALLOWANCE if self.full else _ALLOWANCE
+        return reference_scores(path, allowance, lambda done: self.tell(0.4 + 0.3 * done))
 
     def _exact(self, facts: Source) -> Path | None:
         """The expansion to F32; None where the file is that already, or where there is no room for it."""
@@ -350,7 +378,7 @@ class _Measuring:
         try:
             if not reason:
                 return self._made(EXACT)
-        except BackendError as error:
+        except (BackendError, OSError) as error:
             reason = str(error)
         _logger.info("the file as it is is the reference, no %s: %s", EXACT, reason)
         return None
@@ -412,7 +440,21 @@ def _locked(folder: Path) -> Iterator[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # given back when the file is closed, also by the end of the process
+        clear_leftovers(folder)
         yield folder
+
+
+def _runnable(source: Path, folder: Path, table: WeightTable) -> tuple[Path, WeightTable]:
+    """The file that a table chose, or the source and the table that says why it is not that."""
+    if table.chosen == AS_IS:
+        return source, table
+    try:
+        return _kept_or_made(source, folder, table.chosen), table
+    except (ModelError, OSError) as error:
+        _logger.warning("%s runs as it is: its %s weights cannot be made again: %s", source.name, table.chosen, error)
+        reasons = {AS_IS: "", table.chosen: f"cannot be made again: {error}"}
+    types = tuple(replace(each, reason=reasons.get(each.kind, each.reason)) for each in table.types)
+    return source, WeightTable(AS_IS, types)
 
 
 def _kept_or_made(source: Path, folder: Path, kind: str) -> Path:
@@ -454,7 +496,8 @@ def _stamp(path: Path) -> dict[str, int]:
 def _machine() -> dict[str, str | int]:
     """What the measured speeds depend on."""
     return {
-        "processor": platform.processor() or platform.machine(),
+        "processor": processor_name(),
+        "accelerator": accelerator() or "",
         "features": llama().llama_print_system_info().decode("utf-8", "replace").strip(),
         "cores": usable_cores(),
         "binding": version(),
@@ -487,7 +530,8 @@ def _read_table(folder: Path) -> WeightTable | None:
         return None
     chosen = table.named(table.chosen)
     known = {AS_IS, *KINDS}
-    return table if chosen is not None and AS_IS in table.speeds and {each.kind for each in types} <= known else None
+    whole = chosen is not None and {each.kind for each in types} <= known
+    return table if whole and (AS_IS in table.speeds or not table.speeds) else None
 
 
 def _write(folder: Path, files: Mapping[str, Any], table: WeightTable | None) -> None:

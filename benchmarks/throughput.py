@@ -26,7 +26,12 @@ rounds, with the least and the greatest. Nothing else should run: threads that w
 lose ten times their speed to one busy neighbour.
 
 How the rivals' threads wait there (``--rivals-wait``) is their users' choice, so both ways are tried at first and the
-faster one is taken; ours wait as the library has them wait.
+faster one is taken; ours wait as the library has them wait. Where the environment says how threads wait
+(``OMP_WAIT_POLICY``, ``GOMP_SPINCOUNT``), that holds for all.
+
+Every measured call begins with nothing kept of an earlier one, ours too. Below a ratio that has a target stands the
+most that raw prefill allows: what an engine would reach that runs every token of the prefix tree, and none twice, at
+the rate of one sequence's full batches.
 
 Interrupted, the same command goes on with the cases that lack; ``--again`` measures the cases named anew.
 """
@@ -37,23 +42,23 @@ import argparse
 import contextlib
 import importlib.metadata
 import json
-import os
 import signal
+import subprocess
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import Results
+from benchmarks.common import Results, machine
 from benchmarks.throughput_cases import CASES, FULL, QUICK, Case, make_case
 from benchmarks.throughput_cells import make_cell
 from benchmarks.throughput_figures import spread, summary, table, verdicts
 from benchmarks.throughput_first import first_answers
-from benchmarks.throughput_processes import DEFAULT, POLICIES, POLICY_VARIABLE, ContenderError, Worker
+from benchmarks.throughput_processes import DEFAULT, POLICIES, USERS_OWN, ContenderError, Worker
 from benchmarks.throughput_rounds import Setting, run_rounds, worker_spec
 from promptsearch.errors import PromptsearchError, UserError
-from promptsearch.lm.llamacpp.engine import check_file
+from promptsearch.lm.llamacpp.opening import check_file
 from promptsearch.lm.llamacpp.weights import AS_IS, choose_weights
 from promptsearch.lm.resolve import PACKAGED, packaged_model
 
@@ -67,12 +72,17 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # so that processes are ended
     parser = _parser()
     options = parser.parse_args()
-    our_policy = None if POLICY_VARIABLE in os.environ else DEFAULT
+    our_policy = None if USERS_OWN else DEFAULT
     keys = options.cases.split(",")
     if unknown := [key for key in keys if key not in CASES]:
         parser.error(f"there is no case {unknown[0]!r}; give some of {','.join(CASES)}")
     if options.repeats is not None and options.repeats < 1:
         parser.error("--repeats must be 1 or more")
+    if USERS_OWN and options.rivals_wait in POLICIES:
+        named = ", ".join(USERS_OWN)
+        parser.error(
+            f"--rivals-wait {options.rivals_wait} contradicts the environment; unset {named} or leave it out"
+        )
     try:
         setting = _setting(options, our_policy)
         results = _results(Path(options.json), setting, options.quick)
@@ -127,7 +137,7 @@ def _model_file(model: str | None) -> Path:
 
 
 def _results(path: Path, setting: Setting, quick: bool) -> Results:
-    """The results so far; results of another setting are never mixed with these.
+    """The results so far; those of another setting, another machine or other code are never mixed with these.
 
     Raises:
         UserError: the file holds such.
@@ -138,11 +148,16 @@ def _results(path: Path, setting: Setting, quick: bool) -> Results:
         "repeats": setting.repeats,
         "quick": quick,
         "versions": {name: _version(name) for name in ("dspy-ai", "fastapi", "uvicorn")},
+        "machine": machine(),
+        "revision": _revision(),
+        "environment": USERS_OWN,
     }
     if path.is_file():
-        kept = json.loads(path.read_text("utf-8")).get("settings")
-        if kept != settings:
-            raise UserError(f"{path} holds results of other settings ({kept}); give another --json")
+        kept = json.loads(path.read_text("utf-8")).get("settings") or {}
+        differing = [name for name in {**kept, **settings} if kept.get(name) != settings.get(name)]
+        if differing:
+            were = ", ".join(f"{name}: {kept.get(name)} instead of {settings.get(name)}" for name in differing)
+            raise UserError(f"{path} holds results of other settings ({were}); give another --json")
     return Results(path, settings)
 
 
@@ -151,6 +166,16 @@ def _version(name: str) -> str | None:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def _revision() -> str | None:
+    """The commit that this code was checked out from; None where there is no git or no repository."""
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    try:
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
 
 
 def _with_policy(setting: Setting, asked: str, results: Results) -> Setting:
@@ -189,7 +214,7 @@ def _measured(key: str, setting: Setting) -> dict[str, Any]:
         cell = first_answers(setting)
     else:
         cell = make_cell(run_rounds(make_case(key, setting.data, setting.sizes), setting), setting.main)
-    cell["verdicts"] = verdicts(key, cell["figures"], setting.main)
+    cell["verdicts"] = verdicts(key, cell["figures"], setting.main, cell.get("bounds", {}))
     cell["wall_seconds"] = time.perf_counter() - start
     return cell
 

@@ -30,6 +30,7 @@ def make_cell(rounds: Rounds, main: str) -> dict[str, Any]:
     asked = {name: each for name, each in rounds.contenders.items() if each.kind not in ("raw", "profile")}
     figures = _ratios(rounds, asked, main)
     figures.update(_beyond_the_tree(rounds))
+    figures.update(_restored(rounds))
     figures.update(_hardware(rounds, main))
     figures.update(_profile(rounds.contenders.get(f"profile {main}")))
     return {
@@ -44,6 +45,7 @@ def make_cell(rounds: Rounds, main: str) -> dict[str, Any]:
         "skipped": rounds.skipped,
         "agreement": _agreements(asked, main),
         "figures": {name: value.to_dict() for name, value in figures.items()},
+        "bounds": {name: value.to_dict() for name, value in _bounds(rounds, asked, main).items()},
     }
 
 
@@ -110,6 +112,17 @@ def _beyond_the_tree(rounds: Rounds) -> dict[str, Spread]:
     return {"tokens beyond the tree": spread([max(beyond)])} if beyond else {}  # one call too many fails
 
 
+def _restored(rounds: Rounds) -> dict[str, Spread]:
+    """What ours did not run in a measured call because something was kept; rivals keep nothing between theirs."""
+    restored = [
+        each["restored"]
+        for name, contender in rounds.contenders.items()
+        if name in rounds.trees
+        for each in contender.rounds
+    ]
+    return {"tokens restored while measured": spread([max(restored)])} if restored else {}  # one call fails
+
+
 def _hardware(rounds: Rounds, main: str) -> dict[str, Spread]:
     """What one sequence gets out of the hardware, and how much of that ours reaches."""
     raw, ours = rounds.contenders.get(f"raw {main}"), rounds.contenders.get(f"ours {main}")
@@ -126,19 +139,39 @@ def _hardware(rounds: Rounds, main: str) -> dict[str, Spread]:
     }
     if ours is None:
         return rates
-    size, seconds = rounds.tree.size, _seconds(rounds, ours)
+    needed, seconds = _needed_seconds(rounds, raw, ours), _seconds(rounds, ours)
     if rounds.case.labels:
-        needed = [size / each["prefill"] for each in raw.rounds]
         return {"share of raw prefill": ratios(needed, seconds), **rates}
-    needed = [
-        size / each["prefill"] + answered["generated"] / each["all_logits"]
-        for each, answered in zip(raw.rounds, ours.rounds, strict=True)
-    ]
     return {
         **rates,
         "full batches over one sequence": of_raw(lambda each: each["all_logits"] / each["generation"]),
         "share of what full batches allow": ratios(needed, seconds),
     }
+
+
+def _needed_seconds(rounds: Rounds, raw: Contender, ours: Contender) -> list[float]:
+    """Seconds of the whole in each round at raw rates, where nothing is run twice: the tree, and generated tokens."""
+    size = rounds.tree.size
+    if rounds.case.labels:
+        return [size / rates["prefill"] for rates in raw.rounds]
+    return [
+        size / rates["prefill"] + answered["generated"] / rates["all_logits"]
+        for rates, answered in zip(raw.rounds, ours.rounds, strict=True)
+    ]
+
+
+def _bounds(rounds: Rounds, asked: dict[str, Contender], main: str) -> dict[str, Spread]:
+    """The ratio that an engine at raw rates would reach, for each ratio by name."""
+    name = f"ours {main}"
+    raw, ours = rounds.contenders.get(f"raw {main}"), asked.get(name)
+    if raw is None or ours is None:
+        return {}
+    needed = _needed_seconds(rounds, raw, ours)
+    others = {f"{name} over {other}": each for other, each in asked.items() if each is not ours}
+    if rounds.case.labels:
+        return {ratio: ratios(_seconds(rounds, each), needed) for ratio, each in others.items()}
+    speeds = [answered["generated"] / seconds for answered, seconds in zip(ours.rounds, needed, strict=True)]
+    return {ratio: ratios(speeds, _tokens_per_second(rounds, each)) for ratio, each in others.items()}
 
 
 def _profile(profile: Contender | None) -> dict[str, Spread]:

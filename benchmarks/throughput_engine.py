@@ -18,8 +18,10 @@ from benchmarks.throughput_processes import ContenderError, Spec
 from promptsearch.lm import plan as planning
 from promptsearch.lm.base import GenerationParams, segments_of
 from promptsearch.lm.llamacpp.context import Context
-from promptsearch.lm.llamacpp.engine import LlamaEngine, open_model, usable_cores
+from promptsearch.lm.llamacpp.engine import LlamaEngine
 from promptsearch.lm.llamacpp.library import llama
+from promptsearch.lm.llamacpp.opening import open_model
+from promptsearch.lm.llamacpp.processors import usable_cores
 from promptsearch.lm.plan import Row
 from promptsearch.lm.resolve import open_engine
 
@@ -48,15 +50,20 @@ class Ours:
         return prompts, labels
 
     def measure(self, case: Case) -> dict[str, Any]:
-        """Answer a case in one call."""
-        before = self.engine.tokens_decoded
+        """Answer a case in one call that finds nothing of an earlier one, as rivals do."""
+        self.engine.forget()
+        before, restored_before = self.engine.tokens_decoded, self.engine.tokens_restored
         start = time.perf_counter()
         if case.labels:
             scores = self.engine.score(case.prompts, case.continuations)
         else:
             completions = self.engine.generate(case.prompts, GenerationParams(max_tokens=case.max_tokens))
         seconds = time.perf_counter() - start
-        measured: dict[str, Any] = {"seconds": seconds, "decoded": self.engine.tokens_decoded - before}
+        measured: dict[str, Any] = {
+            "seconds": seconds,
+            "decoded": self.engine.tokens_decoded - before,
+            "restored": self.engine.tokens_restored - restored_before,
+        }
         if case.labels:
             return {**measured, "answers": _grouped(scores.argmax(axis=1).tolist(), case)}
         return {

@@ -62,6 +62,7 @@ TARGETS = (
     Target("e", "ours {main} over completion as-is", ">=", 5.0),
     Target("e", "ours {main} over completion {main}", ">=", 5.0),
     *(Target(case, "tokens beyond the tree", "<=", 0.0) for case in "abcde"),
+    *(Target(case, "tokens restored while measured", "<=", 0.0) for case in "abcde"),
     Target("first", "seconds of python -c", "<", 0.5),
     Target("first", "seconds of promptsearch predict", "<", 0.5),
 )
@@ -206,10 +207,21 @@ def agreement(
 # -- what it is worth ---------------------------------------------------------------------------------------
 
 
-def verdicts(case: str, figures: Mapping[str, Mapping[str, float]], main: str) -> list[dict[str, Any]]:
+def verdicts(
+    case: str,
+    figures: Mapping[str, Mapping[str, float]],
+    main: str,
+    bounds: Mapping[str, Mapping[str, float]] | None = None,
+) -> list[dict[str, Any]]:
     """Each target of a case beside its figure; a figure that lacks was not measured.
 
     A median is what is judged: least and greatest only show how sure it is.
+
+    Args:
+        case: key of the case.
+        figures: what was measured, by name.
+        main: the weight type that targets are about.
+        bounds: by the same names, the most that the hardware allows of some.
     """
     judged: dict[str, dict[str, Any]] = {}
     for target in TARGETS:
@@ -220,7 +232,14 @@ def verdicts(case: str, figures: Mapping[str, Mapping[str, float]], main: str) -
         reached = figure is not None and _RELATIONS[target.relation](figure["median"], target.threshold)
         verdict = "not measured" if figure is None else "pass" if reached else "FAIL"
         wanted = f"{target.relation} {target.threshold:g}"
-        judged[f"{name} {wanted}"] = {"figure": name, "value": figure, "wanted": wanted, "verdict": verdict}
+        most = (bounds or {}).get(name)
+        judged[f"{name} {wanted}"] = {
+            "figure": name,
+            "value": figure,
+            "wanted": wanted,
+            "verdict": verdict,
+            "most": most,
+        }
     return list(judged.values())
 
 
@@ -245,7 +264,7 @@ def table(key: str, cell: Mapping[str, Any]) -> str:
     for name, value in cell["figures"].items():
         if name not in judged:
             lines.append(f"{name:<46}{_shown(value):>36}")
-    lines += [_verdict_line(verdict) for verdict in cell["verdicts"]]
+    lines += [line for verdict in cell["verdicts"] for line in _verdict_lines(verdict)]
     return "\n   ".join(lines)
 
 
@@ -254,13 +273,17 @@ def summary(cells: Mapping[str, Mapping[str, Any]]) -> str:
     lines = [f"   {'figure':<46}{'median (least to greatest)':>36}{'wanted':>9}  verdict"]
     for key, cell in cells.items():
         lines.append(f"{key}  {cell['title']}")
-        lines += [f"   {_verdict_line(verdict)}" for verdict in cell["verdicts"]]
+        lines += [f"   {line}" for verdict in cell["verdicts"] for line in _verdict_lines(verdict)]
     return "\n".join(lines)
 
 
-def _verdict_line(verdict: Mapping[str, Any]) -> str:
+def _verdict_lines(verdict: Mapping[str, Any]) -> list[str]:
+    """The target, and below it what the hardware allows, so that one out of reach explains itself."""
     shown = "-" if verdict["value"] is None else _shown(verdict["value"])
-    return f"{verdict['figure']:<46}{shown:>36}{verdict['wanted']:>9}  {verdict['verdict']}"
+    lines = [f"{verdict['figure']:<46}{shown:>36}{verdict['wanted']:>9}  {verdict['verdict']}"]
+    if verdict["most"] is not None:
+        lines.append(f"{'  most that raw prefill allows':<46}{_shown(verdict['most']):>36}")
+    return lines
 
 
 def _contender_line(name: str, measured: Mapping[str, Any], prompts: int) -> str:

@@ -22,26 +22,31 @@ from promptsearch.lm.resolve import open_engine
 
 __all__ = ["first_answers"]
 
+_SCRIPT = "import sys, promptsearch as ps; print(ps.load(sys.argv[1])(sys.argv[2]).output)"
+
 
 def first_answers(setting: Setting) -> dict[str, Any]:
-    """Wall seconds of fresh processes, in turn, after one of each that is not counted."""
+    """Wall seconds of fresh processes, in turn, after one of each that is not counted.
+
+    Targets are about prompts saved with what the model computed for their demonstrations; without it, each process
+    computes that anew.
+    """
     data = read_dataset(setting.data, "sst2")
     text = data.test[0]["input"]
     with tempfile.TemporaryDirectory() as folder:
-        saved = _saved_prompt(Path(folder) / "prompt.json", setting)
+        saved = _saved_prompts(Path(folder), setting)
         program = Path(sys.executable).with_name("promptsearch")
         predict = [str(program)] if program.is_file() else [sys.executable, "-m", "promptsearch"]
+        ways = {"python -c": [sys.executable, "-c", _SCRIPT], "promptsearch predict": [*predict, "predict"]}
         commands = {
-            "python -c": [
-                *(sys.executable, "-c"),
-                "import sys, promptsearch as ps; print(ps.load(sys.argv[1])(sys.argv[2]).output)",
-                *(str(saved), text),
-            ],
-            "promptsearch predict": [*predict, "predict", str(saved), text],
+            f"{way}{kept}": [*command, str(path), text]
+            for kept, path in saved.items()
+            for way, command in ways.items()
         }
         seconds: dict[str, list[float]] = {name: [] for name in commands}
         for number in range(setting.repeats + 1):
-            names = list(commands)[number % 2 :] + list(commands)[: number % 2]
+            first = number % len(commands)
+            names = list(commands)[first:] + list(commands)[:first]
             for name in names:
                 spent = _seconds_of(commands[name], setting.our_policy)
                 if number:
@@ -55,14 +60,17 @@ def first_answers(setting: Setting) -> dict[str, Any]:
     }
 
 
-def _saved_prompt(path: Path, setting: Setting) -> Path:
-    """A prompt made by hand, as a user would."""
+def _saved_prompts(folder: Path, setting: Setting) -> dict[str, Path]:
+    """A prompt made by hand, as a user would, saved with its prefix state and without, by what names say of that."""
     data = read_dataset(setting.data, "sst2")
     task = data.task(200, 100, 0)
     opened = open_engine(setting.model, setting.main)
     try:
         prompt = ps.Prompt(task, balanced_rows(data.train, data.labels, SHOTS), opened)
-        return prompt.save(path)
+        return {
+            "": prompt.save(folder / "prompt.json", prefix_state=True),
+            " without prefix state": prompt.save(folder / "bare.json"),
+        }
     finally:
         opened.engine.close()
 

@@ -3,7 +3,8 @@
 So each runs with the thread policy that suits it, none patches another, and one that dies is only missing. All
 wait in turn: an idle one sleeps in ``recv`` and takes no core from the one that is measured.
 
-Invariant: whatever ends the benchmark, no process outlives it: a worker ends when its pipe does.
+Invariant: whatever ends the benchmark, no process outlives it: a worker ends when its pipe does. Each starts with
+what this process's environment said of threads at first, whatever the library has set there since, and the policy.
 Leaves out: what a contender does with a case.
 """
 
@@ -15,15 +16,17 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any
 
-__all__ = ["DEFAULT", "PASSIVE", "POLICIES", "POLICY_VARIABLE", "ContenderError", "Spec", "Worker", "policy_set"]
+__all__ = ["DEFAULT", "PASSIVE", "POLICIES", "USERS_OWN", "ContenderError", "Spec", "Worker", "policy_set"]
 
-POLICY_VARIABLE = "OMP_WAIT_POLICY"
+_POLICY_VARIABLE = "OMP_WAIT_POLICY"
+_VARIABLES = (_POLICY_VARIABLE, "GOMP_SPINCOUNT")  # GNU's OpenMP heeds the first only where the second is not set
+USERS_OWN = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
 PASSIVE = "passive"
 DEFAULT = "default"
 POLICIES = (PASSIVE, DEFAULT)
@@ -127,19 +130,25 @@ class Worker:
 
 @contextlib.contextmanager
 def policy_set(policy: str | None) -> Iterator[None]:
-    """The environment in which a new process is to start."""
-    before = os.environ.get(POLICY_VARIABLE)
+    """The environment in which a new process is to start: the user's own, but for the policy."""
+    wanted = dict(USERS_OWN)
     if policy == PASSIVE:
-        os.environ[POLICY_VARIABLE] = PASSIVE
+        wanted[_POLICY_VARIABLE] = PASSIVE
     elif policy == DEFAULT:
-        os.environ.pop(POLICY_VARIABLE, None)
+        wanted.pop(_POLICY_VARIABLE, None)
+    before = {name: os.environ[name] for name in _VARIABLES if name in os.environ}
+    _set_variables(wanted)
     try:
         yield
     finally:
-        if before is None:
-            os.environ.pop(POLICY_VARIABLE, None)
-        else:
-            os.environ[POLICY_VARIABLE] = before
+        _set_variables(before)
+
+
+def _set_variables(values: Mapping[str, str]) -> None:
+    """Give the environment these variables of threads, and no others of them."""
+    for name in _VARIABLES:
+        os.environ.pop(name, None)
+    os.environ.update(values)
 
 
 def _serve(connection: Connection, spec: Spec) -> None:

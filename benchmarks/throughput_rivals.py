@@ -10,7 +10,8 @@ reuses a prefix), and the last token of a label is never evaluated. ``create_com
 ``logprobs`` gives the same numbers and sorts the whole vocabulary in Python for every token of the prompt, which
 takes seconds for one label.
 
-Leaves out: ``import promptsearch.lm``, which would choose how this process's threads wait.
+Leaves out: the library's way to load the binding, which would choose how this process's threads wait; the binding is
+imported as its own users import it.
 """
 
 from __future__ import annotations

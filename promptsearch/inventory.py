@@ -73,7 +73,7 @@ def model_named(name: str) -> KnownModel:
         raise ModelError(f"{name!r} is a server, which runs elsewhere; give a name or a GGUF file")
     if name.startswith("hf:"):
         return _hub_model(name)
-    from promptsearch.lm.llamacpp.engine import check_file
+    from promptsearch.lm.llamacpp.opening import check_file
 
     path = Path(name).expanduser()
     check_file(path)

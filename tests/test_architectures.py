@@ -17,8 +17,9 @@ from promptsearch.lm.base import FloatArray, GenerationParams, Segment
 from promptsearch.lm.llamacpp import engine as engine_module
 from promptsearch.lm.llamacpp import sequences as sequences_module
 from promptsearch.lm.llamacpp.context import Context
-from promptsearch.lm.llamacpp.engine import LlamaEngine, log_normalizers, open_model
+from promptsearch.lm.llamacpp.engine import LlamaEngine, log_normalizers
 from promptsearch.lm.llamacpp.library import llama
+from promptsearch.lm.llamacpp.opening import open_model
 from promptsearch.lm.llamacpp.vocabulary import Vocabulary
 from promptsearch.lm.plan import Row
 

@@ -96,7 +96,6 @@ LEAVES = {
     "typer": {"cli"},
     "rich": {"cli", "terminal"},
     "httpx": {"lm.endpoint"},
-    "psutil": {"lm.llamacpp.conversion"},
     "jinja2": {"template", "report"},
 }
 

@@ -124,7 +124,8 @@ def _require_no_choice(weights: str, model: str) -> None:
 
 
 def _open_file(path: Path, name: str, source: str, weights: str, tell: Tell | None) -> OpenedModel:
-    from promptsearch.lm.llamacpp.engine import LlamaEngine, check_file
+    from promptsearch.lm.llamacpp.engine import LlamaEngine
+    from promptsearch.lm.llamacpp.opening import check_file
     from promptsearch.lm.llamacpp.weights import choose_weights
 
     check_file(path)

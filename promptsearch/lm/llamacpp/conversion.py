@@ -16,8 +16,9 @@ from typing import Any
 import psutil
 
 from promptsearch.errors import BackendError
-from promptsearch.lm.llamacpp.engine import open_model, usable_cores
 from promptsearch.lm.llamacpp.library import last_errors, llama
+from promptsearch.lm.llamacpp.opening import open_model
+from promptsearch.lm.llamacpp.processors import usable_cores
 
 __all__ = ["EXACT", "KINDS", "Source", "clear_leftovers", "convert", "lack_of_disk", "lack_of_room", "read_source"]
 
@@ -26,7 +27,8 @@ EXACT = "F32"  # holds every other type's values as they are
 _BYTES_PER_PARAMETER = {"F32": 4.0, "BF16": 2.0, "F16": 2.0, "Q8_0": 1.0625}
 _LARGEST_COPY = 4 * 2**30  # a larger copy costs more disk than a laptop's owner would expect
 _DISK_RESERVE = 2**30  # left free for everyone else
-_CELLS = 8192 + 512  # the most tokens that an engine's memory holds
+_CELLS = 8192  # of an engine's longest prompt
+_OTHER_CELLS = 512 + 16384  # a batch beside it, and the memories of those who generate
 _BYTES_PER_CACHED_VALUE = 2
 _PARTIAL = ".partial"  # ends the name of a file that is being written
 
@@ -57,7 +59,7 @@ def read_source(path: Path) -> Source:
     try:
         width = int(library.llama_model_n_embd(model)) // max(1, int(library.llama_model_n_head(model)))
         values = 2 * int(library.llama_model_n_layer(model)) * int(library.llama_model_n_head_kv(model)) * width
-        cells = min(int(library.llama_model_n_ctx_train(model)), _CELLS)
+        cells = min(int(library.llama_model_n_ctx_train(model)), _CELLS) + _OTHER_CELLS
         return Source(
             int(library.llama_model_n_params(model)), values * cells * _BYTES_PER_CACHED_VALUE, _own_kind(model)
         )

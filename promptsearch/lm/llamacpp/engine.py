@@ -28,7 +28,7 @@ from promptsearch.lm.llamacpp.batching import generate_batched
 from promptsearch.lm.llamacpp.busy import BusyMeter
 from promptsearch.lm.llamacpp.context import Context
 from promptsearch.lm.llamacpp.library import llama
-from promptsearch.lm.llamacpp.opening import PROCESSOR, check_file, open_model, open_on_device
+from promptsearch.lm.llamacpp.opening import PROCESSOR, open_on_device
 from promptsearch.lm.llamacpp.prefix import PrefixState, PrefixStates
 from promptsearch.lm.llamacpp.processors import usable_cores
 from promptsearch.lm.llamacpp.sequences import affordable_sequences
@@ -49,7 +49,7 @@ from promptsearch.lm.plan import (
 )
 from promptsearch.lm.plan_singly import plan_singly
 
-__all__ = ["LlamaEngine", "check_file", "open_model", "usable_cores"]
+__all__ = ["LlamaEngine", "log_normalizers"]
 
 Tokens = tuple[int, ...]
 

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from promptsearch.lm.llamacpp.context import Context
-from promptsearch.lm.llamacpp.engine import open_model, usable_cores
 from promptsearch.lm.llamacpp.library import llama
+from promptsearch.lm.llamacpp.opening import open_model
+from promptsearch.lm.llamacpp.processors import usable_cores
 from promptsearch.lm.plan import Row
 
 __all__ = ["PREFILL_TOKENS", "Speed", "measure_speed"]

@@ -45,7 +45,7 @@ _FORMAT = "promptsearch prompt"
 _SCHEMA = 1
 _CALIBRATION_ITEMS = 128
 _BY_HAND = ("none", "contextual", "batch")  # "fitted" needs the labels of search rows
-_ITEMS_A_CALL = 256
+_EVALUATED_A_CALL = 256
 
 
 @dataclass(frozen=True)
@@ -284,8 +284,8 @@ class Prompt:
         measured_by = self._metric(metric, [example.output for example in kept])
         nearest, prior = self._neighbours([example.fields for example in kept], others_only=True)
         values: list[object] = []
-        for start in range(0, len(kept), _ITEMS_A_CALL):
-            part = slice(start, start + _ITEMS_A_CALL)
+        for start in range(0, len(kept), _EVALUATED_A_CALL):
+            part = slice(start, start + _EVALUATED_A_CALL)
             inputs = [example.fields for example in kept[part]]
             values += self._asker.ask(self._parts.candidate, inputs, nearest[part])
         places = list(range(len(kept)))

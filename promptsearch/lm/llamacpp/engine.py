@@ -56,12 +56,12 @@ Tokens = tuple[int, ...]
 _logger = logging.getLogger("promptsearch.llamacpp")
 
 _CELLS = 8192  # enough for a prompt of many demonstrations and a batch beside it
-_BATCH = 512  # the fastest on processors: larger batches attend to more foreign cells
+_BATCH = 512  # as fast as 256 on processors; 128 and fewer lose a tenth of the speed and more
 _LARGEST_BATCH = 2048
 _SEQUENCES = 256  # llama.cpp's own limit
 _MOST_BRANCHES = 224  # of a label tree; the rest is for trunks
 _PLACES = (1, 8, 64)  # requests that generate at once; more gain little
-_GENERATION_CELLS = 16384  # for all places together
+_GENERATION_CELLS = 16384  # for all places together, with the two sequences that serve them
 _ROOM_STEP = 256
 _PREFIX = 0  # the sequence of what all prompts of a call begin with
 _SHORTEST_PREFIX = 48  # tokens; decoding fewer costs less than a batch of their own
@@ -81,14 +81,14 @@ class LlamaEngine:
 
     def __init__(self, path: Path, *, name: str, fingerprint: str, threads: int | None = None) -> None:
         self._model, self._device = open_on_device(path)
+        self._contexts: list[Context] = []
+        self._release = weakref.finalize(self, _free, self._contexts, self._model)
         self._name = name
         self._fingerprint = fingerprint
         self._lock = threading.RLock()
         self.vocabulary = Vocabulary(self._model)
         self.traits = read_traits(self._model)
         _logger.info("%s is %s", name, self.traits.description)
-        self._contexts: list[Context] = []
-        self._release = weakref.finalize(self, _free, self._contexts, self._model)
         self._threads = threads or usable_cores()
         self._meter = BusyMeter(self._threads)
         self._context_tokens = min(int(llama().llama_model_n_ctx_train(self._model)), _CELLS)

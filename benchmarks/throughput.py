@@ -2,7 +2,7 @@
 
     python -m benchmarks.throughput --data DIR --json FILE
 
-``DIR`` holds a folder for each dataset, as ``benchmarks.accuracy`` reads them (here: sst2, trec, banking77, gsm8k).
+``DIR`` holds a folder for each dataset, as ``benchmarks.accuracy`` reads them (here: sst2, trec, banking77, agnews).
 The cases (``--cases``) are
 
     a      8 fixed demonstrations, 200 SST-2 reviews, two labels; also what one sequence gets out of the hardware at
@@ -10,7 +10,7 @@ The cases (``--cases``) are
     b      24 orders of the same 8 demonstrations, each with 50 reviews: 1,200 prompts in one call
     c      100 TREC questions, each with its own 8 nearest demonstrations (embedding is not timed)
     d      8 fixed demonstrations, 50 BANKING77 messages, 77 labels of full length
-    e      64 tokens generated, greedily and without stop strings, for each of 64 GSM8K problems
+    e      64 tokens generated, greedily and without stop strings, for each of 64 AG News beginnings
     first  a fresh process that loads a saved prompt and predicts one item
 
 and the contenders: ours with the file's own weights and with those the library chose (``--weights``; the last one

@@ -98,9 +98,9 @@ def write(root: Path, name: str, text: str) -> None:
 
 
 def test_a_container_of_the_second_version(tmp_path: Path) -> None:
-    write(tmp_path, "proc/self/cgroup", "0::/work/job\n")
-    write(tmp_path, "sys/fs/cgroup/work/job/cpu.max", "max 100000\n")
-    write(tmp_path, "sys/fs/cgroup/work/cpu.max", "150000 100000\n")
+    write(tmp_path, "proc/self/cgroup", "0::/crew/job\n")
+    write(tmp_path, "sys/fs/cgroup/crew/job/cpu.max", "max 100000\n")
+    write(tmp_path, "sys/fs/cgroup/crew/cpu.max", "150000 100000\n")
     write(tmp_path, "sys/fs/cgroup/cpu.max", "800000 100000\n")
     assert read_machine(tmp_path).quota == 1.5
 

@@ -28,6 +28,7 @@ __all__ = [
     "Operation",
     "Read",
     "Row",
+    "SortedPaths",
     "Tail",
     "common_length",
     "label_tail",
@@ -208,6 +209,34 @@ def most_cells(operations: Iterable[Operation], held: int = 0) -> int:
     return most
 
 
+class SortedPaths:
+    """The prefix tree of prompts, as their sorted paths.
+
+    Attributes:
+        paths: the distinct prompts, sorted.
+        numbers: for each, the number of the first prompt that is equal to it.
+        common: for each, how many tokens it shares with the one before; 0 for the first.
+    """
+
+    def __init__(self, prompts: Sequence[Tokens]) -> None:
+        numbers: dict[Tokens, int] = {}
+        for number, prompt in enumerate(prompts):
+            numbers.setdefault(prompt, number)
+        self.paths = sorted(numbers)
+        self.numbers = [numbers[path] for path in self.paths]
+        before = [(), *self.paths]
+        self.common = [common_length(left, right) for left, right in zip(before, self.paths, strict=False)]
+
+    def children(self, low: int, high: int, shared: int) -> Iterator[tuple[int, int]]:
+        """Parts of the paths ``low`` to ``high`` that share more than their first ``shared`` tokens."""
+        start = low
+        for index in range(low + 1, high):
+            if self.common[index] <= shared:
+                yield start, index
+                start = index
+        yield start, high
+
+
 @dataclass
 class _Trunk:
     """A sequence that holds what several units below it share.
@@ -247,13 +276,8 @@ class _Planner:
         self.tail = tail
         self.tail_depths = tail.depths
         self.limits = limits
-        numbers: dict[Tokens, int] = {}
-        for number, prompt in enumerate(prompts):
-            numbers.setdefault(prompt, number)
-        self.paths = sorted(numbers)
-        self.numbers = [numbers[path] for path in self.paths]
-        before = [(), *self.paths]
-        self.common = [common_length(left, right) for left, right in zip(before, self.paths, strict=False)]
+        self.tree = SortedPaths(prompts)
+        self.paths, self.numbers, self.common = self.tree.paths, self.tree.numbers, self.tree.common
         own = (len(path) - common for path, common in zip(self.paths, self.common, strict=True))
         self.own_before = [0, *accumulate(own)]  # own tokens of all paths before each
         self.free = list(range(limits.sequences - 1, -1, -1))
@@ -280,7 +304,7 @@ class _Planner:
                 yield from self._grow_trunk(low, depth, shared)
                 parts += [None, (low, high, shared)]
             else:
-                children = [(start, end, depth) for start, end in self._children(low, high, shared)]
+                children = [(start, end, depth) for start, end in self.tree.children(low, high, shared)]
                 parts += reversed(children)
         yield from self._flush()
 
@@ -315,14 +339,6 @@ class _Planner:
     def _sequences_allow_a_trunk(self) -> bool:
         """Whether sequences are left for a path below it that exceeds a batch."""
         return len(self.trunks) + 2 + self.tail.width <= self.limits.sequences
-
-    def _children(self, low: int, high: int, shared: int) -> Iterator[tuple[int, int]]:
-        start = low
-        for index in range(low + 1, high):
-            if self.common[index] <= shared:
-                yield start, index
-                start = index
-        yield start, high
 
     def _grow_trunk(self, low: int, depth: int, shared: int) -> Iterator[Operation]:
         """Put a shared edge into the open batch and those after it, as a sequence of its own."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import NamedTuple
 
-from promptsearch.lm.plan import Decode, Drop, Fork, Limits, Operation, Read, Row, Tail, Tokens, common_length
+from promptsearch.lm.plan import Decode, Drop, Fork, Limits, Operation, Read, Row, SortedPaths, Tail, Tokens
 
 __all__ = ["plan_singly"]
 
@@ -87,13 +87,8 @@ class _Planner:
         self.limits = limits
         self.branches = _branches(tail)
         self.longest_branch = max((len(nodes) for nodes, _ in self.branches), default=0)
-        numbers: dict[Tokens, int] = {}
-        for number, prompt in enumerate(prompts):
-            numbers.setdefault(prompt, number)
-        self.paths = sorted(numbers)
-        self.numbers = [numbers[path] for path in self.paths]
-        before = [(), *self.paths]
-        self.common = [common_length(left, right) for left, right in zip(before, self.paths, strict=False)]
+        self.tree = SortedPaths(prompts)
+        self.paths, self.numbers, self.common = self.tree.paths, self.tree.numbers, self.tree.common
         self.free = list(range(limits.sequences))  # a heap: neighbours in a batch get neighbouring sequences
         self.leaves: list[_Leaf] = []
         self.waiting = 0  # tokens of the leaves
@@ -117,7 +112,7 @@ class _Planner:
             if self._worth_a_trunk(high - low, shared - depth):
                 parts += yield from self._grow_trunk(part, shared)
             else:
-                children = [_Part(start, end, depth, trunk) for start, end in self._children(low, high, shared)]
+                children = [_Part(start, end, depth, trunk) for start, end in self.tree.children(low, high, shared)]
                 parts += reversed(children)
         yield from self._flush()
 
@@ -129,14 +124,6 @@ class _Planner:
 
     def _trunks_held(self) -> int:
         return self.limits.sequences - len(self.free)
-
-    def _children(self, low: int, high: int, shared: int) -> Iterator[tuple[int, int]]:
-        start = low
-        for index in range(low + 1, high):
-            if self.common[index] <= shared:
-                yield start, index
-                start = index
-        yield start, high
 
     def _grow_trunk(self, part: _Part, shared: int) -> Generator[Operation, None, list[_Part | _Trunk]]:
         """Decode the shared edge into a sequence of its own; what is left to visit: below it, then its end."""

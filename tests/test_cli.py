@@ -396,7 +396,7 @@ def test_models_bench_prints_every_type_and_why_it_does_not_run(
 
 def test_a_broken_file_is_one_line_of_the_table(tmp_path: Path) -> None:
     file = tmp_path / "broken.gguf"
-    file.write_bytes(b"GGUF" + bytes(100))
+    file.write_bytes(b"GGUF" + b"\1" * 100)
     ran = run("models", file, "--bench")
     assert (ran.code, ran.err) == (0, "")
     assert ran.out.splitlines()[2].startswith(f"  error   '{file}' cannot be loaded")

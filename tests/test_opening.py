@@ -91,7 +91,7 @@ def test_an_encoder_that_does_not_say_so(tmp_path: Path) -> None:
     model = library.llama_model_load_from_file(str(path).encode(), library.llama_model_default_params())
     try:
         with pytest.raises(ModelError, match="no memory of its text"):
-            Context(model, cells=256, batch=64, sequences=1, threads=1)
+            Context(model, cells=256, batch=64, sequences=1, threads=1).clear()
     finally:
         library.llama_model_free(model)
 

@@ -12,7 +12,7 @@ Leaves out: where log-probabilities and neighbours come from.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -31,6 +31,7 @@ __all__ = [
     "fit_neighbour_vote",
     "fit_weighing",
     "normalized",
+    "route_shifts",
     "softmax",
 ]
 
@@ -38,6 +39,8 @@ CONTENT_FREE = ("N/A", "[MASK]", "")
 _COUNTS = (1, 2, 4, 8, 16, 32)
 _TEMPERATURES = (0.02, 0.05, 0.1, 0.2)
 _LARGEST_PRIOR = 8.0  # beyond this the prior decides alone
+_SHIFT_ITEMS = 4.0
+_SHIFT_ROUNDS = 20
 _OFFSET_PENALTY = 2.0  # of a Gaussian on what "fitted" adds to batch offsets: a standard deviation of 0.7
 
 
@@ -72,6 +75,37 @@ def contextual_offsets(logs: FloatArray) -> FloatArray:
     return np.asarray(np.log(np.maximum(np.exp(logs).mean(axis=0), 1e-12)))
 
 
+def route_shifts(
+    logs: FloatArray, routes: NDArray[np.int64], golds: NDArray[np.int64], count: int
+) -> FloatArray:
+    """How each route's prompt leans, relative to the others.
+
+    Routes see different queries, so that a route's mean log-probabilities hold its queries' labels as well as its
+    prompt's bias. The additive model ``log p = shift[route] + effect[right label]`` tells them apart; shifts are
+    pulled towards 0 like by so many further items without any.
+
+    Args:
+        logs: normalized log-probabilities, shape (items, labels).
+        routes: route of each item, shape (items,).
+        golds: index of each item's right label, shape (items,).
+        count: number of routes.
+
+    Returns:
+        Shape (routes, labels); a route without items has none.
+    """
+    readable = np.isfinite(logs).all(axis=1)
+    kept, route, gold = logs[readable], np.eye(count)[routes[readable]], np.eye(logs.shape[1])[golds[readable]]
+    shifts = np.zeros((count, logs.shape[1]))
+    if not len(kept):
+        return shifts
+    of_route = route.sum(axis=0)[:, None] + _SHIFT_ITEMS
+    of_label = np.maximum(gold.sum(axis=0)[:, None], 1.0)
+    for _ in range(_SHIFT_ROUNDS):  # alternating least squares: each step has a closed form
+        effects = gold.T @ (kept - route @ shifts) / of_label
+        shifts = route.T @ (kept - gold @ effects) / of_route
+    return np.asarray(shifts)
+
+
 @dataclass(frozen=True)
 class Weighing:
     """How a prompt's log-probabilities become scores of labels.
@@ -83,21 +117,32 @@ class Weighing:
         offsets: what is subtracted from each label; all zero without calibration.
         sharpness: factor on the model's log-probabilities, above 0; it makes probabilities honest.
         prior_weight: factor on the neighbours' log-probabilities, at least 0; 0 leaves them out.
+        shifts: for each route of a routed prompt what is subtracted from each label beforehand; empty for others.
     """
 
     calibration: str
     offsets: tuple[float, ...]
     sharpness: float = 1.0
     prior_weight: float = 0.0
+    shifts: tuple[tuple[float, ...], ...] = ()
 
-    def scores(self, log_probabilities: FloatArray, prior: FloatArray | None = None) -> FloatArray:
+    def scores(
+        self,
+        log_probabilities: FloatArray,
+        prior: FloatArray | None = None,
+        routes: NDArray[np.int64] | None = None,
+    ) -> FloatArray:
         """Scores of labels, shape (items, labels).
 
         Args:
             log_probabilities: from the model, shape (items, labels).
             prior: log-probabilities from neighbours, same shape; needed where ``prior_weight`` is above 0.
+            routes: route of each item, shape (items,); needed where there are ``shifts``.
         """
-        scores = self.sharpness * (normalized(log_probabilities) - np.asarray(self.offsets))
+        logs = normalized(log_probabilities)
+        if self.shifts and routes is not None:
+            logs = normalized(logs - np.asarray(self.shifts)[routes])
+        scores = self.sharpness * (logs - np.asarray(self.offsets))
         if self.prior_weight > 0 and prior is not None:
             unreadable = ~np.isfinite(scores).any(axis=1, keepdims=True)
             scores = np.where(unreadable, scores, scores + self.prior_weight * prior)
@@ -105,7 +150,7 @@ class Weighing:
 
     def without_prior(self) -> Weighing:
         """The same for the prompt alone."""
-        return Weighing(self.calibration, self.offsets, self.sharpness, 0.0)
+        return replace(self, prior_weight=0.0)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -120,11 +165,13 @@ class Weighing:
             TypeError, ValueError: a value is none that a fit could have found.
         """
         calibration, offsets = values["calibration"], _floats(values["offsets"])
+        shifts = tuple(_floats(row) for row in values.get("shifts", ()))
         sharpness, prior_weight = float(values["sharpness"]), float(values["prior_weight"])
         numbers_hold = np.isfinite([*offsets, sharpness, prior_weight]).all() and sharpness > 0 and prior_weight >= 0
-        if calibration not in CALIBRATIONS or not numbers_hold:
+        shifts_hold = all(len(row) == len(offsets) and np.isfinite(row).all() for row in shifts)
+        if calibration not in CALIBRATIONS or not numbers_hold or not shifts_hold:
             raise ValueError("no such weighing")
-        return cls(calibration, offsets, sharpness, prior_weight)
+        return cls(calibration, offsets, sharpness, prior_weight, shifts)
 
 
 def fit_weighing(

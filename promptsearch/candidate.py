@@ -15,11 +15,17 @@ from typing import Any
 
 from promptsearch.errors import ArtifactError
 
-__all__ = ["CALIBRATIONS", "MODES", "ORDERS", "Candidate"]
+__all__ = ["CALIBRATIONS", "CONSIDERED", "MDL_SETS", "MODES", "ORDERS", "RERANKERS", "RETRIEVERS", "Candidate"]
 
-MODES = ("static", "retrieved")
-ORDERS = ("nearest-last", "nearest-first")
+MODES = ("static", "retrieved", "routed")
+ORDERS = ("nearest-last", "nearest-first", "interleaved")
+RETRIEVERS = ("nearest", "mmr", "dpp", "bm25", "hybrid", "coverage")
+RERANKERS = ("none", "cone", "mdl")
 CALIBRATIONS = ("batch", "contextual", "fitted", "none")
+CONSIDERED = 30
+"""Best matches among which a reranker chooses."""
+MDL_SETS = 10
+"""Ordered sets that the reranker ``"mdl"`` compares for each query."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +37,15 @@ class Candidate:
         template: name of a template in :data:`promptsearch.template.TEMPLATES`.
         input_name: what the prompt calls the input; empty for the column's own name.
         output_name: what it calls the output, likewise.
-        mode: ``"static"``: the same demonstrations for every query; ``"retrieved"``: each query's nearest.
+        mode: ``"static"``: the same demonstrations for every query; ``"retrieved"``: each query's own;
+            ``"routed"``: the same for all queries of one cluster.
         demonstrations: ids in the order shown (static).
+        routes: for each cluster of queries, ids in the order shown (routed).
         count: demonstrations for each query (retrieved).
-        order: where the nearest stands (retrieved), one of :data:`ORDERS`.
+        retriever: how each query's demonstrations are found (retrieved), one of :data:`RETRIEVERS`.
+        among: ids that they are found among (retrieved); empty for the whole pool.
+        order: where the best match stands (retrieved), one of :data:`ORDERS`.
+        reranker: how the model itself chooses among what was found (retrieved), one of :data:`RERANKERS`.
         calibration: how label log-probabilities are corrected, one of :data:`CALIBRATIONS`.
     """
 
@@ -44,14 +55,29 @@ class Candidate:
     output_name: str = ""
     mode: str = "static"
     demonstrations: tuple[int, ...] = ()
+    routes: tuple[tuple[int, ...], ...] = ()
     count: int = 0
+    retriever: str = "nearest"
+    among: tuple[int, ...] = ()
     order: str = "nearest-last"
+    reranker: str = "none"
     calibration: str = "batch"
 
     @property
     def shots(self) -> int:
-        """Demonstrations that a query sees."""
+        """Demonstrations that a query sees, at most."""
+        if self.mode == "routed":
+            return max(map(len, self.routes), default=0)
         return self.count if self.mode == "retrieved" else len(self.demonstrations)
+
+    @property
+    def shown(self) -> tuple[int, ...]:
+        """Ids of all demonstrations that are chosen before any query is known, each once."""
+        return tuple(dict.fromkeys([*self.demonstrations, *(number for route in self.routes for number in route)]))
+
+    def route(self, cluster: int) -> Candidate:
+        """The static candidate that queries of one cluster see (routed)."""
+        return replace(self, mode="static", demonstrations=self.routes[cluster], routes=())
 
     @cached_property
     def reading(self) -> Candidate:
@@ -76,18 +102,35 @@ class Candidate:
             ArtifactError: these are no values of a candidate.
         """
         try:
-            candidate = cls(**{**values, "demonstrations": tuple(values["demonstrations"])})
+            candidate = cls(
+                **{
+                    **values,
+                    "demonstrations": tuple(values["demonstrations"]),
+                    "routes": tuple(tuple(route) for route in values.get("routes", ())),
+                    "among": tuple(values.get("among", ())),
+                }
+            )
         except (KeyError, TypeError) as error:
             raise ArtifactError(f"{values!r} describes no prompt candidate ({error}); save it anew") from error
-        numbers = (candidate.count, *candidate.demonstrations)
-        names = (
-            *(candidate.instruction, candidate.template, candidate.input_name, candidate.output_name),
-            *(candidate.mode, candidate.order, candidate.calibration),
-        )
+        numbers = (candidate.count, *candidate.shown, *candidate.among)
         if not all(type(number) is int and number >= 0 for number in numbers):
             raise ArtifactError(f"{values!r} holds a number of demonstrations, or one, that is none; save it anew")
-        if not all(isinstance(name, str) for name in names):
+        if not all(isinstance(text, str) for text in (candidate.instruction, *_names(candidate))):
             raise ArtifactError(f"{values!r} holds a name that is no text; save it anew")
-        if candidate.mode not in MODES or candidate.order not in ORDERS or candidate.calibration not in CALIBRATIONS:
-            raise ArtifactError(f"{values!r} names an unknown mode, order or calibration; save it anew")
+        known = zip(
+            (candidate.mode, candidate.order, candidate.calibration, candidate.retriever, candidate.reranker),
+            (MODES, ORDERS, CALIBRATIONS, RETRIEVERS, RERANKERS),
+            strict=True,
+        )
+        if not all(name in names for name, names in known):
+            raise ArtifactError(f"{values!r} names an unknown mode, order, calibration or retriever; save it anew")
+        if (candidate.mode == "routed") != bool(candidate.routes):
+            raise ArtifactError(f"{values!r} has routes without being routed, or none; save it anew")
         return candidate
+
+
+def _names(candidate: Candidate) -> tuple[str, ...]:
+    return (
+        *(candidate.template, candidate.input_name, candidate.output_name, candidate.mode, candidate.order),
+        *(candidate.calibration, candidate.retriever, candidate.reranker),
+    )

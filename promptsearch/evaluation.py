@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +20,12 @@ from promptsearch.budget import Meter
 from promptsearch.calibration import CONTENT_FREE
 from promptsearch.candidate import Candidate
 from promptsearch.lm.base import Engine, FloatArray, GenerationParams
-from promptsearch.prompting import GENERATED_TOKENS, PromptBuilder
+from promptsearch.prompting import GENERATED_TOKENS, Built, PromptBuilder
+from promptsearch.reranking import Reranker
 from promptsearch.store import Call, RunStore
 from promptsearch.task import Example
 
-__all__ = ["Answers", "Asker", "Evaluator"]
+__all__ = ["Answers", "Asker", "Evaluator", "Matcher", "join_routes"]
 
 _ITEMS_A_CALL = 64  # enough to fill batches, few enough that a kill loses little
 _RETRIEVED_A_CALL = 16  # where each item brings its own demonstrations
@@ -39,16 +40,52 @@ class Answers:
             answer named no label. Empty for free text.
         texts: generated answers; empty for classification.
         fits: whether each item's prompt fitted, shape (items,).
+        routes: which of a routed candidate's prompts each item got, shape (items,); None where there is only one.
+        route_count: how many prompts the routed candidate has; 0 for others.
     """
 
     log_probabilities: FloatArray
     texts: tuple[str, ...]
     fits: NDArray[np.bool_]
+    routes: NDArray[np.int64] | None = None
+    route_count: int = 0
 
     def take(self, places: NDArray[np.int64]) -> Answers:
         """The answers at some places."""
         texts = tuple(self.texts[at] for at in places) if self.texts else ()
-        return Answers(self.log_probabilities[places], texts, self.fits[places])
+        routes = None if self.routes is None else self.routes[places]
+        return Answers(self.log_probabilities[places], texts, self.fits[places], routes, self.route_count)
+
+
+def join_routes(parts: Mapping[int, Answers], routes: NDArray[np.int64], count: int) -> Answers:
+    """Answers of all items from those of each route.
+
+    Args:
+        parts: for each route that items take the answers of its items, in their order.
+        routes: route of each item, shape (items,).
+        count: number of routes.
+    """
+    places = np.empty(len(routes), dtype=np.int64)  # where each item's answer stands when the parts are put in a row
+    start = 0
+    for route, part in parts.items():
+        places[routes == route] = np.arange(start, start + len(part.fits))
+        start += len(part.fits)
+    logs = np.concatenate([part.log_probabilities for part in parts.values()])
+    texts = [text for part in parts.values() for text in part.texts]
+    fits = np.concatenate([part.fits for part in parts.values()])
+    return Answers(logs[places], tuple(texts[at] for at in places) if texts else (), fits[places], routes, count)
+
+
+class Matcher(Protocol):
+    """Knows which examples and which cluster belong to an item."""
+
+    def matches(self, reading: Candidate, items: Sequence[int]) -> Sequence[Sequence[int]]:
+        """For each item the pool ids that a retrieving candidate may show, the best match first."""
+        ...
+
+    def clusters(self, reading: Candidate, items: Sequence[int]) -> NDArray[np.int64]:
+        """For each item the route that a routed candidate sends it on."""
+        ...
 
 
 class Asker:
@@ -72,12 +109,31 @@ class Asker:
         self.builder = builder
         self.labels = tuple(labels) if labels is not None else None
         self._answer_tokens = answer_tokens
+        self._reranker = Reranker(engine, builder)
+
+    def build(
+        self, reading: Candidate, inputs: Sequence[Mapping[str, str]], matches: Sequence[Sequence[int]]
+    ) -> list[Built]:
+        """The prompt of each item.
+
+        Args:
+            reading: a candidate that is not routed; of a routed one, one of its routes.
+            inputs: the items' texts by column.
+            matches: what each item may be shown, the best match first; used by retrieving candidates only. The
+                candidate's reranker chooses among them, at a price.
+        """
+        if reading.mode == "retrieved" and reading.reranker != "none":
+            matches = self._reranker.rerank(reading, inputs, matches, self.labels)
+        return [self.builder.build(reading, item, match) for item, match in zip(inputs, matches, strict=True)]
 
     def ask(
-        self, reading: Candidate, inputs: Sequence[Mapping[str, str]], nearest: Sequence[Sequence[int]]
+        self, reading: Candidate, inputs: Sequence[Mapping[str, str]], matches: Sequence[Sequence[int]]
     ) -> list[object]:
         """One JSON value for each item: a list of log-probabilities, a text, or None where it did not fit."""
-        built = [self.builder.build(reading, item, near) for item, near in zip(inputs, nearest, strict=True)]
+        return self.ask_built(reading, self.build(reading, inputs, matches))
+
+    def ask_built(self, reading: Candidate, built: Sequence[Built]) -> list[object]:
+        """The same for prompts that :meth:`build` made."""
         asked = [number for number, item in enumerate(built) if item.prompt is not None]
         prompts = [prompt for item in built if (prompt := item.prompt) is not None]
         answers: list[object] = [None] * len(built)
@@ -111,7 +167,7 @@ class Evaluator:
     Args:
         asker: puts the questions.
         examples: the task's examples.
-        nearest: for each item id, the nearest pool ids, nearest first; items that never retrieve may lack.
+        matcher: what each item is shown by candidates that retrieve or route.
         store: where calls are written.
         meter: what they cost.
     """
@@ -120,13 +176,13 @@ class Evaluator:
         self,
         asker: Asker,
         examples: Sequence[Example],
-        nearest: Mapping[int, Sequence[int]],
+        matcher: Matcher,
         store: RunStore,
         meter: Meter,
     ) -> None:
         self.asker = asker
         self._examples = examples
-        self._nearest = nearest
+        self._matcher = matcher
         self._store = store
         self._meter = meter
         self._known: dict[tuple[str, int], object] = {}
@@ -135,12 +191,23 @@ class Evaluator:
     def answers(self, candidate: Candidate, items: Sequence[int]) -> Answers:
         """Answers about items, asking only about those not asked before."""
         reading = candidate.reading
+        if reading.mode == "routed":
+            return self._routed(reading, items) if items else self.answers(reading.route(0), ())
         missing = [item for item in items if (reading.key, item) not in self._known]
         size = _ITEMS_A_CALL if reading.mode == "static" else _RETRIEVED_A_CALL
         for start in range(0, len(missing), size):
             chunk = missing[start : start + size]
             self._remember(reading, chunk, self._call("items", reading, chunk))
         return self.asker.answers([self._known[reading.key, item] for item in items])
+
+    def _routed(self, reading: Candidate, items: Sequence[int]) -> Answers:
+        """Each item's answer under its route, which is a static candidate like any other."""
+        routes = self._matcher.clusters(reading, items)
+        found = {}
+        for route in np.unique(routes).tolist():
+            own = [items[place] for place in np.flatnonzero(routes == route)]
+            found[route] = self.answers(reading.route(route), own)
+        return join_routes(found, routes, len(reading.routes))
 
     def content_free(self, candidate: Candidate) -> FloatArray:
         """Log-probabilities of the labels on inputs without content, shape (3, labels)."""
@@ -165,8 +232,8 @@ class Evaluator:
             self._meter.replay(tokens=found.tokens, evaluations=len(items), elapsed=found.elapsed)
             return found.answers
         before = _Tokens.of(self.asker.engine)
-        inputs, nearest = self._questions(kind, items)
-        values = tuple(self.asker.ask(reading, inputs, nearest))
+        inputs, matches = self._questions(kind, reading, items)
+        values = tuple(self.asker.ask(reading, inputs, matches))
         tokens, end = _Tokens.of(self.asker.engine).since(before, begun=begun), self._meter.elapsed
         text = json.dumps(reading.to_dict(), ensure_ascii=False)
         self._begun.add(reading.key)
@@ -174,10 +241,13 @@ class Evaluator:
         self._meter.charge(tokens=tokens, evaluations=len(items))
         return values
 
-    def _questions(self, kind: str, items: Sequence[int]) -> tuple[list[Mapping[str, str]], list[Sequence[int]]]:
+    def _questions(
+        self, kind: str, reading: Candidate, items: Sequence[int]
+    ) -> tuple[list[Mapping[str, str]], Sequence[Sequence[int]]]:
         if kind == "items":
             inputs: list[Mapping[str, str]] = [self._examples[item].fields for item in items]
-            return inputs, [self._nearest.get(item, ()) for item in items]
+            retrieves = reading.mode == "retrieved"
+            return inputs, self._matcher.matches(reading, items) if retrieves else [()] * len(items)
         columns = self._examples[0].fields
         return [dict.fromkeys(columns, text) for text in CONTENT_FREE], [()] * len(items)
 

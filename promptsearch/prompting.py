@@ -6,6 +6,7 @@ that do not fit are left out from the farthest on; a static prompt that does not
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -31,9 +32,25 @@ class Built:
     demonstrations: tuple[int, ...]
 
 
-def retrieved_order(nearest_first: Sequence[int], order: str) -> tuple[int, ...]:
-    """Retrieved ids as they are shown."""
-    return tuple(reversed(nearest_first)) if order == "nearest-last" else tuple(nearest_first)
+def retrieved_order(nearest_first: Sequence[int], order: str, outputs: Sequence[str] = ()) -> tuple[int, ...]:
+    """Retrieved ids as they are shown.
+
+    Args:
+        nearest_first: ids, the best match first.
+        order: one of :data:`promptsearch.candidate.ORDERS`.
+        outputs: what each id answers, in the same order; needed for "interleaved", where equal answers stand as far
+            apart as they can, each label's best match after its others.
+    """
+    if order == "nearest-first":
+        return tuple(nearest_first)
+    if order == "interleaved":
+        turn: Counter[str] = Counter()
+        turns = []
+        for output in outputs:
+            turns.append(turn[output])
+            turn[output] += 1
+        nearest_first = [nearest_first[at] for at in sorted(range(len(turns)), key=lambda at: (turns[at], at))]
+    return tuple(reversed(nearest_first))
 
 
 def template_of(candidate: Candidate) -> Template:
@@ -70,7 +87,7 @@ class PromptBuilder:
         """The prompt for one item.
 
         Args:
-            candidate: what to show.
+            candidate: what to show; of a routed one, the item's route.
             inputs: the item's texts by column.
             nearest: numbers of its nearest demonstrations, nearest first (retrieving candidates only).
         """
@@ -78,7 +95,8 @@ class PromptBuilder:
             prompt = self.render(candidate, candidate.demonstrations, inputs)
             return Built(prompt if self.fits(prompt) else None, candidate.demonstrations)
         for count in range(min(candidate.count, len(nearest)), -1, -1):
-            shown = retrieved_order(nearest[:count], candidate.order)
+            outputs = [self._demonstrations[number].output for number in nearest[:count]]
+            shown = retrieved_order(nearest[:count], candidate.order, outputs)
             prompt = Rendered(self.render(candidate, shown, inputs).segments)  # the next item shows others
             if self.fits(prompt):
                 return Built(prompt, shown)

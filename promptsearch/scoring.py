@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from promptsearch.calibration import (
     contextual_offsets,
     fit_weighing,
     normalized,
+    route_shifts,
     softmax,
 )
 from promptsearch.evaluation import Answers
@@ -111,12 +112,17 @@ class Judge:
             content_free: log-probabilities on inputs without content, shape (inputs, labels).
         """
         logs = answers.log_probabilities
+        shifts: tuple[tuple[float, ...], ...] = ()
+        if answers.routes is not None and calibration != "none":
+            each = route_shifts(normalized(logs), answers.routes, self.golds(items), answers.route_count)
+            shifts = tuple(map(tuple, each.tolist()))
+            logs = normalized(logs) - each[answers.routes]
         offsets = np.zeros(logs.shape[1])
         if calibration in ("batch", "fitted"):
             offsets = batch_offsets(normalized(logs))
         elif calibration == "contextual" and content_free is not None:
             offsets = contextual_offsets(normalized(content_free))
-        return fit_weighing(calibration, offsets, logs, self.prior(items), self.golds(items))
+        return replace(fit_weighing(calibration, offsets, logs, self.prior(items), self.golds(items)), shifts=shifts)
 
     def likelihood(
         self, calibration: str, items: Sequence[int], answers: Answers, content_free: FloatArray | None = None
@@ -141,7 +147,7 @@ class Judge:
         """Decide and score; ``weighing`` is None for free text."""
         if self.labels is None or weighing is None:
             return self._judge_texts(items, answers)
-        scores = weighing.scores(answers.log_probabilities, self.prior(items))
+        scores = weighing.scores(answers.log_probabilities, self.prior(items), answers.routes)
         readable: NDArray[np.bool_] = np.asarray(np.isfinite(scores).any(axis=1))
         best = np.where(np.isfinite(scores), scores, -np.inf).argmax(axis=1)
         predictions = tuple(self.labels[index] if known else "" for index, known in zip(best, readable, strict=True))

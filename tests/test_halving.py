@@ -14,7 +14,10 @@ from hypothesis import strategies as st
 
 from promptsearch.candidate import Candidate
 from promptsearch.search.base import Allowance, Request, Scores, Strategy, best_first, rank_key
-from promptsearch.search.halving import _Race, _rungs, conditional_accuracy, halving, random_search
+from promptsearch.search.effects import conditional_accuracy
+from promptsearch.search.halving import halving
+from promptsearch.search.race import Race, rungs_for
+from promptsearch.search.random_search import random_search
 from promptsearch.search.space import Lengths, SearchSpace, Space
 
 ZERO = Candidate("Say.", "t0")
@@ -82,7 +85,8 @@ def run(
             assert 1 <= request.items <= allowance.items
             for candidate in request.candidates:
                 before = watched.scores[candidate].items if candidate in watched.scores else 0
-                watched.spent += allowance.price(space, candidate, before, request.items)
+                new = max(0, request.items - before)
+                watched.spent += allowance.price(space, candidate, new, begun=before > 0)
                 tosses = np.array([share(candidate.key, item, seed) for item in range(request.items)])
                 right = quality(candidate)
                 watched.scores[candidate] = Scores((tosses < right) * 1.0, 0.5 * (tosses < right) + 0.5 * right)
@@ -228,7 +232,7 @@ def test_newcomers_go_on_only_while_not_behind() -> None:
 
 @given(st.integers(1, 5000))
 def test_rungs(items: int) -> None:
-    rungs = _rungs(items)
+    rungs = rungs_for(items)
     assert rungs[-1] == items
     assert list(rungs) == sorted(set(rungs))
     assert rungs[0] == min(24, items) or (len(rungs) == 1 and items < 32)
@@ -237,7 +241,7 @@ def test_rungs(items: int) -> None:
 
 @pytest.mark.parametrize("arms", [1, 2, 7, 16])
 def test_the_price_of_a_race_is_what_halving_costs(arms: int) -> None:
-    race = _Race(make(), Allowance(1e9, 200, True))
+    race = Race(make(), Allowance(1e9, 200, True))
     total, alive, start = 0, arms, 0
     for stop in (24, 48, 96, 200):
         total += alive * (stop - start)
@@ -248,7 +252,7 @@ def test_the_price_of_a_race_is_what_halving_costs(arms: int) -> None:
 
 def test_the_price_in_tokens_counts_a_prefix_at_the_first_rung() -> None:
     space = make()
-    race = _Race(space, Allowance(1e9, 48))
+    race = Race(space, Allowance(1e9, 48))
     arm = Candidate("Say.", "t0", demonstrations=(1, 2, 3))
     assert race.price_of_race([arm]) == space.price(arm, 48)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,9 @@ from hypothesis import strategies as st
 
 from promptsearch.candidate import Candidate
 from promptsearch.errors import UserError
-from promptsearch.search.space import Lengths, SearchSpace, Space
+from promptsearch.search.drawing import draw, draw_any, draw_demonstrations, draw_retrieved, draw_routed
+from promptsearch.search.mutation import mutate, recombine
+from promptsearch.search.space import Clusters, Lengths, SearchSpace, Space
 
 TEMPLATES = ("fields", "arrow", "bare")
 INSTRUCTIONS = ("Say which.", "", "Decide with care between all of them.")
@@ -30,12 +33,18 @@ def make(
 ) -> SearchSpace:
     """A space over ids 100, 101, ... whose demonstrations have 10, 11, ... tokens."""
     ids = list(range(100, 100 + pool))
+    clusters = {
+        count: Clusters(np.arange(60) % count, tuple(tuple(ids[cluster::count]) for cluster in range(count)))
+        for count in (2, 3)
+        if count <= pool
+    }
     return SearchSpace(
-        Space(**space),
+        Space(**{"clusters": (2, 3), **space}),
         templates=templates,
         instructions=instructions,
         pool=ids,
         labels=[number % labels for number in ids],
+        clusters=clusters,
         lengths=Lengths(
             instructions={text: len(text.split()) for text in instructions},
             demonstrations={number: number - 90 for number in ids},
@@ -77,10 +86,10 @@ def require_candidate(space: SearchSpace, candidate: Candidate) -> None:
 def test_draws(space: SearchSpace, seed: int) -> None:
     rng = np.random.default_rng(seed)
     for _ in range(10):
-        candidate = space.draw(rng)
+        candidate = draw(space, rng)
         require_candidate(space, candidate)
         assert candidate.mode == "static"
-        retrieved = space.draw_retrieved(rng)
+        retrieved = draw_retrieved(space, rng)
         if retrieved is not None:
             require_candidate(space, retrieved)
             assert (retrieved.mode, retrieved.demonstrations) == ("retrieved", ())
@@ -88,19 +97,41 @@ def test_draws(space: SearchSpace, seed: int) -> None:
             assert retrieved.count > 0
 
 
+@given(spaces, seeds)
+def test_routed_draws(space: SearchSpace, seed: int) -> None:
+    """Each cluster shows examples of its own."""
+    rng = np.random.default_rng(seed)
+    for _ in range(10):
+        candidate = draw_routed(space, rng)
+        if candidate is not None:
+            require_candidate(space, candidate)
+            require_own_members(space, candidate)
+        assert draw_any(space, rng).mode in ("static", *space.space.modes)
+
+
+def require_own_members(space: SearchSpace, candidate: Candidate) -> None:
+    assert len(candidate.routes) in space.clusters
+    for cluster, route in enumerate(candidate.routes):
+        assert route
+        assert set(route) <= set(space.members(len(candidate.routes), cluster))
+
+
 @given(spaces, seeds, st.booleans())
 def test_mutations(space: SearchSpace, seed: int, guided: bool) -> None:
     """A walk of many steps never leaves the space."""
     rng = np.random.default_rng(seed)
     weights = {int(number): float(rng.normal()) for number in space.pool[::2]} if guided else {}
-    for start in (space.draw(rng), space.draw_retrieved(rng), Candidate(INSTRUCTIONS[0], "fields")):
+    plain = Candidate(INSTRUCTIONS[0], "fields")
+    for start in (draw(space, rng), draw_retrieved(space, rng), draw_routed(space, rng), plain):
         candidate = start
         for _ in range(25):
-            changed = None if candidate is None else space.mutate(candidate, weights, rng)
+            changed = None if candidate is None else mutate(space, candidate, weights, rng)
             if changed is not None:
                 assert changed != candidate
                 assert changed.calibration == Candidate().calibration
                 require_candidate(space, changed)
+                if changed.mode == "routed":
+                    require_own_members(space, changed)
                 candidate = changed
 
 
@@ -108,8 +139,8 @@ def test_mutations(space: SearchSpace, seed: int, guided: bool) -> None:
 def test_recombinations(space: SearchSpace, seed: int) -> None:
     rng = np.random.default_rng(seed)
     for _ in range(10):
-        left, right = space.draw(rng), space.draw(rng)
-        child = space.recombine(left, right, rng)
+        left, right = draw(space, rng), draw(space, rng)
+        child = recombine(space, left, right, rng)
         if child is None:
             continue
         require_candidate(space, child)
@@ -119,33 +150,45 @@ def test_recombinations(space: SearchSpace, seed: int) -> None:
         assert (child.template, child.instruction) == (left.template, left.instruction)
 
 
+@given(seeds)
+def test_routes_are_recombined_whole(seed: int) -> None:
+    space, rng = make(pool=20), np.random.default_rng(seed)
+    left, right = draw_routed(space, rng), draw_routed(space, rng)
+    assert left is not None
+    assert right is not None
+    child = recombine(space, left, right, rng)
+    if child is not None:
+        pairs = zip(child.routes, left.routes, right.routes, strict=True)
+        assert all(route in (ours, theirs) for route, ours, theirs in pairs)
+
+
 def test_recombining_needs_two_that_differ() -> None:
     space, rng = make(), np.random.default_rng(0)
     one = Candidate(demonstrations=(100, 101))
-    assert space.recombine(one, one, rng) is None
-    assert space.recombine(Candidate(), one, rng) is None
-    assert space.recombine(one, Candidate(mode="retrieved", count=2), rng) is None
+    assert recombine(space, one, one, rng) is None
+    assert recombine(space, Candidate(), one, rng) is None
+    assert recombine(space, one, Candidate(mode="retrieved", count=2), rng) is None
 
 
 @given(seeds)
 def test_the_same_seed_draws_the_same(seed: int) -> None:
     def walk() -> list[Candidate | None]:
         space, rng = make(), np.random.default_rng(seed)
-        found = [space.draw(rng), space.draw_retrieved(rng), space.draw(rng)]
-        return [*found, *(space.mutate(each, {101: 0.5}, rng) for each in found if each)]
+        found = [draw(space, rng), draw_retrieved(space, rng), draw(space, rng)]
+        return [*found, *(mutate(space, each, {101: 0.5}, rng) for each in found if each)]
 
     assert walk() == walk()
 
 
 def test_everything_is_drawn_and_every_change_happens() -> None:
     space, rng = make(), np.random.default_rng(0)
-    drawn = [space.draw(rng) for _ in range(600)]
+    drawn = [draw(space, rng) for _ in range(600)]
     assert {each.template for each in drawn} == set(TEMPLATES)
     assert {each.instruction for each in drawn} == set(INSTRUCTIONS)
     assert {each.shots for each in drawn} == {count for count in space.shots if count}
     assert {number for each in drawn for number in each.demonstrations} == set(space.pool.tolist())
     start = Candidate("Say which.", "fields", demonstrations=(100, 101, 102, 103))
-    changed = [each for _ in range(400) if (each := space.mutate(start, {}, rng)) is not None]
+    changed = [each for _ in range(400) if (each := mutate(space, start, {}, rng)) is not None]
     assert {each.shots for each in changed} == {3, 4, 5}
     assert {each.template for each in changed} == set(TEMPLATES)
     assert {each.instruction for each in changed} == set(INSTRUCTIONS)
@@ -157,7 +200,7 @@ def test_mostly_as_many_of_each_label() -> None:
     balanced = 0
     for _ in range(200):
         label_of = dict(zip(space.pool.tolist(), space.labels.tolist(), strict=True))
-        counts = Counter(label_of[number] for number in space.draw_demonstrations(8, rng))
+        counts = Counter(label_of[number] for number in draw_demonstrations(space, 8, rng))
         balanced += set(counts.values()) == {2}
     assert 140 <= balanced < 200
 
@@ -168,7 +211,7 @@ def test_good_examples_are_drawn_more_often() -> None:
     start = Candidate("", "fields", demonstrations=(100, 101))
     seen: Counter[int] = Counter()
     for _ in range(600):
-        changed = space.mutate(start, weights, rng)
+        changed = mutate(space, start, weights, rng)
         seen.update(set(changed.demonstrations) - {100, 101} if changed else ())
     assert seen[105] > 5 * seen[106]
 
@@ -178,7 +221,7 @@ def test_good_examples_are_drawn_more_often() -> None:
 def test_prices(space: SearchSpace, seed: int, items: int) -> None:
     """A static prefix is paid once, retrieved demonstrations by each query."""
     rng = np.random.default_rng(seed)
-    static, retrieved = space.draw(rng), space.draw_retrieved(rng)
+    static, retrieved, routed = draw(space, rng), draw_retrieved(space, rng), draw_routed(space, rng)
     prefix = space.lengths.instructions[static.instruction]
     prefix += sum(space.lengths.demonstrations[number] for number in static.demonstrations)
     assert space.prefix_tokens(static) == prefix
@@ -189,6 +232,21 @@ def test_prices(space: SearchSpace, seed: int, items: int) -> None:
         mean = np.mean(list(space.lengths.demonstrations.values()))
         each = 20.0 + space.lengths.instructions[retrieved.instruction] + retrieved.count * mean
         assert space.price(retrieved, items) == pytest.approx(each * items)
+        among_thirty = replace(retrieved, reranker="cone")
+        assert space.query_tokens(among_thirty) == pytest.approx(each + 30 * (mean + 20.0))
+        of_ten_sets = replace(retrieved, reranker="mdl")
+        assert space.query_tokens(of_ten_sets) == pytest.approx(11 * each)
+    if routed is not None:
+        openings = sum(space.prefix_tokens(route) for route in space.routes(routed))
+        assert space.price(routed, items) == pytest.approx(openings + 20.0 * items if items else 0.0)
+        assert space.query_tokens(routed) == 20.0
+
+
+def test_a_curated_pool_holds_the_best_of_each_label() -> None:
+    space = make(pool=60, labels=2)
+    weights = {number: float(-number) for number in range(100, 160)}
+    assert space.curated(weights) == tuple(range(100, 124))
+    assert space.curated({101: 1.0}) == ()
 
 
 @pytest.mark.parametrize(
@@ -205,10 +263,10 @@ def test_prices(space: SearchSpace, seed: int, items: int) -> None:
 def test_small_spaces(space: SearchSpace, why: str) -> None:
     rng = np.random.default_rng(0)
     for _ in range(30):
-        candidate = space.draw(rng)
+        candidate = draw(space, rng)
         require_candidate(space, candidate) if why != "room for the query only" else None
-        space.mutate(candidate, {}, rng)
-        space.draw_retrieved(rng)
+        mutate(space, candidate, {}, rng)
+        draw_retrieved(space, rng)
 
 
 @pytest.mark.parametrize(
@@ -222,6 +280,9 @@ def test_small_spaces(space: SearchSpace, why: str) -> None:
         {"calibrations": ("magic",)},
         {"calibrations": ()},
         {"modes": "static"},
+        {"clusters": (1,)},
+        {"retrievers": ("guessed",)},
+        {"rerankers": ()},
     ],
 )
 def test_a_space_that_is_none(given: dict[str, Any]) -> None:

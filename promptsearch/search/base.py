@@ -86,10 +86,9 @@ class Allowance:
     items: int
     by_evaluations: bool = False
 
-    def price(self, space: SearchSpace, candidate: Candidate, start: int, stop: int) -> float:
-        """Expected units of scoring items ``start`` to ``stop`` of the shared order."""
-        count = max(0, stop - start)
-        return float(count) if self.by_evaluations else space.price(candidate, count, begun=start > 0)
+    def price(self, space: SearchSpace, candidate: Candidate, items: int, *, begun: bool) -> float:
+        """Expected units of scoring so many items; ``begun`` where the candidate was asked about others before."""
+        return float(items) if self.by_evaluations else space.price(candidate, items, begun=begun)
 
 
 StrategyRun = Generator[Request, Mapping[Candidate, Scores], list[Candidate]]

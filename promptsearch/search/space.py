@@ -1,27 +1,24 @@
-"""The space of candidates over pool ids: what can be drawn, and how a candidate can change.
+"""The space of candidates over pool ids: what it holds, what fits, and what it costs.
 
-Invariant: every candidate that comes out of here fits the context, by the lengths that were given.
-Leaves out: texts, models, scores. Lengths and labels are plain numbers.
+Invariant: a candidate that is allowed fits the context, by the lengths that were given.
+Leaves out: texts, models, scores; lengths, labels and clusters are plain numbers. Which candidates to draw is
+:mod:`promptsearch.search.drawing`, how they change :mod:`promptsearch.search.mutation`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar
-
+from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from promptsearch.candidate import CALIBRATIONS, MODES, Candidate
+from promptsearch.candidate import CALIBRATIONS, CONSIDERED, MDL_SETS, MODES, RERANKERS, RETRIEVERS, Candidate
 from promptsearch.errors import UserError
 
-__all__ = ["Lengths", "Preferences", "SearchSpace", "Space"]
+__all__ = ["Chooser", "Clusters", "Lengths", "SearchSpace", "Space"]
 
-Preferences = Mapping[str, Mapping[Any, float]]
-_Level = TypeVar("_Level")
-_EAGERNESS = 50.0  # a choice that did two points better is drawn e times as often
-_FIRST_LOOK = 24  # items over which a candidate's prefix is paid off when it is first looked at
+Chooser = Callable[[int, np.random.Generator], tuple[int, ...]]
+_CURATED = 24  # examples that a curated pool holds at least
 
 
 @dataclass(frozen=True)
@@ -30,7 +27,12 @@ class Space:
 
     Attributes:
         shots: numbers of demonstrations to try.
-        modes: among "static" and "retrieved".
+        modes: among "static", "retrieved" and "routed".
+        retrievers: how demonstrations of one query are found, among "nearest", "mmr", "dpp", "bm25", "hybrid" and
+            "coverage".
+        rerankers: among "none", "cone" and "mdl", by which the model itself chooses among the nearest; each query
+            then costs ten times as much and more.
+        clusters: numbers of clusters that queries may be routed by.
         templates: names of templates.
         names: pairs of names that the prompt may give input and output; empty ones keep the columns' own.
         calibrations: among "none", "batch", "contextual" and "fitted".
@@ -39,7 +41,10 @@ class Space:
     """
 
     shots: tuple[int, ...] = (0, 1, 2, 4, 8, 16, 32)
-    modes: tuple[str, ...] = ("static", "retrieved")
+    modes: tuple[str, ...] = ("static", "retrieved", "routed")
+    retrievers: tuple[str, ...] = ("nearest", "mmr", "hybrid")
+    rerankers: tuple[str, ...] = ("none",)
+    clusters: tuple[int, ...] = (4, 8, 16)
     templates: tuple[str, ...] | None = None
     names: tuple[tuple[str, str], ...] | None = None
     calibrations: tuple[str, ...] = ("batch", "contextual", "fitted", "none")
@@ -47,7 +52,7 @@ class Space:
     instructions: bool = True
 
     def __post_init__(self) -> None:
-        for name, known in (("shots", None), ("modes", MODES), ("templates", None), ("calibrations", CALIBRATIONS)):
+        for name, known in _KNOWN.items():
             given: object = getattr(self, name)
             if given is None and name == "templates":
                 continue
@@ -57,9 +62,21 @@ class Space:
             if unknown:
                 raise UserError(f"{name} holds the unknown {unknown[0]!r}; give some of {', '.join(known or ())}")
             object.__setattr__(self, name, tuple(given))
-        wrong = [count for count in self.shots if type(count) is not int or count < 0]
-        if wrong:
-            raise UserError(f"shots holds {wrong[0]!r}; give whole numbers from 0")
+        for name, least in (("shots", 0), ("clusters", 2)):
+            wrong = [count for count in getattr(self, name) if type(count) is not int or count < least]
+            if wrong:
+                raise UserError(f"{name} holds {wrong[0]!r}; give whole numbers from {least}")
+
+
+_KNOWN: Mapping[str, tuple[str, ...] | None] = {
+    "shots": None,
+    "modes": MODES,
+    "retrievers": RETRIEVERS,
+    "rerankers": RERANKERS,
+    "clusters": None,
+    "templates": None,
+    "calibrations": CALIBRATIONS,
+}
 
 
 @dataclass(frozen=True)
@@ -81,8 +98,25 @@ class Lengths:
     context: int
 
 
+@dataclass(frozen=True)
+class Clusters:
+    """How queries fall into groups.
+
+    Attributes:
+        of_items: cluster of each item of the shared order, shape (items,).
+        members: for each cluster the pool ids that lie in it, nearest to its centre first; never empty.
+    """
+
+    of_items: NDArray[np.int64]
+    members: tuple[tuple[int, ...], ...]
+
+    def share(self, cluster: int) -> float:
+        """Share of the items in one cluster."""
+        return float((self.of_items == cluster).mean()) if len(self.of_items) else 1 / len(self.members)
+
+
 class SearchSpace:
-    """Draws and changes candidates.
+    """Candidates over one pool.
 
     Args:
         space: what may vary.
@@ -92,6 +126,8 @@ class SearchSpace:
         pool: ids of possible demonstrations.
         labels: label index of each pool id; all 0 for free text.
         lengths: token counts.
+        clusters: usable clusterings of the queries by their number of clusters; none without routed candidates.
+        choosers: selection strategies that choose a set of so many pool ids, by name.
     """
 
     def __init__(
@@ -104,6 +140,8 @@ class SearchSpace:
         pool: Sequence[int],
         labels: Sequence[int],
         lengths: Lengths,
+        clusters: Mapping[int, Clusters] | None = None,
+        choosers: Mapping[str, Chooser] | None = None,
     ) -> None:
         self.space = space
         self.templates = tuple(templates)
@@ -112,24 +150,110 @@ class SearchSpace:
         self.pool: NDArray[np.int64] = np.asarray(pool, dtype=np.int64)
         self.labels: NDArray[np.int64] = np.asarray(labels, dtype=np.int64)
         self.lengths = lengths
+        self.clusters = dict(clusters or {})
+        self.choosers = dict(choosers or {})
         self._label_of = dict(zip(self.pool.tolist(), self.labels.tolist(), strict=True))
         self._mean_length = float(np.mean([lengths.demonstrations[number] for number in self.pool.tolist()]))
-        self._by_label = [self.pool[self.labels == label] for label in np.unique(self.labels)]
         self.shots = tuple(sorted({count for count in space.shots if 0 <= count <= len(self.pool)}))
+
+    # -- what there is --------------------------------------------------------------------------------------
+
+    def label_of(self, number: int) -> int:
+        """Label index of a pool id."""
+        return self._label_of[number]
+
+    def members(self, clusters: int, cluster: int) -> tuple[int, ...]:
+        """Pool ids in one of so many clusters, nearest to its centre first."""
+        return self.clusters[clusters].members[cluster]
+
+    @property
+    def mean_length(self) -> float:
+        """Tokens of a demonstration, on average."""
+        return self._mean_length
+
+    @property
+    def static_shots(self) -> tuple[int, ...]:
+        """Numbers of demonstrations of static candidates: none only where nothing else may be drawn."""
+        counts = tuple(count for count in self.shots if count > 0)
+        return counts if counts and "static" in self.space.modes else (0,)
+
+    @property
+    def most_shots(self) -> int:
+        """Most demonstrations that a prompt may show."""
+        return max(self.shots, default=0)
+
+    @property
+    def calibration(self) -> str:
+        """The calibration that candidates race with."""
+        return "batch" if "batch" in self.space.calibrations else self.space.calibrations[0]
+
+    def curated(self, weights: Mapping[int, float]) -> tuple[int, ...]:
+        """The examples whose sets did best, as many of each label (Chang and Jia 2023, arXiv 2212.10378).
+
+        Args:
+            weights: how good the sets that held an example were; examples without one are left out.
+
+        Returns:
+            Ids in ascending order; empty where too few are known.
+        """
+        by_label: dict[int, list[int]] = {}
+        for number in sorted(weights, key=lambda each: (-weights[each], each)):
+            by_label.setdefault(self._label_of[number], []).append(number)
+        labels = len(set(self._label_of.values()))
+        each = max(1, _CURATED // labels)
+        chosen = sorted(number for group in by_label.values() for number in group[:each])
+        return tuple(chosen) if len(by_label) == labels and len(chosen) >= min(_CURATED, len(self.pool)) else ()
+
+    def fits(self, candidate: Candidate) -> bool:
+        """Whether the longest query fits after the demonstrations."""
+        room = self.lengths.context - self.lengths.longest_query
+        if candidate.mode == "retrieved":  # each query's own demonstrations are checked when they are known
+            return candidate.count * self._mean_length <= room
+        if candidate.mode == "routed":
+            return all(self.prefix_tokens(route) <= room for route in self.routes(candidate))
+        return self.prefix_tokens(candidate) <= room
+
+    def allows(self, candidate: Candidate) -> bool:
+        """Whether the user's space holds a candidate, and it fits."""
+        allowed = candidate.mode in self.space.modes and candidate.shots in self.shots
+        return allowed and self.fits(candidate)
 
     # -- prices ---------------------------------------------------------------------------------------------
 
+    def routes(self, candidate: Candidate) -> list[Candidate]:
+        """The static candidates that a routed one consists of."""
+        return [candidate.route(cluster) for cluster in range(len(candidate.routes))]
+
     def prefix_tokens(self, candidate: Candidate) -> float:
-        """Tokens before the query (for retrieved demonstrations: on average)."""
+        """Tokens before the query (for retrieved and routed demonstrations: on average)."""
         instruction = self.lengths.instructions.get(candidate.instruction, 0)
         if candidate.mode == "retrieved":
             return instruction + candidate.count * self._mean_length
+        if candidate.mode == "routed":
+            clusters = self.clusters[len(candidate.routes)]
+            return sum(
+                clusters.share(cluster) * self.prefix_tokens(route)
+                for cluster, route in enumerate(self.routes(candidate))
+            )
         return instruction + sum(self.lengths.demonstrations[number] for number in candidate.demonstrations)
 
     def query_tokens(self, candidate: Candidate) -> float:
-        """Tokens that each further query costs."""
+        """Tokens that each further query costs, choosing its demonstrations included."""
         own = self.lengths.query
-        return own + self.prefix_tokens(candidate) if candidate.mode == "retrieved" else own
+        if candidate.mode != "retrieved":
+            return own
+        choosing = {
+            "none": 0.0,
+            "cone": CONSIDERED * (self._mean_length + own),
+            "mdl": MDL_SETS * (own + self.prefix_tokens(candidate)),
+        }
+        return own + self.prefix_tokens(candidate) + choosing[candidate.reranker]
+
+    def opening_tokens(self, candidate: Candidate) -> float:
+        """Tokens with which queries of a candidate begin, each beginning once."""
+        if candidate.mode == "routed":
+            return sum(self.prefix_tokens(route) for route in self.routes(candidate))
+        return self.prefix_tokens(candidate) if candidate.mode == "static" else 0.0
 
     def price(self, candidate: Candidate, items: int, *, begun: bool = False) -> float:
         """Tokens of scoring ``items`` queries; what they begin with is paid once, unless it was ``begun`` before."""
@@ -137,261 +261,3 @@ class SearchSpace:
             return 0.0
         opening = 0.0 if begun else self.opening_tokens(candidate)
         return opening + items * self.query_tokens(candidate)
-
-    def opening_tokens(self, candidate: Candidate) -> float:
-        """Tokens with which all queries of a candidate begin."""
-        return self.prefix_tokens(candidate) if candidate.mode == "static" else 0.0
-
-    def fits(self, candidate: Candidate) -> bool:
-        """Whether the longest query fits after the demonstrations."""
-        if candidate.mode == "retrieved":  # each query's own demonstrations are checked when they are known
-            return candidate.count * self._mean_length + self.lengths.longest_query <= self.lengths.context
-        return self.prefix_tokens(candidate) + self.lengths.longest_query <= self.lengths.context
-
-    @property
-    def calibration(self) -> str:
-        """The calibration that candidates race with."""
-        return "batch" if "batch" in self.space.calibrations else self.space.calibrations[0]
-
-    def allows(self, candidate: Candidate) -> bool:
-        """Whether the user's space holds a candidate, and it fits."""
-        allowed = candidate.mode in self.space.modes and candidate.shots in self.shots
-        return allowed and self.fits(candidate)
-
-    # -- drawing --------------------------------------------------------------------------------------------
-
-    def draw(self, rng: np.random.Generator, preferences: Preferences | None = None) -> Candidate:
-        """A random static candidate that fits.
-
-        Args:
-            rng: randomness.
-            preferences: how much better candidates with a given choice did; better choices are drawn more often.
-        """
-        known = preferences or {}
-        for _ in range(50):
-            count = int(self._prefer("shots", self._static_shots(), self._shot_odds(), known, rng))
-            candidate = self._worded(known, rng, demonstrations=self.draw_demonstrations(count, rng))
-            if self.fits(candidate):
-                return candidate
-        return Candidate(instruction=self.instructions[0], template=self.templates[0])
-
-    def draw_retrieved(self, rng: np.random.Generator, preferences: Preferences | None = None) -> Candidate | None:
-        """A random candidate that retrieves, None where the space has none."""
-        counts = [count for count in self.shots if count > 0]
-        if "retrieved" not in self.space.modes or not counts:
-            return None
-        candidate = self._worded(
-            preferences or {},
-            rng,
-            mode="retrieved",
-            count=int(rng.choice([count for count in counts if count <= 8] or counts[:1])),
-            order="nearest-last" if rng.random() < 0.75 else "nearest-first",
-        )
-        return candidate if self.fits(candidate) else None
-
-    def _worded(self, preferences: Preferences, rng: np.random.Generator, **others: Any) -> Candidate:
-        """A candidate with drawn instruction, template and names."""
-        names = self._prefer("names", self.names, _even(self.names), preferences, rng)
-        odds = [0.4 * max(1, len(self.templates) - 1), *_even(self.templates[1:])]  # the usual one, two times in five
-        return Candidate(
-            instruction=self._prefer("instruction", self.instructions, _even(self.instructions), preferences, rng),
-            template=self._prefer("template", self.templates, odds, preferences, rng),
-            input_name=names[0],
-            output_name=names[1],
-            calibration=self.calibration,
-            **others,
-        )
-
-    def _prefer(
-        self,
-        factor: str,
-        levels: Sequence[_Level],
-        odds: Sequence[float],
-        preferences: Preferences,
-        rng: np.random.Generator,
-    ) -> _Level:
-        """One level of a factor, by its odds and by what is known of it."""
-        known = preferences.get(factor, {})
-        weights = np.array(
-            [odd * np.exp(_EAGERNESS * known.get(level, 0.0)) for level, odd in zip(levels, odds, strict=True)]
-        )
-        return levels[int(rng.choice(len(levels), p=weights / weights.sum()))]
-
-    def draw_demonstrations(self, count: int, rng: np.random.Generator) -> tuple[int, ...]:
-        """Random demonstrations: mostly as many of each label, sometimes as the labels fall, in random order."""
-        if count == 0:
-            return ()
-        if len(self._by_label) == 1 or rng.random() < 0.2:
-            return tuple(int(number) for number in rng.choice(self.pool, size=count, replace=False))
-        taken: list[int] = []
-        queues = [rng.permutation(group).tolist() for group in self._by_label]
-        while len(taken) < count and any(queues):
-            for place in rng.permutation(len(queues)):
-                if queues[place] and len(taken) < count:
-                    taken.append(int(queues[place].pop()))
-        return tuple(taken[place] for place in rng.permutation(len(taken)))
-
-    def _shot_odds(self) -> list[float]:
-        """Dear numbers of demonstrations are drawn more rarely: the same tokens try more cheap ones."""
-        return [
-            1 / max(1.0, count * self._mean_length + _FIRST_LOOK * self.lengths.query)
-            for count in self._static_shots()
-        ]
-
-    def _static_shots(self) -> tuple[int, ...]:
-        counts = tuple(count for count in self.shots if count > 0)
-        return counts if counts and "static" in self.space.modes else (0,)
-
-    # -- changing -------------------------------------------------------------------------------------------
-
-    def mutate(
-        self, candidate: Candidate, weights: Mapping[int, float], rng: np.random.Generator
-    ) -> Candidate | None:
-        """A neighbour of a candidate, None where the drawn change does not apply or does not fit.
-
-        Args:
-            candidate: what to change.
-            weights: how good the sets that held an example were, relative to all (0 is average); examples
-                with high weights are drawn more often.
-            rng: randomness.
-        """
-        if candidate.mode == "retrieved":
-            changes: list[Callable[..., Candidate | None]] = [
-                self._change_template,
-                self._change_instruction,
-                self._change_names,
-                self._change_count,
-                self._change_order,
-            ]
-        else:
-            changes = [
-                *(self._swap,) * 4,
-                *(self._add,) * 2,
-                self._drop,
-                *(self._reorder,) * 2,
-                self._end_with_other_label,
-                self._change_template,
-                self._change_instruction,
-                *(self._change_names,) * min(2, len(self.names) - 1),
-            ]
-        change = changes[int(rng.integers(len(changes)))]
-        changed = change(candidate, weights, rng)
-        return changed if changed is not None and changed != candidate and self.fits(changed) else None
-
-    def recombine(self, left: Candidate, right: Candidate, rng: np.random.Generator) -> Candidate | None:
-        """The left candidate with some of the right one's demonstrations in place of its own."""
-        if left.mode != "static" or right.mode != "static" or not left.demonstrations:
-            return None
-        others = [number for number in right.demonstrations if number not in left.demonstrations]
-        if not others:
-            return None
-        mixed = list(left.demonstrations)
-        for number in others[: max(1, len(mixed) // 2)]:
-            mixed[int(rng.integers(len(mixed)))] = number
-        changed = replace(left, demonstrations=tuple(dict.fromkeys(mixed)))
-        return changed if self.fits(changed) else None
-
-    def _pick(
-        self, excluded: Sequence[int], weights: Mapping[int, float], rng: np.random.Generator, label: int | None
-    ) -> int | None:
-        """An example outside ``excluded``: one that did well half of the time, else any."""
-        if weights and rng.random() < 0.5:
-            known = [number for number in weights if number not in excluded]
-            known = [number for number in known if label is None or self._label_of[number] == label]
-            if known:
-                strength = np.exp(np.clip([20 * weights[number] for number in known], -10, 10))
-                return int(rng.choice(known, p=strength / strength.sum()))
-        group = self.pool if label is None else self.pool[self.labels == label]
-        rest = np.setdiff1d(group, np.asarray(excluded, dtype=np.int64))
-        return int(rng.choice(rest)) if len(rest) else None
-
-    def _swap(self, candidate: Candidate, weights: Mapping[int, float], rng: np.random.Generator) -> Candidate | None:
-        shown = list(candidate.demonstrations)
-        if not shown:
-            return None
-        place = int(rng.integers(len(shown)))
-        label = self._label_of[shown[place]] if rng.random() < 0.7 else None
-        number = self._pick(shown, weights, rng, label)
-        if number is None:
-            return None
-        shown[place] = number
-        return replace(candidate, demonstrations=tuple(shown))
-
-    def _add(self, candidate: Candidate, weights: Mapping[int, float], rng: np.random.Generator) -> Candidate | None:
-        shown = list(candidate.demonstrations)
-        if len(shown) >= max(self._static_shots()):
-            return None
-        number = self._pick(shown, weights, rng, None)
-        if number is None:
-            return None
-        shown.insert(int(rng.integers(len(shown) + 1)), number)
-        return replace(candidate, demonstrations=tuple(shown))
-
-    def _drop(self, candidate: Candidate, weights: Mapping[int, float], rng: np.random.Generator) -> Candidate | None:
-        shown = list(candidate.demonstrations)
-        if len(shown) < 2:
-            return None
-        shown.pop(int(rng.integers(len(shown))))
-        return replace(candidate, demonstrations=tuple(shown))
-
-    def _reorder(
-        self, candidate: Candidate, weights: Mapping[int, float], rng: np.random.Generator
-    ) -> Candidate | None:
-        """Reverse, rotate, swap neighbours, or shuffle."""
-        shown = list(candidate.demonstrations)
-        if len(shown) < 2:
-            return None
-        way = int(rng.integers(4))
-        place = int(rng.integers(len(shown) - 1))
-        if way == 0:
-            shown.reverse()
-        elif way == 1:
-            shown = shown[place + 1 :] + shown[: place + 1]
-        elif way == 2:
-            shown[place], shown[place + 1] = shown[place + 1], shown[place]
-        else:
-            shown = [shown[at] for at in rng.permutation(len(shown))]
-        return replace(candidate, demonstrations=tuple(shown))
-
-    def _end_with_other_label(
-        self, candidate: Candidate, weights: Mapping[int, float], rng: np.random.Generator
-    ) -> Candidate | None:
-        """Move a demonstration of another label to the end: models lean towards the last label seen."""
-        shown = list(candidate.demonstrations)
-        others = [place for place, number in enumerate(shown) if self._label_of[number] != self._label_of[shown[-1]]]
-        if not others:
-            return None
-        shown.append(shown.pop(others[int(rng.integers(len(others)))]))
-        return replace(candidate, demonstrations=tuple(shown))
-
-    def _change_template(
-        self, candidate: Candidate, weights: Mapping[int, float], rng: np.random.Generator
-    ) -> Candidate | None:
-        return replace(candidate, template=str(rng.choice(self.templates)))
-
-    def _change_instruction(
-        self, candidate: Candidate, weights: Mapping[int, float], rng: np.random.Generator
-    ) -> Candidate | None:
-        return replace(candidate, instruction=str(rng.choice(self.instructions)))
-
-    def _change_names(
-        self, candidate: Candidate, weights: Mapping[int, float], rng: np.random.Generator
-    ) -> Candidate | None:
-        input_name, output_name = self.names[int(rng.integers(len(self.names)))]
-        return replace(candidate, input_name=input_name, output_name=output_name)
-
-    def _change_count(
-        self, candidate: Candidate, weights: Mapping[int, float], rng: np.random.Generator
-    ) -> Candidate | None:
-        counts = [count for count in self.shots if count > 0]
-        return replace(candidate, count=int(rng.choice(counts)))
-
-    def _change_order(
-        self, candidate: Candidate, weights: Mapping[int, float], rng: np.random.Generator
-    ) -> Candidate | None:
-        other = "nearest-first" if candidate.order == "nearest-last" else "nearest-last"
-        return replace(candidate, order=other)
-
-
-def _even(levels: Sequence[object]) -> list[float]:
-    return [1.0] * len(levels)

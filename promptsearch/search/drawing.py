@@ -1,0 +1,165 @@
+"""Draws candidates at random, the better choices more often once something is known about them.
+
+Invariant: what is drawn is in the space and fits the context; ``rng`` is the only source of chance.
+Leaves out: what is known; callers bring it as numbers (see :mod:`promptsearch.search.effects`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+from promptsearch.candidate import Candidate
+from promptsearch.search.space import SearchSpace
+
+__all__ = ["Preferences", "draw", "draw_any", "draw_demonstrations", "draw_retrieved", "draw_routed"]
+
+Preferences = Mapping[str, Mapping[Any, float]]
+"""For each kind of choice, how much better candidates with each of its levels did, in shares of the score."""
+
+_Level = TypeVar("_Level")
+_EAGERNESS = 50.0  # a choice that did two points better is drawn e times as often
+_FIRST_LOOK = 24  # items over which a candidate's prefix is paid off when it is first looked at
+_MOST_RETRIEVED = 8  # demonstrations for each query; each query pays for all of them
+_MOST_ROUTED = 8  # demonstrations of one cluster; each cluster's are read before its first query
+_CHOSEN_SHARE = 0.25  # of drawn sets: those that a selection strategy chose
+_NATURAL_SHARE = 0.2  # of drawn sets: those that take labels as they fall
+_CENTRAL = 6  # a route's demonstrations come from so many times their number around the cluster's centre
+
+
+def draw(space: SearchSpace, rng: np.random.Generator, preferences: Preferences | None = None) -> Candidate:
+    """A random static candidate that fits.
+
+    Args:
+        space: what there is.
+        rng: randomness.
+        preferences: how much better candidates with a given choice did; better choices are drawn more often.
+    """
+    known = preferences or {}
+    for _ in range(50):
+        count = int(_prefer("shots", space.static_shots, _shot_odds(space), known, rng))
+        candidate = _worded(space, known, rng, demonstrations=draw_demonstrations(space, count, rng))
+        if space.fits(candidate):
+            return candidate
+    return Candidate(instruction=space.instructions[0], template=space.templates[0])
+
+
+def draw_any(space: SearchSpace, rng: np.random.Generator) -> Candidate:
+    """A random candidate of a random mode."""
+    draws = {"static": draw, "retrieved": draw_retrieved, "routed": draw_routed}
+    mode = str(rng.choice(space.space.modes))
+    return draws[mode](space, rng) or draw(space, rng)
+
+
+def draw_retrieved(
+    space: SearchSpace, rng: np.random.Generator, preferences: Preferences | None = None
+) -> Candidate | None:
+    """A random candidate that retrieves, None where the space has none."""
+    counts = [count for count in space.shots if count > 0]
+    if "retrieved" not in space.space.modes or not counts:
+        return None
+    candidate = _worded(
+        space,
+        preferences or {},
+        rng,
+        mode="retrieved",
+        count=int(rng.choice([count for count in counts if count <= _MOST_RETRIEVED] or counts[:1])),
+        retriever=str(rng.choice(space.space.retrievers)),
+        order=str(rng.choice(["nearest-last", "nearest-first", "interleaved"], p=[0.6, 0.2, 0.2])),
+        reranker=str(rng.choice(space.space.rerankers)),
+    )
+    return candidate if space.fits(candidate) else None
+
+
+def draw_routed(
+    space: SearchSpace, rng: np.random.Generator, preferences: Preferences | None = None
+) -> Candidate | None:
+    """A random candidate with a set of demonstrations from each cluster, None where the space has none."""
+    counts = [count for count in space.shots if 0 < count <= _MOST_ROUTED]
+    numbers = [number for number in space.space.clusters if number in space.clusters]
+    if "routed" not in space.space.modes or not counts or not numbers:
+        return None
+    clusters = int(rng.choice(numbers))
+    count = int(rng.choice(counts))
+    natural = rng.random() < 0.5
+    routes = tuple(
+        _from_group(space, members[: max(_CENTRAL * count, 2 * _MOST_ROUTED)], count, rng, natural=natural)
+        for members in space.clusters[clusters].members
+    )
+    candidate = _worded(space, preferences or {}, rng, mode="routed", routes=routes)
+    return candidate if space.fits(candidate) else None
+
+
+def draw_demonstrations(space: SearchSpace, count: int, rng: np.random.Generator) -> tuple[int, ...]:
+    """Random demonstrations in random order.
+
+    Mostly as many of each label, sometimes as the labels fall, sometimes what a selection strategy chooses.
+    """
+    if count == 0:
+        return ()
+    if space.choosers and rng.random() < _CHOSEN_SHARE:
+        name = str(rng.choice(sorted(space.choosers)))
+        chosen = space.choosers[name](count, rng)
+        return tuple(chosen[place] for place in rng.permutation(len(chosen)))
+    return _from_group(space, space.pool.tolist(), count, rng, natural=rng.random() < _NATURAL_SHARE)
+
+
+def _from_group(
+    space: SearchSpace, group: Sequence[int], count: int, rng: np.random.Generator, *, natural: bool
+) -> tuple[int, ...]:
+    """Some of a group in random order: as the labels fall, or as many of each label."""
+    shuffled = [group[place] for place in rng.permutation(len(group))]
+    if natural:
+        return tuple(shuffled[:count])
+    queues: dict[int, list[int]] = {}
+    for number in shuffled:
+        queues.setdefault(space.label_of(number), []).append(number)
+    taken: list[int] = []
+    labels = sorted(queues)
+    while len(taken) < min(count, len(group)):
+        for label in (labels[place] for place in rng.permutation(len(labels))):
+            if queues[label] and len(taken) < count:
+                taken.append(queues[label].pop())
+    return tuple(taken[place] for place in rng.permutation(len(taken)))
+
+
+def _worded(space: SearchSpace, preferences: Preferences, rng: np.random.Generator, **others: Any) -> Candidate:
+    """A candidate with drawn instruction, template and names."""
+    names = _prefer("names", space.names, _even(space.names), preferences, rng)
+    odds = [0.4 * max(1, len(space.templates) - 1), *_even(space.templates[1:])]  # the usual one, two times in five
+    return Candidate(
+        instruction=_prefer("instruction", space.instructions, _even(space.instructions), preferences, rng),
+        template=_prefer("template", space.templates, odds, preferences, rng),
+        input_name=names[0],
+        output_name=names[1],
+        calibration=space.calibration,
+        **others,
+    )
+
+
+def _prefer(
+    factor: str,
+    levels: Sequence[_Level],
+    odds: Sequence[float],
+    preferences: Preferences,
+    rng: np.random.Generator,
+) -> _Level:
+    """One level of a factor, by its odds and by what is known of it."""
+    known = preferences.get(factor, {})
+    weights = np.array(
+        [odd * np.exp(_EAGERNESS * known.get(level, 0.0)) for level, odd in zip(levels, odds, strict=True)]
+    )
+    return levels[int(rng.choice(len(levels), p=weights / weights.sum()))]
+
+
+def _shot_odds(space: SearchSpace) -> list[float]:
+    """Dear numbers of demonstrations are drawn more rarely: the same tokens try more cheap ones."""
+    return [
+        1 / max(1.0, count * space.mean_length + _FIRST_LOOK * space.lengths.query) for count in space.static_shots
+    ]
+
+
+def _even(levels: Sequence[object]) -> list[float]:
+    return [1.0] * len(levels)

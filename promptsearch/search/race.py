@@ -1,0 +1,139 @@
+"""A race: candidates scored on growing prefixes of one item order, within an allowance.
+
+Invariant: what a candidate is charged is what it adds; queries of a route that were scored under another candidate
+cost nothing again.
+Leaves out: which candidates enter, see the strategies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from promptsearch.candidate import Candidate
+from promptsearch.search.base import Allowance, Request, Scores, best_first, rank_key
+from promptsearch.search.space import SearchSpace
+
+__all__ = ["FIRST_RUNG", "Race", "rungs_for"]
+
+FIRST_RUNG = 24
+_KEEP = 0.5
+
+
+class Race:
+    """Scores seen so far, what is left to spend, and the rungs.
+
+    Args:
+        space: what the candidates are.
+        allowance: what may be spent.
+    """
+
+    def __init__(self, space: SearchSpace, allowance: Allowance) -> None:
+        self.space = space
+        self.allowance = allowance
+        self.left = allowance.total
+        self.scores: dict[Candidate, Scores] = {}
+        self.rungs = rungs_for(allowance.items)
+        self._read: dict[Candidate, NDArray[np.bool_]] = {}  # which items each prompt was asked about
+
+    # -- prices ---------------------------------------------------------------------------------------------
+
+    def price(self, candidate: Candidate, start: int, stop: int) -> float:
+        """Expected units of scoring items ``start`` to ``stop``, without what was asked before."""
+        total = 0.0
+        for reading, wanted in self._readings(candidate, start, stop):
+            known = self._read.get(reading)
+            new = int(wanted.sum()) if known is None else int((wanted & ~known).sum())
+            total += self.allowance.price(self.space, reading, new, begun=known is not None or start > 0)
+        return total
+
+    def price_of_race(self, arms: Sequence[Candidate]) -> float:
+        """Expected units of a whole race of these arms, with the mean arm's price at each rung."""
+        total, alive, start = 0.0, float(len(arms)), 0
+        for stop in self.rungs:
+            mean = sum(self.price(arm, start, stop) for arm in arms) / len(arms)
+            total += max(1.0, alive) * mean
+            alive, start = alive * _KEEP, stop
+        return total
+
+    def affordable(self, arms: Sequence[Candidate], start: int, stop: int) -> list[Candidate]:
+        """The first arms whose items ``start`` to ``stop`` can be paid for; one at least."""
+        kept: list[Candidate] = []
+        left = self.left
+        for arm in arms:
+            left -= self.price(arm, start, stop)
+            if left < 0 and kept:
+                break
+            kept.append(arm)
+        return kept
+
+    def _readings(self, candidate: Candidate, start: int, stop: int) -> Iterator[tuple[Candidate, NDArray[np.bool_]]]:
+        """The prompts that a candidate consists of, and the items that each is asked about."""
+        wanted = np.zeros(self.allowance.items, dtype=bool)
+        wanted[start:stop] = True
+        if candidate.mode != "routed":
+            yield candidate.reading, wanted
+            return
+        clusters = self.space.clusters[len(candidate.routes)].of_items
+        for cluster, route in enumerate(self.space.routes(candidate.reading)):
+            mine = wanted & (clusters == cluster)
+            if mine.any():
+                yield route, mine
+
+    # -- scoring --------------------------------------------------------------------------------------------
+
+    def seen(self, candidate: Candidate) -> int:
+        """Items that a candidate was scored on."""
+        return self.scores[candidate].items if candidate in self.scores else 0
+
+    def score(
+        self, candidates: Sequence[Candidate], items: int
+    ) -> Generator[Request, Mapping[Candidate, Scores], None]:
+        """Have candidates scored on the first ``items`` items."""
+        if not candidates:
+            return
+        for candidate in candidates:
+            self.left -= self.price(candidate, 0, items)
+            for reading, wanted in self._readings(candidate, 0, items):
+                known = self._read.setdefault(reading, np.zeros(self.allowance.items, dtype=bool))
+                known |= wanted
+        self.scores.update((yield Request(tuple(candidates), items)))
+
+    def run(
+        self, arms: Sequence[Candidate], against: Candidate | None = None
+    ) -> Generator[Request, Mapping[Candidate, Scores], None]:
+        """Successive halving. With ``against``, an arm goes on only while it is not behind that one."""
+        alive = list(arms)
+        for rung, items in enumerate(self.rungs):
+            yield from self.score(alive, items)
+            if not alive or rung == len(self.rungs) - 1:
+                return
+            ranked = best_first({arm: self.scores[arm] for arm in alive}, items)
+            keep = max(1, int(np.ceil(len(ranked) * _KEEP)))
+            alive = [arm for arm in ranked[:keep] if not self._behind(arm, against, items)]
+            alive = self.affordable(alive, items, self.rungs[rung + 1])
+
+    def survivors(self, count: int) -> list[Candidate]:
+        """The best candidates among those that were scored on the most items."""
+        most = max(scores.items for scores in self.scores.values())
+        full = {arm: scores for arm, scores in self.scores.items() if scores.items == most}
+        return best_first(full)[:count]
+
+    def _behind(self, arm: Candidate, against: Candidate | None, items: int) -> bool:
+        if against is None:
+            return False
+        return rank_key(self.scores[arm].upto(items)) < rank_key(self.scores[against].upto(items)) - 1e-9
+
+
+def rungs_for(items: int) -> tuple[int, ...]:
+    """Cumulative items of each rung: doubling from the first, ending with all."""
+    rungs = []
+    size = min(FIRST_RUNG, items)
+    while size < items:
+        rungs.append(size)
+        size *= 2
+    if rungs and items < 1.3 * rungs[-1]:
+        rungs.pop()  # a last rung of a few items more would only repeat the choice before it
+    return (*rungs, items)

@@ -30,7 +30,10 @@ from promptsearch.prompting import GENERATED_TOKENS, PromptBuilder, answer_room
 from promptsearch.result import Result, Trial, Trials
 from promptsearch.scoring import Judge, Judged
 from promptsearch.search.base import Strategy
-from promptsearch.search.halving import FIRST_RUNG, halving, random_search
+from promptsearch.search.drawing import draw, draw_demonstrations, draw_retrieved
+from promptsearch.search.halving import halving
+from promptsearch.search.race import FIRST_RUNG
+from promptsearch.search.random_search import random_search
 from promptsearch.search.space import SearchSpace, Space
 from promptsearch.store import RunStore
 from promptsearch.study import FEWEST_TEST, Finalist, Outcome, Plan, Study, make_plan, require_enough
@@ -184,7 +187,7 @@ class _Job:
             builder, space = self._lay_out(opened)
             near = self._embed(encoder)
             _require_same(store, "encoder", near.encoder.fingerprint)
-            space = make_space(self.task, near.splits, self.user_space, engine, builder, self.room)
+            space = make_space(self.task, near.splits, self.user_space, engine, builder, self.room, near.matcher)
             study = self._study(opened, builder, space, near, store)
             anchors, baselines = self._anchors(space)
             require_enough(study.plan, space, baselines["zero_shot"])
@@ -231,7 +234,8 @@ class _Job:
             self.splits,
             encoder,
             lambda done, total: self.listen(Progress("embed", done / max(1, total))),
-            neighbours=max(self.user_space.shots),
+            clusters=self.user_space.clusters if "routed" in self.user_space.modes else (),
+            seed=self.seed,
         )
         if near.encoder.misses:  # it is loaded now
             measure_encoder_speed(near.encoder.fingerprint, encoder)
@@ -250,7 +254,7 @@ class _Job:
         metric = self.task.require_metric()
         judge = near.judge(self.task, metric, prior=self.user_space.prior)
         asker = Asker(opened.engine, builder, self.task.labels, GENERATED_TOKENS)
-        evaluator = Evaluator(asker, self.task.examples, near.nearest, store, self.meter)
+        evaluator = Evaluator(asker, self.task.examples, near.matcher, store, self.meter)
         plan = self._plan(opened, near, space, store)
         self.listen(Note(f"plan: {plan}"))
         return Study(space, evaluator, judge, plan, self.limits, self.meter, self.listen, store)
@@ -291,14 +295,14 @@ class _Job:
         instruction, template = space.instructions[0], space.templates[0]
         zero = Candidate(instruction=instruction, template=template)
         shots = min(_BASELINE_SHOTS, len(space.pool))
-        random = replace(zero, demonstrations=space.draw_demonstrations(shots, rng))
+        random = replace(zero, demonstrations=draw_demonstrations(space, shots, rng))
         while not space.fits(random) and random.demonstrations:
             random = replace(random, demonstrations=random.demonstrations[:-1])
         nearest = replace(zero, mode="retrieved", count=self._nearest_count(space, zero))
         baselines = {"zero_shot": zero, "random": random, "nearest": nearest}
         anchors = [zero, random, nearest, *_wordings(space, zero, random)]
         usable = [anchor for anchor in anchors if space.allows(anchor)]
-        usable = usable or [space.draw_retrieved(rng) or space.draw(rng)]
+        usable = usable or [draw_retrieved(space, rng) or draw(space, rng)]
         return [replace(anchor, calibration=space.calibration) for anchor in dict.fromkeys(usable)], baselines
 
     def _nearest_count(self, space: SearchSpace, zero: Candidate) -> int:

@@ -20,11 +20,14 @@ from promptsearch.embed.base import Encoder
 from promptsearch.embed.cache import CachedEncoder
 from promptsearch.errors import ContextError, DataError
 from promptsearch.lm.base import Engine
+from promptsearch.matching import ItemMatcher, Matching
 from promptsearch.metrics import Metric
 from promptsearch.pool import Pool
 from promptsearch.prompting import PromptBuilder
+from promptsearch.routing import fit_router
 from promptsearch.scoring import Judge, NeighbourLabels, neighbour_priors
-from promptsearch.search.space import Lengths, SearchSpace, Space
+from promptsearch.search.space import Chooser, Clusters, Lengths, SearchSpace, Space
+from promptsearch.select.registry import selector
 from promptsearch.task import Example, Task
 from promptsearch.template import CHAT_TEMPLATES, PLAIN_TEMPLATES, TEMPLATES, Demonstration
 
@@ -34,6 +37,8 @@ _NEIGHBOURS = 32
 _LISTED_LABELS = 20
 _NAMING_WORDS = 3
 _SAMPLED_ANSWERS = 200
+_SET_CHOOSERS = ("dpp", "k-means", "mmr", "vote-k")
+_CHOSEN_AMONG = 128  # pool rows that a strategy chooses a set among
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class Neighbourhood:
         splits: the splits without near duplicates.
         pool: index of the demonstration pool.
         encoder: what made the vectors.
-        nearest: for each search, confirm and test item its nearest pool ids.
+        matcher: what each item is shown.
         vote: label vote of neighbours; None for free text.
         neighbours: similarities and labels behind the vote, by item; empty for free text.
     """
@@ -52,7 +57,7 @@ class Neighbourhood:
     splits: Splits
     pool: Pool
     encoder: CachedEncoder
-    nearest: dict[int, tuple[int, ...]]
+    matcher: ItemMatcher
     vote: NeighbourVote | None
     neighbours: dict[int, tuple[NDArray[np.float64], NDArray[np.int64]]]
 
@@ -76,7 +81,8 @@ def embed_splits(
     splits: Splits,
     encoder: Encoder,
     progress: Callable[[int, int], None],
-    neighbours: int = 0,
+    clusters: Sequence[int] = (),
+    seed: int = 0,
 ) -> Neighbourhood:
     """Embed all rows of the splits, remove near duplicates, and find neighbours.
 
@@ -85,7 +91,9 @@ def embed_splits(
         splits: its splits, without exact duplicates.
         encoder: what makes vectors.
         progress: told (texts done, texts in all).
-        neighbours: how many neighbours of an item are needed; 32 are found at least, for the vote.
+        clusters: numbers of clusters that queries may be routed by; those that the pool does not fall into are left
+            out.
+        seed: of the clustering.
     """
     cached = encoder if isinstance(encoder, CachedEncoder) else CachedEncoder(encoder)
     ids = [*splits.pool, *splits.search, *splits.confirm, *splits.test]
@@ -96,17 +104,26 @@ def embed_splits(
     pool_ids = sorted(kept.pool)
     pool = Pool(pool_ids, vectors[pool_ids], encoder=cached.fingerprint)
     items = [*kept.search, *kept.confirm, *kept.test]
-    near = pool.nearest(vectors[items], max(_NEIGHBOURS, neighbours))
-    nearest = {item: tuple(row.tolist()) for item, row in zip(items, near.ids, strict=True)}
+    texts = [example.text for example in task.examples]
+    index = {word: number for number, word in enumerate(task.labels or ())}
+    pool_labels = {number: index.get(task.examples[number].output, 0) for number in pool_ids}
+    routers = {count: fit_router(pool.vectors, count, seed) for count in clusters}
+    matching = Matching(
+        pool,
+        {number: texts[number] for number in pool_ids},
+        pool_labels,
+        cached,
+        {count: router for count, router in routers.items() if router is not None},
+    )
+    matcher = ItemMatcher(matching, vectors, texts)
     if task.labels is None:
-        return Neighbourhood(kept, pool, cached, nearest, None, {})
-    index = {word: number for number, word in enumerate(task.labels)}
-    label_of = {number: index[task.examples[number].output] for number in pool_ids}
-    labels = np.array([[label_of[int(n)] for n in row] for row in near.ids], dtype=np.int64)
+        return Neighbourhood(kept, pool, cached, matcher, None, {})
+    near = pool.nearest(vectors[items], _NEIGHBOURS)
+    labels = np.array([[pool_labels[int(n)] for n in row] for row in near.ids], dtype=np.int64)
     similarities = near.similarities.astype(np.float64)
     voters = {item: (similarities[place], labels[place]) for place, item in enumerate(items)}
-    vote = _fit_vote(pool, vectors, label_of, len(task.labels))
-    return Neighbourhood(kept, pool, cached, nearest, vote, voters)
+    vote = _fit_vote(pool, vectors, pool_labels, len(task.labels))
+    return Neighbourhood(kept, pool, cached, matcher, vote, voters)
 
 
 def _fit_vote(pool: Pool, vectors: NDArray[np.float32], label_of: dict[int, int], label_count: int) -> NeighbourVote:
@@ -158,9 +175,25 @@ def demonstrations_of(examples: Sequence[Example], ids: Sequence[int]) -> dict[i
 
 
 def make_space(
-    task: Task, splits: Splits, space: Space, engine: Engine, builder: PromptBuilder, room: int
+    task: Task,
+    splits: Splits,
+    space: Space,
+    engine: Engine,
+    builder: PromptBuilder,
+    room: int,
+    matcher: ItemMatcher | None = None,
 ) -> SearchSpace:
-    """The search space with this model's token counts."""
+    """The search space with this model's token counts.
+
+    Args:
+        task: the task.
+        splits: its splits.
+        space: what may vary.
+        engine: the model.
+        builder: makes its prompts.
+        room: tokens to keep free for an answer.
+        matcher: the pool's clusters and selection strategies, once there are vectors.
+    """
     templates = space.templates or tuple(template.name for template in PLAIN_TEMPLATES)
     if space.templates is None and builder.renderer.chat is not None and builder.renderer.chat.usable:
         templates += tuple(template.name for template in CHAT_TEMPLATES)
@@ -188,7 +221,40 @@ def make_space(
         pool=splits.pool,
         labels=[labels.get(task.examples[number].output, 0) for number in splits.pool],
         lengths=lengths,
+        clusters={} if matcher is None else _clusters(matcher, splits.search),
+        choosers={} if matcher is None else _choosers(matcher, splits.search),
     )
+
+
+def _clusters(matcher: ItemMatcher, items: Sequence[int]) -> dict[int, Clusters]:
+    """Clusters of the search items and of the pool, by their number."""
+    pool = matcher.matching.pool
+    return {
+        count: Clusters(
+            matcher.clusters_of(count, items),
+            router.members(pool.ids.tolist(), pool.vectors),
+        )
+        for count, router in matcher.matching.routers.items()
+    }
+
+
+def _choosers(matcher: ItemMatcher, items: Sequence[int]) -> dict[str, Chooser]:
+    """Strategies that choose one set for all queries.
+
+    Each draw chooses among another random part of the pool, so that sets differ.
+    """
+    ids = matcher.matching.pool.ids
+    queries = matcher.queries(items)
+
+    def chooser(name: str) -> Chooser:
+        def choose(count: int, rng: np.random.Generator) -> tuple[int, ...]:
+            drawn = np.sort(rng.permutation(len(ids))[: max(_CHOSEN_AMONG, 4 * count)])
+            examples = matcher.matching.examples(tuple(ids[drawn].tolist()))
+            return selector(name, examples).select(queries, count, rng)
+
+        return choose
+
+    return {name: chooser(name) for name in _SET_CHOOSERS}
 
 
 def _answer_tokens(task: Task, engine: Engine) -> float:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -25,7 +25,7 @@ from promptsearch.reranking import Reranker
 from promptsearch.store import Call, RunStore
 from promptsearch.task import Example
 
-__all__ = ["Answers", "Asker", "Evaluator", "Matcher", "join_routes"]
+__all__ = ["Answers", "Asker", "Evaluator", "Matcher", "join", "join_routes"]
 
 _ITEMS_A_CALL = 64  # enough to fill batches, few enough that a kill loses little
 _RETRIEVED_A_CALL = 16  # where each item brings its own demonstrations
@@ -57,6 +57,18 @@ class Answers:
         return Answers(self.log_probabilities[places], texts, self.fits[places], routes, self.route_count)
 
 
+def join(parts: Sequence[Answers]) -> Answers:
+    """Answers of items in a row from those of its pieces, all under one candidate; one piece at least."""
+    routes = [part.routes for part in parts if part.routes is not None]
+    return Answers(
+        np.concatenate([part.log_probabilities for part in parts]),
+        tuple(text for part in parts for text in part.texts),
+        np.concatenate([part.fits for part in parts]),
+        np.concatenate(routes) if routes else None,
+        parts[0].route_count,
+    )
+
+
 def join_routes(parts: Mapping[int, Answers], routes: NDArray[np.int64], count: int) -> Answers:
     """Answers of all items from those of each route.
 
@@ -70,10 +82,7 @@ def join_routes(parts: Mapping[int, Answers], routes: NDArray[np.int64], count: 
     for route, part in parts.items():
         places[routes == route] = np.arange(start, start + len(part.fits))
         start += len(part.fits)
-    logs = np.concatenate([part.log_probabilities for part in parts.values()])
-    texts = [text for part in parts.values() for text in part.texts]
-    fits = np.concatenate([part.fits for part in parts.values()])
-    return Answers(logs[places], tuple(texts[at] for at in places) if texts else (), fits[places], routes, count)
+    return replace(join(list(parts.values())).take(places), routes=routes, route_count=count)
 
 
 class Matcher(Protocol):

@@ -411,6 +411,7 @@ class _Job:
             weighing=outcome.winner.weighing,
             vote=near.vote,
             retriever=Retriever(near.pool, near.encoder, source),
+            router=near.router(outcome.winner.candidate),
             measured={"test": test.to_dict(), "facts": facts},
         )
         return Result(

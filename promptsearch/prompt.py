@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from promptsearch.calibration import NeighbourVote, Weighing, softmax
 from promptsearch.candidate import Candidate
@@ -23,14 +24,16 @@ from promptsearch.data.text import normalised
 from promptsearch.embed.base import Encoder
 from promptsearch.embed.cache import CachedEncoder
 from promptsearch.errors import ArtifactError, ContextError, DataError, UserError
-from promptsearch.evaluation import Answers, Asker
+from promptsearch.evaluation import Answers, Asker, join, join_routes
 from promptsearch.files import write_whole
 from promptsearch.lm.base import FloatArray, Rendered
 from promptsearch.lm.resolve import OpenedModel, open_engine
+from promptsearch.matching import Matching
 from promptsearch.measurement import Measurement
 from promptsearch.metrics import Metric, resolve_metric
 from promptsearch.pool import Pool
 from promptsearch.prompting import GENERATED_TOKENS, Built, PromptBuilder, answer_room
+from promptsearch.routing import Router
 from promptsearch.scoring import Judge
 from promptsearch.task import Example, Task, input_text
 from promptsearch.template import TEMPLATES, Demonstration
@@ -92,7 +95,9 @@ class PromptParts:
         examples: examples that can be shown, or vote, by number.
         weighing: how log-probabilities become a choice; None for free text.
         vote: how neighbours vote; needed where the weighing gives them weight.
-        retriever: finds neighbours; needed where the prompt retrieves or neighbours have weight.
+        retriever: finds neighbours; needed where the prompt retrieves or neighbours have weight, or for its encoder
+            where the prompt is routed.
+        router: tells a query's cluster; needed where the prompt is routed.
         measured: what was measured of it when it was made, as plain values.
     """
 
@@ -102,6 +107,7 @@ class PromptParts:
     weighing: Weighing | None = None
     vote: NeighbourVote | None = None
     retriever: Retriever | None = None
+    router: Router | None = None
     measured: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -112,7 +118,27 @@ class PromptParts:
     @property
     def needs_neighbours(self) -> bool:
         """Whether predicting asks for similar examples."""
-        return self.candidate.mode == "retrieved" or self.uses_prior
+        return self.candidate.mode != "static" or self.uses_prior
+
+
+@dataclass(frozen=True)
+class _Neighbours:
+    """What the vectors of some items say.
+
+    Attributes:
+        matches: numbers of the examples that each item may be shown, the best match first.
+        routes: route of each item, shape (items,); None where there is only one.
+        prior: log-probabilities of the labels by neighbours, shape (items, labels); None where they have no weight.
+    """
+
+    matches: Sequence[Sequence[int]]
+    routes: NDArray[np.int64] | None = None
+    prior: FloatArray | None = None
+
+    def part(self, start: int, stop: int) -> _Neighbours:
+        """The same of some items."""
+        routes = None if self.routes is None else self.routes[start:stop]
+        return _Neighbours(self.matches[start:stop], routes)
 
 
 class Prompt:
@@ -199,7 +225,7 @@ class Prompt:
 
     @property
     def mode(self) -> str:
-        """``"static"`` or ``"retrieved"``."""
+        """``"static"``, ``"retrieved"`` or ``"routed"``."""
         return self._parts.candidate.mode
 
     @property
@@ -209,8 +235,11 @@ class Prompt:
 
     @property
     def demonstrations(self) -> tuple[Demonstration, ...]:
-        """The demonstrations in the order shown; none where each query gets its own."""
-        return tuple(self._parts.examples[number] for number in self._parts.candidate.demonstrations)
+        """The demonstrations in the order shown, those of a routed prompt cluster by cluster, each once.
+
+        There are none where each query gets its own.
+        """
+        return tuple(self._parts.examples[number] for number in self._parts.candidate.shown)
 
     @property
     def weighing(self) -> Weighing | None:
@@ -259,16 +288,31 @@ class Prompt:
         inputs = [self.task.example_from(item) for item in items]
         if not inputs:
             return []
-        nearest, prior = self._neighbours(inputs)
-        answers = self._asker.answers(self._asker.ask(self._parts.candidate, inputs, nearest))
-        shown = [
-            self._builder.build(self._parts.candidate, item, near).demonstrations
-            for item, near in zip(inputs, nearest, strict=True)
-        ]
+        near = self._neighbours(inputs)
+        answers, shown = self._answers(inputs, near)
         return [
             replace(prediction, demonstrations=tuple(self._parts.examples[number] for number in numbers))
-            for prediction, numbers in zip(self._predictions(answers, prior), shown, strict=True)
+            for prediction, numbers in zip(self._predictions(answers, near.prior), shown, strict=True)
         ]
+
+    def _answers(
+        self, inputs: Sequence[Mapping[str, str]], near: _Neighbours
+    ) -> tuple[Answers, list[tuple[int, ...]]]:
+        """The model's answers, and the numbers of the demonstrations that each item was shown."""
+        candidate = self._parts.candidate
+        if near.routes is None:
+            built = self._asker.build(candidate, inputs, near.matches)
+            return self._asker.answers(self._asker.ask_built(candidate, built)), [each.demonstrations for each in built]
+        parts = {}
+        shown: list[tuple[int, ...]] = [()] * len(inputs)
+        for route in np.unique(near.routes).tolist():
+            places = np.flatnonzero(near.routes == route).tolist()
+            static = candidate.route(route)
+            built = self._asker.build(static, [inputs[at] for at in places], [()] * len(places))
+            parts[route] = self._asker.answers(self._asker.ask_built(static, built))
+            for at, each in zip(places, built, strict=True):
+                shown[at] = each.demonstrations
+        return join_routes(parts, near.routes, len(candidate.routes)), shown
 
     def evaluate(self, examples: object, metric: str | Callable[..., float] | None = None) -> Measurement:
         """Measure the prompt on rows with the task's columns, in any form that :class:`Task` takes.
@@ -282,16 +326,16 @@ class Prompt:
         """
         kept = self.task.examples_from(examples)
         measured_by = self._metric(metric, [example.output for example in kept])
-        nearest, prior = self._neighbours([example.fields for example in kept], others_only=True)
-        values: list[object] = []
+        near = self._neighbours([example.fields for example in kept], others_only=True)
+        parts = []
         for start in range(0, len(kept), _EVALUATED_A_CALL):
-            part = slice(start, start + _EVALUATED_A_CALL)
-            inputs = [example.fields for example in kept[part]]
-            values += self._asker.ask(self._parts.candidate, inputs, nearest[part])
+            stop = start + _EVALUATED_A_CALL
+            inputs = [example.fields for example in kept[start:stop]]
+            parts.append(self._answers(inputs, near.part(start, stop))[0])
         places = list(range(len(kept)))
-        priors = {} if prior is None else dict(zip(places, prior, strict=True))
+        priors = {} if near.prior is None else dict(zip(places, near.prior, strict=True))
         judge = Judge([replace(kept[place], id=place) for place in places], self.task.labels, measured_by, priors)
-        judged = judge.judge(places, self._asker.answers(values), self._parts.weighing)
+        judged = judge.judge(places, join(parts), self._parts.weighing)
         return judge.measure(places, judged)
 
     def _metric(self, given: str | Callable[..., float] | None, golds: Sequence[str]) -> Metric:
@@ -307,7 +351,7 @@ class Prompt:
                 for text, fits in zip(answers.texts, answers.fits, strict=True)
             ]
         values = [self.task.label_values[word] for word in labels]
-        scores = weighing.scores(answers.log_probabilities, prior)
+        scores = weighing.scores(answers.log_probabilities, prior, answers.routes)
         predictions = []
         for row, probabilities, fits in zip(scores, softmax(scores), answers.fits, strict=True):
             if not np.isfinite(row).any():
@@ -318,29 +362,51 @@ class Prompt:
             predictions.append(Prediction(values[best], shares))
         return predictions
 
-    def _neighbours(
-        self, inputs: Sequence[Mapping[str, str]], *, others_only: bool = False
-    ) -> tuple[list[Sequence[int]], FloatArray | None]:
-        """Nearest example numbers of each item, and their label vote where it has weight.
+    def _neighbours(self, inputs: Sequence[Mapping[str, str]], *, others_only: bool = False) -> _Neighbours:
+        """What the items' vectors say: matches to show, routes to take, and the label vote where it has weight.
 
         With ``others_only`` no item finds an example with its own text.
         """
         parts = self._parts
         if not parts.needs_neighbours or not inputs:
-            return [() for _ in inputs], None
-        retriever, vote, labels = parts.retriever, parts.vote, self.task.labels
-        if retriever is None:
+            return _Neighbours([()] * len(inputs))
+        if parts.retriever is None:
             raise ArtifactError("this prompt retrieves examples and has no index; load it with its folder")
-        vectors = retriever.encoder.encode([input_text(item) for item in inputs])
-        count = max(parts.candidate.count, vote.count if vote is not None and parts.uses_prior else 0)
+        texts = [input_text(item) for item in inputs]
+        vectors = parts.retriever.encoder.encode(texts)
         own = [self._own_example(item) for item in inputs] if others_only else None
-        found = retriever.pool.nearest(vectors, count, exclude=own)
-        prior = None
-        if parts.uses_prior and vote is not None and labels is not None:
-            index = {word: number for number, word in enumerate(labels)}
-            numbers = [[index[parts.examples[int(n)].output] for n in row] for row in found.ids]
-            prior = vote.log_probabilities(found.similarities.astype(np.float64), np.array(numbers), len(labels))
-        return [row.tolist() for row in found.ids], prior
+        matches: Sequence[Sequence[int]] = [()] * len(inputs)
+        routes = None
+        if parts.candidate.mode == "retrieved":
+            matches = self._matching.matches(parts.candidate, vectors, texts, own)
+        if parts.candidate.mode == "routed":
+            routes = self._matching.clusters(parts.candidate, vectors)
+        return _Neighbours(matches, routes, self._vote(vectors, own))
+
+    def _vote(self, vectors: NDArray[np.float32], own: Sequence[int | None] | None) -> FloatArray | None:
+        """The neighbours' label vote, shape (items, labels); None where it has no weight."""
+        parts, labels = self._parts, self.task.labels
+        if not parts.uses_prior or parts.vote is None or labels is None or parts.retriever is None:
+            return None
+        found = parts.retriever.pool.nearest(vectors, parts.vote.count, exclude=own)
+        index = {word: number for number, word in enumerate(labels)}
+        numbers = [[index[parts.examples[int(n)].output] for n in row] for row in found.ids]
+        return parts.vote.log_probabilities(found.similarities.astype(np.float64), np.array(numbers), len(labels))
+
+    @cached_property
+    def _matching(self) -> Matching:
+        """Finds what queries are shown."""
+        parts = self._parts
+        if parts.retriever is None:
+            raise ArtifactError("this prompt retrieves examples and has no index; load it with its folder")
+        index = {word: number for number, word in enumerate(self.task.labels or ())}
+        return Matching(
+            parts.retriever.pool,
+            {number: input_text(shown.inputs) for number, shown in parts.examples.items()},
+            {number: index.get(shown.output, 0) for number, shown in parts.examples.items()},
+            parts.retriever.encoder,
+            {} if parts.router is None else {parts.router.count: parts.router},
+        )
 
     def _own_example(self, item: Mapping[str, str]) -> int | None:
         """The example with an item's own text, as duplicates are recognised everywhere."""
@@ -359,24 +425,28 @@ class Prompt:
         Raises:
             ContextError: it does not fit the model.
         """
-        inputs, built = self._built(item)
-        return str(self._builder.render(self._parts.candidate, built.demonstrations, inputs))
+        candidate, inputs, built = self._built(item)
+        return str(self._builder.render(candidate, built.demonstrations, inputs))
 
     def messages(self, item: str | Mapping[str, Any] | Example) -> list[dict[str, str]]:
         """The prompt for an item as chat messages, for use with other systems."""
-        inputs, built = self._built(item)
-        return self._builder.messages(self._parts.candidate, built.demonstrations, inputs)
+        candidate, inputs, built = self._built(item)
+        return self._builder.messages(candidate, built.demonstrations, inputs)
 
-    def _built(self, item: Any) -> tuple[dict[str, str], Built]:
+    def _built(self, item: Any) -> tuple[Candidate, dict[str, str], Built]:
+        """What the model reads for an item: the candidate (of a routed one its route), the texts, the prompt."""
         inputs = self.task.example_from(item)
-        nearest, _ = self._neighbours([inputs])
-        built = self._builder.build(self._parts.candidate, inputs, nearest[0])
+        near = self._neighbours([inputs])
+        candidate = self._parts.candidate
+        if near.routes is not None:
+            candidate = candidate.route(int(near.routes[0]))
+        (built,) = self._asker.build(candidate, [inputs], near.matches)
         if built.prompt is None:
             raise ContextError(
                 f"the item {input_text(inputs)[:40]!r}... does not fit the model's "
                 f"{self._opened.engine.context_tokens} tokens; shorten it"
             )
-        return inputs, built
+        return candidate, inputs, built
 
     def to_dspy(self) -> Any:
         """A ``dspy.Module`` that predicts the same."""
@@ -445,7 +515,7 @@ class Prompt:
         from promptsearch.version import __version__
 
         parts = self._parts
-        needed = parts.examples if parts.needs_neighbours else parts.candidate.demonstrations
+        needed = parts.examples if parts.needs_neighbours else parts.candidate.shown
         return {
             "format": _FORMAT,
             "schema": _SCHEMA,
@@ -462,6 +532,7 @@ class Prompt:
             ],
             "weighing": parts.weighing.to_dict() if parts.weighing else None,
             "vote": parts.vote.to_dict() if parts.vote and parts.uses_prior else None,
+            "router": parts.router.to_list() if parts.router is not None else None,
             "encoder": _encoder_source(parts.retriever) if parts.needs_neighbours else None,
             "model": {
                 "source": self._opened.source,
@@ -606,10 +677,11 @@ def _parts_from(document: Mapping[str, Any], path: Path, encoder: object) -> Pro
         }
         weighing = Weighing.from_dict(document["weighing"]) if document["weighing"] else None
         vote = NeighbourVote.from_dict(document["vote"]) if document["vote"] else None
+        router = Router.from_list(document["router"]) if document.get("router") else None
         measured = dict(document["measured"])
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ArtifactError(f"{str(path)!r} is damaged ({type(error).__name__}: {error}); save it anew") from error
-    lost = [number for number in candidate.demonstrations if number not in examples]
+    lost = [number for number in candidate.shown if number not in examples]
     if lost:
         raise ArtifactError(f"{str(path)!r} is damaged: demonstration {lost[0]} is missing; save it anew")
     if weighing is not None and len(weighing.offsets) != len(task.labels or ()):
@@ -622,7 +694,11 @@ def _parts_from(document: Mapping[str, Any], path: Path, encoder: object) -> Pro
     if weighing is not None and weighing.prior_weight > 0 and vote is None:
         raise ArtifactError(f"{str(path)!r} is damaged: it lacks the vote of its neighbours; save it anew")
     retriever = _retriever_from(document, path, examples, encoder)
-    parts = PromptParts(task, candidate, examples, weighing, vote, retriever, measured)
+    if candidate.mode == "routed" and (router is None or router.count != len(candidate.routes)):
+        raise ArtifactError(f"{str(path)!r} is damaged: it does not say which query takes which route; save it anew")
+    if weighing is not None and len(weighing.shifts) not in (0, len(candidate.routes)):
+        raise ArtifactError(f"{str(path)!r} is damaged: its weights do not match its routes; save it anew")
+    parts = PromptParts(task, candidate, examples, weighing, vote, retriever, router, measured)
     if parts.needs_neighbours and retriever is None:
         raise ArtifactError(f"{str(path)!r} is damaged: it does not name its index; save it anew")
     return parts

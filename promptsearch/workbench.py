@@ -24,7 +24,7 @@ from promptsearch.matching import ItemMatcher, Matching
 from promptsearch.metrics import Metric
 from promptsearch.pool import Pool
 from promptsearch.prompting import PromptBuilder
-from promptsearch.routing import fit_router
+from promptsearch.routing import Router, fit_router
 from promptsearch.scoring import Judge, NeighbourLabels, neighbour_priors
 from promptsearch.search.space import Chooser, Clusters, Lengths, SearchSpace, Space
 from promptsearch.select.registry import selector
@@ -68,6 +68,10 @@ class Neighbourhood:
         similarities = np.stack([self.neighbours[item][0] for item in items])
         labels = np.stack([self.neighbours[item][1] for item in items])
         return neighbour_priors(self.vote, items, NeighbourLabels(similarities, labels), label_count)
+
+    def router(self, candidate: Candidate) -> Router | None:
+        """What sends queries to the routes of a candidate; None where it has none."""
+        return self.matcher.matching.routers[len(candidate.routes)] if candidate.mode == "routed" else None
 
     def judge(self, task: Task, metric: Metric, *, prior: bool) -> Judge:
         """A judge for the task's items, with or without the neighbours' vote."""

@@ -27,6 +27,19 @@ NEAREST = Candidate("Say which.", "fields", mode="retrieved", count=2)
 TASK = numbered_task(120)
 
 
+ROUTED = Candidate("Say which.", "fields", mode="routed", routes=((100, 103), (101, 104), (102, 105, 108)))
+
+
+class Neighbours:
+    """Made-up matches and clusters."""
+
+    def matches(self, reading: Candidate, items: Sequence[int]) -> list[tuple[int, ...]]:
+        return [(100 + item % 20, 100 + (item + 1) % 20)[: reading.count] for item in items]
+
+    def clusters(self, reading: Candidate, items: Sequence[int]) -> np.ndarray:
+        return np.array([item % len(reading.routes) for item in items], dtype=np.int64)
+
+
 @dataclass
 class Desk:
     """An evaluator over a fake model."""
@@ -41,14 +54,7 @@ class Desk:
         demonstrations = {number: Demonstration(examples[number].fields, examples[number].output) for number in POOL}
         builder = PromptBuilder(self.lm, ["text"], "label", demonstrations, 3)
         self.asker = Asker(self.lm, builder, self.task.labels)
-        nearest = {item: (100 + item % 20, 100 + (item + 1) % 20) for item in range(100)}
-        self.evaluator = Evaluator(
-            self.asker,
-            examples,
-            nearest,
-            self.store,
-            self.meter,
-        )
+        self.evaluator = Evaluator(self.asker, examples, Neighbours(), self.store, self.meter)
 
     def ask(self, candidate: Candidate, items: Sequence[int]) -> list[list[float]]:
         return self.evaluator.answers(candidate, items).log_probabilities.tolist()
@@ -62,7 +68,23 @@ def desk(path: Path | None = None, **options: object) -> Desk:
     return Desk(model(**options), RunStore(path, {"job": "x"}))
 
 
-@pytest.mark.parametrize("candidate", [SHOWN, NEAREST, Candidate()])
+def test_a_routed_candidate_is_its_routes() -> None:
+    """Each item gets what the static candidate of its route gets, which is asked only once for both."""
+    at, apart = desk(), desk()
+    found = at.evaluator.answers(ROUTED, range(50))
+    for place, item in enumerate(range(50)):
+        alone = apart.evaluator.answers(ROUTED.route(item % 3), [item])
+        assert found.log_probabilities[place].tolist() == alone.log_probabilities[0].tolist()
+    assert found.routes is not None
+    assert found.routes.tolist() == [item % 3 for item in range(50)]
+    calls = len(at.lm.calls)
+    changed = replace(ROUTED, routes=(*ROUTED.routes[:2], (107,)))
+    at.evaluator.answers(changed, range(50))
+    assert sum(len(call) for call in at.lm.calls[calls:]) == len(range(2, 50, 3))
+    assert at.evaluator.answers(ROUTED, ()).fits.shape == (0,)
+
+
+@pytest.mark.parametrize("candidate", [SHOWN, NEAREST, Candidate(), ROUTED])
 def test_asking_twice_costs_nothing(candidate: Candidate) -> None:
     at = desk()
     first = at.ask(candidate, range(80))

@@ -17,7 +17,7 @@ from promptsearch.search.space import SearchSpace
 
 __all__ = ["Allowance", "Request", "Scores", "Strategy", "StrategyRun", "best_first", "rank_key"]
 
-_STEADYING_ITEMS = 48
+_STEADYING_ITEMS = 160
 
 
 @dataclass(frozen=True)

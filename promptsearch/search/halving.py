@@ -1,36 +1,40 @@
-"""Successive halving on one shared item order, then rounds of mutation around the survivors.
+"""Successive halving on one shared item order, then rounds of proposals against the survivors.
 
 A race scores all its candidates on few items, keeps the better half, doubles the items, and so on (Jamieson and
-Talwalkar 2016). The first race draws candidates at random; later ones mutate the survivors, guided by how the
-sets that held an example did (CondAcc: Chang and Jia 2023, arXiv 2212.10378), and newcomers must beat the
-survivors at equal length.
+Talwalkar 2016, arXiv 1502.07943). The first race draws candidates at random, with the choices that did well in first
+looks at the baselines and the wordings. Later rounds take proposals from sources that are credited by what became of
+their candidates; newcomers must hold their own against the best survivor at equal length. At the end other orders of the
+best set are tried, which also tells how much order alone moves its score.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 
 from promptsearch.candidate import Candidate
 from promptsearch.search.base import Allowance, StrategyRun, best_first
 from promptsearch.search.drawing import Preferences, draw, draw_retrieved, draw_routed
-from promptsearch.search.effects import choice_effects, conditional_accuracy
-from promptsearch.search.mutation import mutate, recombine
+from promptsearch.search.effects import choice_effects
+from promptsearch.search.order import neighbours
+from promptsearch.search.proposals import Proposals
 from promptsearch.search.race import Race
 from promptsearch.search.space import SearchSpace
 
 __all__ = ["halving"]
 
-_EXPLORING_SHARE = 0.6  # of the allowance, for the first race
+_EXPLORING_SHARE = 0.5  # of the allowance, for the first race
 _ANCHOR_SHARE = 0.3  # of the allowance, for first looks at candidates that must be tried
 _ANCHORS_KEPT = 5  # one in so many goes on after the first look; the others have told what they could
 _DEAR_SHARE = 0.15  # of the first race, for first looks at candidates of each dear mode
+_ORDER_SHARE = 0.08  # of the allowance, for other orders of the best set
+_MOST_ORDERS = 6
 _FINALISTS = 5
 _NEWCOMERS = 8
 _FEWEST_ARMS = 6
-_FRESH_SHARE = 0.35  # of newcomers: drawn anew with the choices that did well
-_RECOMBINED_SHARE = 0.1
 _LIKELY_SHARE = 0.5  # of a later race's price: most of its arms fall behind the survivors early
 
 
@@ -42,12 +46,17 @@ def halving(
     known = _affordable_anchors(race, anchors)
     yield from race.score(known, race.rungs[0])  # a first look tells which choices to draw
     yield from race.run(_field(race, known, allowance.total * _EXPLORING_SHARE, rng))
+    proposals = Proposals(rng)
+    kept_back = _ORDER_SHARE * allowance.total
     while True:
         survivors = race.survivors(_FINALISTS)
-        newcomers = _newcomers(race, survivors, rng)
-        if not newcomers or _LIKELY_SHARE * race.price_of_race(newcomers) > race.left:
-            return survivors
+        newcomers = proposals.newcomers(race, survivors, _NEWCOMERS, _LIKELY_SHARE * (race.left - kept_back))
+        if not newcomers or _LIKELY_SHARE * race.price_of_race(newcomers) > race.left - kept_back:
+            break
         yield from race.run(newcomers, against=survivors[0])
+        proposals.learn(race, newcomers)
+    yield from race.run(_orders(race, survivors), against=survivors[0])
+    return race.survivors(_FINALISTS)
 
 
 def _affordable_anchors(race: Race, anchors: Sequence[Candidate]) -> list[Candidate]:
@@ -96,31 +105,20 @@ def _dear_ones(
     return found
 
 
-def _newcomers(race: Race, survivors: Sequence[Candidate], rng: np.random.Generator) -> list[Candidate]:
-    """Mutations of survivors (better ones more often), recombinations, and some fresh draws."""
-    weights = conditional_accuracy(race.scores)
-    preferences = choice_effects(race.scores)
-    found: list[Candidate] = []
-    for _ in range(40 * _NEWCOMERS):
-        if len(found) == _NEWCOMERS:
+def _orders(race: Race, survivors: Sequence[Candidate]) -> list[Candidate]:
+    """Other orders of the best static set, of every kind, as many as what is left pays first looks for."""
+    best = next((each for each in survivors if each.mode == "static" and len(each.demonstrations) > 1), None)
+    if best is None:
+        return []
+    options = [replace(best, demonstrations=order) for order in neighbours(best.demonstrations, race.space.labels_by_id)]
+    unknown = [option for option in options if option not in race.scores]
+    step = max(1, len(unknown) // _MOST_ORDERS)  # neighbours come kind by kind
+    spread = list(islice(unknown, 0, None, step))[:_MOST_ORDERS]
+    affordable: list[Candidate] = []
+    left = race.left
+    for option in spread:
+        left -= race.price(option, 0, race.rungs[0])
+        if left < 0:
             break
-        arm = _propose(race.space, survivors, weights, preferences, rng)
-        if arm is not None and arm not in found and arm not in race.scores:
-            found.append(arm)
-    return found
-
-
-def _propose(
-    space: SearchSpace,
-    survivors: Sequence[Candidate],
-    weights: Mapping[int, float],
-    preferences: Preferences,
-    rng: np.random.Generator,
-) -> Candidate | None:
-    way = rng.random()
-    parent = survivors[min(int(rng.geometric(0.5)) - 1, len(survivors) - 1)]
-    if way < _FRESH_SHARE:
-        return draw(space, rng, preferences)
-    if way < _FRESH_SHARE + _RECOMBINED_SHARE:
-        return recombine(space, parent, survivors[int(rng.integers(len(survivors)))], rng)
-    return mutate(space, parent, weights, rng)
+        affordable.append(option)
+    return affordable

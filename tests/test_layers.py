@@ -38,6 +38,10 @@ LAYERS = (
         "embed.transformer",
         "embed.child",
     ),
+    ("select", "select.base"),
+    ("select.drawn", "select.nearest", "select.lexical", "select.representative"),
+    ("select.coverage",),
+    ("select.registry",),
     (
         "calibration",
         "prompting",
@@ -91,6 +95,7 @@ LEAVES = {
     "sentence_transformers": {"embed.transformer"},
     "transformers": {"embed.transformer"},
     "faiss": {"pool"},
+    "bm25s": {"select.lexical"},
     "llama_cpp": {"lm.llamacpp.library"},
     "dspy": {"lm.dspy_lm", "dspy_module"},
     "typer": {"cli"},
@@ -186,6 +191,12 @@ def test_strategies_see_no_model_text_or_file(module: str) -> None:
         for alias in node.names
     ]
     assert set(of_models) <= {"FloatArray"}
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name.split(".")[0] == "select"])
+def test_selectors_see_numbers_and_texts_only(module: str) -> None:
+    allowed = {"errors", "optional", "embed.base"}
+    assert {other for other, _ in internal(module) if other.split(".")[0] != "select"} <= allowed
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if name.split(".")[0] == "lm"])

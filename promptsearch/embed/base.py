@@ -1,14 +1,14 @@
 """What an encoder is, how it is told from others, and what its answer must look like.
 
-Invariant: a vector that leaves ``encode_checked`` or ``unit_vectors`` is finite float32 of length 1 (or all
-zeros, where the encoder says nothing about a text), and there is one for each text.
+Invariant: a vector that leaves ``encode_checked``, ``token_vectors_checked`` or ``unit_vectors`` is finite
+float32 of length 1 (or all zeros, where the encoder says nothing), and there is one for each text or token.
 Left out: loading models (``transformer``) and keeping vectors (``cache``).
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -20,9 +20,13 @@ __all__ = [
     "CHUNK",
     "Encoder",
     "FingerprintedEncoder",
+    "TokenEncoder",
     "encode_checked",
     "encoder_name",
     "length_sorted_chunks",
+    "token_encoder",
+    "token_ids_checked",
+    "token_vectors_checked",
     "unit_vectors",
     "well_formed",
 ]
@@ -53,6 +57,29 @@ class FingerprintedEncoder(Encoder, Protocol):
     def fingerprint(self) -> str:
         """One line that no encoder with other vectors shares, the same in every process."""
         ...
+
+
+@runtime_checkable
+class TokenEncoder(Protocol):
+    """What also tells the tokens of a text apart; no encoder has to.
+
+    For every text both methods speak of the same t tokens, in the same order. A tokenizer's marks (of a
+    text's beginning, its end, or padding) are not among them, so t may be 0.
+    """
+
+    def token_ids(self, texts: Sequence[str], /) -> Sequence[Any]:
+        """For each text its tokens' places in the vocabulary, shape (t,); costs no run of the model."""
+        ...
+
+    def token_vectors(self, texts: Sequence[str], /) -> Sequence[Any]:
+        """For each text its tokens' unit vectors, read in their context, shape (t, d)."""
+        ...
+
+
+def token_encoder(encoder: object) -> TokenEncoder | None:
+    """What gives token vectors: ``encoder`` itself, the one inside it (its ``encoder``), or nothing."""
+    inside = getattr(encoder, "encoder", None)
+    return next((each for each in (encoder, inside) if isinstance(each, TokenEncoder)), None)
 
 
 def encoder_name(encoder: Encoder) -> str:
@@ -104,6 +131,42 @@ def encode_checked(encoder: Encoder, texts: Sequence[str]) -> NDArray[np.float32
             f"encoder {type(encoder).__name__} failed on {len(texts)} texts: {_one_line(error)}"
         ) from error
     return unit_vectors(answer, count=len(texts))
+
+
+def token_ids_checked(encoder: TokenEncoder, texts: Sequence[str]) -> list[NDArray[np.int64]]:
+    """Vocabulary places of each text's tokens, shape (t,), int64, from an encoder that is not trusted.
+
+    Raises:
+        BackendError: the encoder fails, or answers with something that is no row of integers for each text.
+    """
+    rows = [np.asarray(each) for each in _answers(encoder.token_ids, encoder, texts)]
+    for row in rows:
+        if row.ndim != 1 or (row.size and row.dtype.kind not in "iu"):
+            raise BackendError(f"token_ids returned shape {row.shape} of {row.dtype}; it must be a row of integers")
+    return [row.astype(np.int64) for row in rows]
+
+
+def token_vectors_checked(encoder: TokenEncoder, texts: Sequence[str]) -> list[NDArray[np.float32]]:
+    """Unit vectors of each text's tokens, shape (t, d), float32, from an encoder that is not trusted.
+
+    Raises:
+        BackendError: the encoder fails, or answers with something that is no vector for each token.
+    """
+    return [unit_vectors(each) for each in _answers(encoder.token_vectors, encoder, texts)]
+
+
+def _answers(method: Callable[[Sequence[str]], Sequence[Any]], encoder: object, texts: Sequence[str]) -> list[Any]:
+    try:
+        answers = list(method(list(texts)))
+    except PromptsearchError:
+        raise
+    except Exception as error:
+        raise BackendError(
+            f"encoder {type(encoder).__name__} failed on the tokens of {len(texts)} texts: {_one_line(error)}"
+        ) from error
+    if len(answers) != len(texts):
+        raise BackendError(f"encoder returned tokens of {len(answers)} texts for {len(texts)}; it must answer each")
+    return answers
 
 
 def unit_vectors(array: Any, *, count: int | None = None) -> NDArray[np.float32]:

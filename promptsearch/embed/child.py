@@ -1,8 +1,8 @@
 """An encoder in a process of its own, spoken to over two pipes.
 
 Started as a plain subprocess: multiprocessing's spawn would run the user's script a second time wherever it
-lacks a ``__main__`` guard. A message is its length (8 bytes, little endian) and its bytes: JSON, and vectors
-as raw float32. Nothing is unpickled.
+lacks a ``__main__`` guard. A message is its length (8 bytes, little endian) and its bytes: JSON, and numbers
+as raw float32 or int64. Nothing is unpickled.
 Invariant: after any failure in the middle of an exchange the child is ended, so no later answer can be
 mistaken for the answer to another question.
 """
@@ -18,8 +18,9 @@ import sys
 import tempfile
 import weakref
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,23 @@ __all__ = ["ChildEncoder", "serve"]
 
 _START = "import sys; from promptsearch.embed.child import serve; serve(sys.argv[1])"
 _LENGTH = struct.Struct("<Q")
+
+
+_TYPES = {"encode": "<f4", "token_vectors": "<f4", "token_ids": "<i8"}
+"""What the child can be asked, and the type of the numbers that it answers with."""
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """One row for each text, or for each token of the texts: then ``tokens`` counts those of each text."""
+
+    numbers: NDArray[Any]
+    tokens: list[int] | None
+
+    def by_text(self) -> list[NDArray[Any]]:
+        assert self.tokens is not None
+        ends = np.cumsum(self.tokens, dtype=np.int64)
+        return [self.numbers[end - count : end] for end, count in zip(ends, self.tokens, strict=True)]
 
 
 class ChildEncoder:
@@ -51,7 +69,7 @@ class ChildEncoder:
         self._end: weakref.finalize[[subprocess.Popen[bytes], IO[bytes]], ChildEncoder] | None = None
         self._start()
         try:
-            self.dimension: int = self._exchange([]).shape[1]
+            self.dimension: int = self._exchange("encode", []).numbers.shape[1]
         except BaseException:
             self.close()
             raise
@@ -62,9 +80,23 @@ class ChildEncoder:
         Raises:
             PromptsearchError: whatever the encoder raised in the child; BackendError where the child died.
         """
-        if self._end is None:
-            self._start()
-        return self._exchange(texts)
+        return self._exchange("encode", texts).numbers
+
+    def token_ids(self, texts: Sequence[str], /) -> list[NDArray[np.int64]]:
+        """Vocabulary places of the tokens of well-formed ``texts``, each of shape (t,), int64.
+
+        Raises:
+            PromptsearchError: whatever the encoder raised in the child; BackendError where the child died.
+        """
+        return self._exchange("token_ids", texts).by_text()
+
+    def token_vectors(self, texts: Sequence[str], /) -> list[NDArray[np.float32]]:
+        """Unit vectors of the tokens of well-formed ``texts``, each of shape (t, d), float32.
+
+        Raises:
+            PromptsearchError: whatever the encoder raised in the child; BackendError where the child died.
+        """
+        return self._exchange("token_vectors", texts).by_text()
 
     def close(self) -> None:
         """Ends the child."""
@@ -88,11 +120,13 @@ class ChildEncoder:
         )
         self._end = weakref.finalize(self, _end_child, self._process, self._stderr)
 
-    def _exchange(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def _exchange(self, method: str, texts: Sequence[str]) -> _Answer:
+        if self._end is None:
+            self._start()
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
-            _write(self._process.stdin, json.dumps(list(texts)).encode("ascii"))
+            _write(self._process.stdin, json.dumps({"method": method, "texts": list(texts)}).encode("ascii"))
             header = json.loads(_read(self._process.stdout))
             content = b"" if "error" in header else _read(self._process.stdout)
         except BaseException as error:
@@ -104,9 +138,8 @@ class ChildEncoder:
             raise
         if "error" in header:
             raise _same_error(header["error"], header["message"])
-        vectors: NDArray[np.float32] = np.frombuffer(content, dtype="<f4").astype(np.float32)
-        rows, dimension = header["shape"]
-        return vectors.reshape(rows, dimension)
+        numbers = np.frombuffer(content, dtype=header["type"]).reshape(header["shape"])
+        return _Answer(numbers.astype(numbers.dtype.newbyteorder("=")), header["tokens"])
 
     def _last_words(self) -> str:
         # The child's own position in this file is its end; reading moves it, and nothing is written after.
@@ -148,20 +181,23 @@ def serve(model: str) -> None:
     encoder = TransformerEncoder(model, in_child_process=False)
     while True:
         try:
-            texts = json.loads(_read(requests))
+            asked = json.loads(_read(requests))
         except EOFError:
             return
-        _answer(answers, encoder, texts)
+        _answer(answers, encoder, asked["method"], asked["texts"])
 
 
-def _answer(answers: IO[bytes], encoder: Encoder, texts: list[str]) -> None:
+def _answer(answers: IO[bytes], encoder: Encoder, method: str, texts: list[str]) -> None:
+    kind = _TYPES[method]
     try:
-        vectors = encoder.encode(texts)
+        answer = getattr(encoder, method)(texts)
     except PromptsearchError as error:
         _write(answers, json.dumps({"error": type(error).__name__, "message": str(error)}).encode("ascii"))
         return
-    _write(answers, json.dumps({"shape": list(vectors.shape)}).encode("ascii"))
-    _write(answers, np.ascontiguousarray(vectors, dtype="<f4").tobytes())
+    tokens = None if method == "encode" else [len(each) for each in answer]
+    numbers = answer if tokens is None else np.concatenate(answer or [np.empty(0)])
+    _write(answers, json.dumps({"shape": numbers.shape, "type": kind, "tokens": tokens}).encode("ascii"))
+    _write(answers, np.ascontiguousarray(numbers, dtype=kind).tobytes())
 
 
 def _write(stream: IO[bytes], content: bytes) -> None:

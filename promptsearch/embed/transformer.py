@@ -51,6 +51,10 @@ class _Backend(Protocol):
 
     def encode(self, texts: Sequence[str], /) -> Any: ...
 
+    def token_ids(self, texts: Sequence[str], /) -> Sequence[Any]: ...
+
+    def token_vectors(self, texts: Sequence[str], /) -> Sequence[Any]: ...
+
 
 class TransformerEncoder:
     """Unit vectors from a transformer on this machine's processor; loaded at the first ``encode``.
@@ -109,6 +113,40 @@ class TransformerEncoder:
                 answer = backend.encode([clean[position] for position in chunk])
                 vectors[chunk] = unit_vectors(answer, count=len(chunk))
         return vectors
+
+    def token_ids(self, texts: Sequence[str], /) -> list[NDArray[np.int64]]:
+        """Places of each text's tokens in the model's vocabulary, shape (t,), int64, without its marks.
+
+        Runs the tokenizer alone; a text counts up to the model's limit.
+
+        Raises:
+            ModelError: the model cannot be found or read, or has no tokens of this kind.
+            MissingExtraError: a package that the model needs is not installed.
+        """
+        return self._by_chunks(texts, lambda backend, chunk: backend.token_ids(chunk))
+
+    def token_vectors(self, texts: Sequence[str], /) -> list[NDArray[np.float32]]:
+        """Unit vectors of the same tokens, as the model's last layer leaves them, shape (t, d), float32.
+
+        Raises:
+            ModelError: the model cannot be found or read, or has no token vectors.
+            MissingExtraError: a package that the model needs is not installed.
+            BackendError: the model fails, or answers with something that is no vector.
+        """
+        states = self._by_chunks(texts, lambda backend, chunk: backend.token_vectors(chunk))
+        return [unit_vectors(each) for each in states]
+
+    def _by_chunks(
+        self, texts: Sequence[str], ask: Callable[[_Backend, list[str]], Sequence[Any]]
+    ) -> list[NDArray[Any]]:
+        clean = [well_formed(text) for text in texts]
+        answers: dict[int, NDArray[Any]] = {}
+        with self._lock:
+            backend = self._loaded()
+            for chunk in length_sorted_chunks(clean):
+                answer = ask(backend, [clean[position] for position in chunk])
+                answers.update(zip(chunk, answer, strict=True))
+        return [answers[position] for position in range(len(clean))]
 
     def close(self) -> None:
         """Gives back the memory and the child process; the next ``encode`` loads again."""
@@ -233,11 +271,45 @@ class _SentenceTransformersModel:
         def fetch(local_only: bool) -> Any:
             return library.SentenceTransformer(model, device="cpu", local_files_only=local_only)
 
+        self._name = model
+        self._torch = require("torch", install="sentence-transformers")
         self._model = _local_first(model, fetch)
         self.dimension: int = self._model.encode(["a"], show_progress_bar=False).shape[1]
 
     def encode(self, texts: Sequence[str], /) -> Any:
         return self._model.encode(list(texts), batch_size=len(texts), show_progress_bar=False, convert_to_numpy=True)
+
+    def token_ids(self, texts: Sequence[str], /) -> list[NDArray[np.int64]]:
+        features = self._features(texts)
+        return [
+            ids[kept].numpy() for ids, kept in zip(features["input_ids"], self._own_tokens(features), strict=True)
+        ]
+
+    def token_vectors(self, texts: Sequence[str], /) -> list[NDArray[np.float32]]:
+        features = self._features(texts)
+        own = self._own_tokens(features)
+        with self._torch.inference_mode():
+            hidden = self._model(features).get("token_embeddings")
+        if hidden is None:
+            raise ModelError(self._no_tokens())
+        return [states[kept].float().numpy() for states, kept in zip(hidden, own, strict=True)]
+
+    def _features(self, texts: Sequence[str]) -> Any:
+        """What goes into the model, without the prompt that it may put before a text to be encoded."""
+        prepare = getattr(self._model, "preprocess", None) or self._model.tokenize
+        features = prepare(list(texts))
+        if getattr(features.get("attention_mask"), "ndim", 0) != 2 or "input_ids" not in features:
+            raise ModelError(self._no_tokens())
+        return features
+
+    def _own_tokens(self, features: Any) -> list[Any]:
+        """For each text which positions hold tokens of its own."""
+        marks = self._torch.tensor(self._model.tokenizer.all_special_ids)
+        known = features["attention_mask"].bool() & ~self._torch.isin(features["input_ids"], marks)
+        return list(known)
+
+    def _no_tokens(self) -> str:
+        return f"encoder {self._name!r} has no token vectors; take a transformer such as {DEFAULT_ENCODER}"
 
 
 class _MiniLM:
@@ -266,13 +338,32 @@ class _MiniLM:
 
     def encode(self, texts: Sequence[str], /) -> NDArray[np.float32]:
         tokens = self._tokenizer.encode_batch(list(texts))
-        ids = self._torch.tensor([each.ids for each in tokens])
-        mask = self._torch.tensor([each.attention_mask for each in tokens])
+        hidden, mask = self._states(tokens)
         with self._torch.inference_mode():
-            hidden = self._model(input_ids=ids, attention_mask=mask).last_hidden_state
             kept = mask.unsqueeze(-1).to(hidden.dtype)
             mean: NDArray[np.float32] = ((hidden * kept).sum(1) / kept.sum(1)).numpy()
         return mean
+
+    def token_ids(self, texts: Sequence[str], /) -> list[NDArray[np.int64]]:
+        tokens = self._tokenizer.encode_batch(list(texts))
+        return [np.array(each.ids, dtype=np.int64)[_own_tokens(each)] for each in tokens]
+
+    def token_vectors(self, texts: Sequence[str], /) -> list[NDArray[np.float32]]:
+        tokens = self._tokenizer.encode_batch(list(texts))
+        hidden, _ = self._states(tokens)
+        return [states.numpy()[_own_tokens(each)] for states, each in zip(hidden, tokens, strict=True)]
+
+    def _states(self, tokens: Sequence[Any]) -> tuple[Any, Any]:
+        """The last layer's vectors, shape (texts, longest, 384), and which of them are no padding."""
+        ids = self._torch.tensor([each.ids for each in tokens])
+        mask = self._torch.tensor([each.attention_mask for each in tokens])
+        with self._torch.inference_mode():
+            return self._model(input_ids=ids, attention_mask=mask).last_hidden_state, mask
+
+
+def _own_tokens(tokens: Any) -> NDArray[np.bool_]:
+    """Which of a text's tokens the tokenizer did not add."""
+    return ~np.array(tokens.special_tokens_mask, dtype=np.bool_)
 
 
 def _checked_content(path: Path) -> bytes:

@@ -31,6 +31,7 @@ from promptsearch.result import Result, Trial, Trials
 from promptsearch.scoring import Judge, Judged
 from promptsearch.search.base import Strategy
 from promptsearch.search.drawing import draw, draw_demonstrations, draw_retrieved
+from promptsearch.search.front import PREFERENCES
 from promptsearch.search.halving import halving
 from promptsearch.search.race import FIRST_RUNG
 from promptsearch.search.random_search import random_search
@@ -67,6 +68,7 @@ def optimize(
     weights: str = "auto",
     space: Space | None = None,
     strategy: str = "auto",
+    prefer: str = "accuracy",
     seed: int = 0,
     run: str | Path | None = None,
     progress: bool | Listener = True,
@@ -84,7 +86,9 @@ def optimize(
             own does, ``"as-is"``, ``"BF16"``, ``"F16"`` or ``"Q8_0"``. The result is measured on the type that its
             prompt runs on.
         space: what may vary; None for everything.
-        strategy: ``"auto"``, ``"halving"`` or ``"random"``.
+        strategy: ``"auto"`` or ``"halving"``, ``"greedy"``, ``"tpe"`` or ``"random"``.
+        prefer: ``"accuracy"`` takes the finalist with the best mean; ``"cheap"`` the one with the fewest prompt tokens
+            among those that are not measurably worse (one standard error of the paired difference).
         seed: the same seed on the same machine gives the same result.
         run: folder in which everything measured is written as it happens; the same call with the same folder
             goes on where a stopped one ended.
@@ -106,12 +110,14 @@ def optimize(
         raise UserError(f"seed={seed!r} is no seed; give a whole number from 0")
     if space is not None and not isinstance(space, Space):
         raise UserError(f"space={space!r} is no Space; give ps.Space(...)")
+    if prefer not in PREFERENCES:
+        raise UserError(f"prefer={prefer!r} is unknown; give one of {', '.join(PREFERENCES)}")
     task.require_metric()
     chosen: Any = encoder  # checked there
     found = resolve_encoder(chosen)
     splits = _limited_pool(task.split(seed), limits, seed)
     with _listener(progress) as listen:
-        job = _Job(task, splits, limits, space or Space(), STRATEGIES[strategy], seed, listen)
+        job = _Job(task, splits, limits, space or Space(), STRATEGIES[strategy], prefer, seed, listen)
         opened = open_engine(model, weights, _weights_listener(listen))
         return job.run(opened, found, _encoder_source(encoder), run)
 
@@ -166,6 +172,7 @@ class _Job:
         limits: Budget,
         space: Space,
         strategy: Strategy,
+        prefer: str,
         seed: int,
         listen: Listener,
     ) -> None:
@@ -174,6 +181,7 @@ class _Job:
         self.limits = limits
         self.user_space = space
         self.strategy = strategy
+        self.prefer = prefer
         self.seed = seed
         self.listen = listen
         self.meter = Meter()
@@ -212,6 +220,7 @@ class _Job:
             "budget": str(self.limits),
             "space": repr(self.user_space),
             "strategy": getattr(self.strategy, "__name__", type(self.strategy).__name__),
+            "prefer": self.prefer,
             "promptsearch": __version__,
         }
 
@@ -257,7 +266,7 @@ class _Job:
         evaluator = Evaluator(asker, self.task.examples, near.matcher, store, self.meter)
         plan = self._plan(opened, near, space, store)
         self.listen(Note(f"plan: {plan}"))
-        return Study(space, evaluator, judge, plan, self.limits, self.meter, self.listen, store)
+        return Study(space, evaluator, judge, plan, self.limits, self.meter, self.listen, store, self.prefer)
 
     def _plan(self, opened: OpenedModel, near: Neighbourhood, space: SearchSpace, store: RunStore) -> Plan:
         """The recorded plan, or one made now and recorded."""
@@ -423,6 +432,7 @@ class _Job:
             improvement=differences["zero_shot"],
             against=differences,
             trials=_trials(study.space, outcome),
+            insights=outcome.insights,
             cost=self.meter.cost,
             stopped_by=outcome.stopped_by,
             facts=facts,

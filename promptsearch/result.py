@@ -14,6 +14,8 @@ from promptsearch.budget import Cost
 from promptsearch.candidate import Candidate
 from promptsearch.measurement import Difference, Measurement
 from promptsearch.prompt import Prompt
+from promptsearch.search.front import FrontPoint
+from promptsearch.search.insights import Insights
 
 if TYPE_CHECKING:
     import pandas
@@ -88,6 +90,7 @@ class Result:
         improvement: paired difference to zero-shot on the test rows.
         against: paired difference to each baseline on the test rows.
         trials: everything that was tried.
+        insights: the front of accuracy against prompt tokens, how much order matters, and what predicted what.
         cost: tokens, calls, and seconds by phase.
         stopped_by: what ended the search: "seconds", "tokens", "evaluations", "interrupt" or "strategy".
         facts: model, weights, encoder, splits, duplicates removed, plan, seed: what a report should say.
@@ -102,6 +105,7 @@ class Result:
     improvement: Difference
     against: Mapping[str, Difference]
     trials: Trials
+    insights: Insights
     cost: Cost
     stopped_by: str
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -122,12 +126,21 @@ class Result:
             ],
             "mode": candidate.mode,
             "shots": candidate.shots,
+            "insights": self.insights.to_dict(),
             "cost": self.cost.to_dict(),
             "stopped_by": self.stopped_by,
             "facts": dict(self.facts),
             "notes": list(self.notes),
             "prompt": None,
         }
+
+    @property
+    def front(self) -> tuple[FrontPoint, ...]:
+        """Prompts that no other beats in both accuracy and prompt tokens, cheapest first.
+
+        ``index`` is a trial's number. Measured on search rows, so that the best values are too high.
+        """
+        return self.insights.front
 
     def report(self, path: str | Path) -> Path:
         """Write a page (HTML) that shows the result; it needs no network and runs no script."""

@@ -23,6 +23,9 @@ from promptsearch.events import Listener, Note, Progress
 from promptsearch.measurement import Measurement, measure
 from promptsearch.scoring import Judge, Judged
 from promptsearch.search.base import Allowance, Scores, Strategy, best_first
+from promptsearch.search.confidence_sequence import certainly_better
+from promptsearch.search.front import choose
+from promptsearch.search.insights import Insights
 from promptsearch.search.space import SearchSpace
 from promptsearch.store import RunStore
 
@@ -35,6 +38,7 @@ _FEWEST_FINALISTS = 3
 _FEWEST_LOOKS = 24
 _MUCH_TOO_SLOW = 0.8  # share of the planned test rows that the clock must allow at least for the plan to stand
 _FEWEST_CONFIRM = 30
+_CONFIRMED_PARTS = (0.34, 0.67)  # of the confirmation rows, after which finalists that are certainly worse go
 FEWEST_TEST = 30
 
 
@@ -134,6 +138,7 @@ class Outcome:
         scores: all search scores.
         order: candidates by first appearance.
         stopped_by: what ended the search.
+        insights: what the log tells beside the winner.
     """
 
     winner: Finalist
@@ -141,6 +146,7 @@ class Outcome:
     scores: Mapping[Candidate, Scores]
     order: tuple[Candidate, ...]
     stopped_by: str
+    insights: Insights
 
 
 class _BudgetMetError(Exception):
@@ -159,6 +165,7 @@ class Study:
         meter: what was spent.
         listen: hears of progress.
         store: where it is written that the clock ended a race, so that a resumed run ends it there too.
+        prefer: "accuracy" or "cheap", see :func:`promptsearch.search.front.choose`.
     """
 
     def __init__(
@@ -171,6 +178,7 @@ class Study:
         meter: Meter,
         listen: Listener,
         store: RunStore,
+        prefer: str = "accuracy",
     ) -> None:
         self.space = space
         self.evaluator = evaluator
@@ -180,6 +188,7 @@ class Study:
         self._meter = meter
         self._listen = listen
         self._store = store
+        self._prefer = prefer
         self._asked = 0
         self._scores: dict[Candidate, Scores] = {}
 
@@ -202,7 +211,8 @@ class Study:
         finalists, stopped_by = self._race(strategy, anchors, search_items, rng)
         self._meter.enter("confirm")
         winner, confirmed = self._confirm(finalists, search_items, confirm_items)
-        return Outcome(winner, confirmed, dict(self._scores), tuple(self._scores), stopped_by)
+        insights = Insights.of(self.space, self._scores, winner.raced or winner.candidate)
+        return Outcome(winner, confirmed, dict(self._scores), tuple(self._scores), stopped_by, insights)
 
     # -- the race -------------------------------------------------------------------------------------------
 
@@ -301,6 +311,7 @@ class Study:
         """Choose among finalists on rows that the race did not see."""
         items = self._affordable_items(finalists, confirm_items)
         fitted = [self.fit(candidate, search_items) for candidate in finalists[: self._finalists(finalists, items)]]
+        fitted = self._not_certainly_worse(fitted, items)
         judged = []
         for place, finalist in enumerate(fitted):
             judged.append(self.judged(finalist, items))
@@ -308,6 +319,21 @@ class Study:
         best = self._choose(fitted, judged)
         confirmed = self.judge.measure(items, judged[best])
         return self._refitted(fitted[best], search_items, items), confirmed
+
+    def _not_certainly_worse(self, finalists: Sequence[Finalist], items: Sequence[int]) -> list[Finalist]:
+        """Finalists that a part of the rows does not rule out: the rest of the rows need not pay for those.
+
+        The test holds however often it is made, see :mod:`promptsearch.search.confidence_sequence`.
+        """
+        kept = list(finalists)
+        for part in _CONFIRMED_PARTS:
+            seen = items[: int(part * len(items))]
+            if len(kept) < 2 or not seen:
+                break
+            scores = {finalist: self.judged(finalist, seen).scores for finalist in kept}
+            best = max(kept, key=lambda finalist: float(scores[finalist].mean()))
+            kept = [each for each in kept if certainly_better(scores[best] - scores[each]) <= 0]
+        return kept
 
     def _price(self, candidates: Sequence[Candidate], items: Sequence[int]) -> float:
         """Units of the plan that these items cost under these candidates."""
@@ -340,29 +366,14 @@ class Study:
         return replace(winner, weighing=weighing)
 
     def _choose(self, finalists: Sequence[Finalist], judged: Sequence[Judged]) -> int:
-        """The finalist with the best mean over search and confirmation rows, by the one-SE rule.
-
-        Among finalists whose paired deficit to the best is within one standard error of that difference, the
-        cheapest query wins: many queries share a static prompt's prefix, so its demonstrations cost them little.
-        """
-        means = [float(each.scores.mean()) for each in judged]
+        """The finalist to take, by its scores on confirmation and search rows together and its prompt's tokens."""
         pooled = [
             np.concatenate([each.scores, self._scores[finalist.raced or finalist.candidate].values])
             for finalist, each in zip(finalists, judged, strict=True)
         ]
         shortest = min(map(len, pooled))
-        best = max(range(len(pooled)), key=lambda at: (float(pooled[at].mean()), means[at], -at))
-
-        def within(at: int) -> bool:
-            difference = pooled[best][:shortest] - pooled[at][:shortest]
-            error = float(difference.std(ddof=1)) / np.sqrt(shortest) if shortest > 1 else 0.0
-            return float(difference.mean()) <= error
-
-        def price(at: int) -> float:
-            return round(self.space.query_tokens(finalists[at].candidate), 3)
-
-        cheaper = [at for at in range(len(pooled)) if price(at) < 0.5 * price(best) and within(at)]
-        return min(cheaper, key=lambda at: (-float(pooled[at].mean()), at)) if cheaper else best
+        tokens = [self.space.prompt_tokens(finalist.candidate) for finalist in finalists]
+        return choose([scores[:shortest] for scores in pooled], tokens, self._prefer)
 
     # -- fitting and measuring ------------------------------------------------------------------------------
 

@@ -27,6 +27,7 @@ from promptsearch.prompting import PromptBuilder
 from promptsearch.routing import Router, fit_router
 from promptsearch.scoring import Judge, NeighbourLabels, neighbour_priors
 from promptsearch.search.space import Chooser, Clusters, Lengths, SearchSpace, Space
+from promptsearch.search.surrogate import LinearAttention
 from promptsearch.select.registry import selector
 from promptsearch.task import Example, Task
 from promptsearch.template import CHAT_TEMPLATES, PLAIN_TEMPLATES, TEMPLATES, Demonstration
@@ -227,7 +228,17 @@ def make_space(
         lengths=lengths,
         clusters={} if matcher is None else _clusters(matcher, splits.search),
         choosers={} if matcher is None else _choosers(matcher, splits.search),
+        attention=None if matcher is None or task.labels is None else _attention(task, matcher, splits.search),
     )
+
+
+def _attention(task: Task, matcher: ItemMatcher, items: Sequence[int]) -> LinearAttention:
+    """What similarities alone say about the search items."""
+    examples = matcher.matching.examples()
+    index = {word: number for number, word in enumerate(task.labels or ())}
+    golds = [index[task.examples[item].output] for item in items]
+    similarities = matcher.queries(items).vectors @ examples.vectors.T
+    return LinearAttention(similarities, examples.ids.tolist(), examples.labels, golds)
 
 
 def _clusters(matcher: ItemMatcher, items: Sequence[int]) -> dict[int, Clusters]:

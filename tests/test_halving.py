@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from promptsearch.candidate import Candidate
 from promptsearch.search.base import Allowance, Request, Scores, Strategy, best_first, rank_key
-from promptsearch.search.effects import conditional_accuracy
 from promptsearch.search.halving import halving
+from promptsearch.search.log_knowledge import conditional_accuracy
 from promptsearch.search.race import Race, rungs_for
 from promptsearch.search.random_search import random_search
 from promptsearch.search.space import Lengths, SearchSpace, Space
@@ -255,40 +255,6 @@ def test_the_price_in_tokens_counts_a_prefix_at_the_first_rung() -> None:
     race = Race(space, Allowance(1e9, 48))
     arm = Candidate("Say.", "t0", demonstrations=(1, 2, 3))
     assert race.price_of_race([arm]) == space.price(arm, 48)
-
-
-def slow_conditional_accuracy(scores: dict[Candidate, Scores], shrinkage: float) -> dict[int, float]:
-    """By its words: trusted deviations from the trusted mean, over all that hold the example, shrunk."""
-    held = [(arm, seen) for arm, seen in scores.items() if arm.demonstrations and seen.items]
-    if not held:
-        return {}
-    trusts = [seen.items / (seen.items + 32) for _, seen in held]
-    means = [sum(seen.values) / seen.items for _, seen in held]
-    overall = sum(t * m for t, m in zip(trusts, means, strict=True)) / sum(trusts)
-    found = {}
-    for number in {number for arm, _ in held for number in arm.demonstrations}:
-        mine = [
-            (trust, mean)
-            for (arm, _), trust, mean in zip(held, trusts, means, strict=True)
-            if number in arm.demonstrations
-        ]
-        found[number] = sum(t * (m - overall) for t, m in mine) / (sum(t for t, _ in mine) + shrinkage)
-    return found
-
-
-@given(
-    st.dictionaries(
-        st.lists(st.integers(0, 9), unique=True, max_size=4).map(
-            lambda shown: Candidate(demonstrations=tuple(shown))
-        ),
-        st.lists(st.floats(0, 1), max_size=40).map(lambda values: Scores(np.array(values), np.array(values))),
-        max_size=8,
-    )
-)
-def test_conditional_accuracy_is_its_slow_twin(scores: dict[Candidate, Scores]) -> None:
-    found = conditional_accuracy(scores)
-    assert found == pytest.approx(slow_conditional_accuracy(scores, 3.0), abs=1e-9)
-    assert list(found) == sorted(found)
 
 
 def test_conditional_accuracy_tells_good_examples_from_bad() -> None:

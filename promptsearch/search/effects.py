@@ -5,14 +5,13 @@ Leaves out: what they tell about single examples.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
 from promptsearch.candidate import Candidate
 from promptsearch.search.base import Scores, rank_key
 
-__all__ = ["choice_effects", "choices_of", "conditional_accuracy"]
+__all__ = ["choice_effects", "choices_of"]
 
 
 def choices_of(candidate: Candidate) -> dict[str, Any]:
@@ -45,23 +44,3 @@ def choice_effects(scores: Mapping[Candidate, Scores], shrinkage: float = 1.0) -
         factor: {level: sum(found) / (len(found) + shrinkage) for level, found in levels.items()}
         for factor, levels in sums.items()
     }
-
-
-def conditional_accuracy(scores: Mapping[Candidate, Scores], shrinkage: float = 3.0) -> dict[int, float]:
-    """How much better sets that hold an example did than sets on average, shrunk by how few there were.
-
-    For candidates with ``n`` items each score counts ``n / (n + 32)``, since short ones are noise.
-    """
-    static = {arm: seen for arm, seen in scores.items() if arm.demonstrations and seen.items}
-    if not static:
-        return {}
-    values = {arm: float(seen.values.mean()) for arm, seen in static.items()}
-    trust = {arm: seen.items / (seen.items + 32.0) for arm, seen in static.items()}
-    mean = sum(values[arm] * trust[arm] for arm in static) / sum(trust.values())
-    sums: dict[int, float] = defaultdict(float)
-    counts: dict[int, float] = defaultdict(float)
-    for arm in static:
-        for number in arm.demonstrations:
-            sums[number] += trust[arm] * (values[arm] - mean)
-            counts[number] += trust[arm]
-    return {number: sums[number] / (counts[number] + shrinkage) for number in sorted(sums)}

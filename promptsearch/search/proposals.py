@@ -58,7 +58,7 @@ class Knowledge:
             conditional_accuracy(race.scores),
             choice_effects(race.scores),
             fit_datamodel(race.scores, space.labels_by_id),
-            None if space.attention is None else fit_surrogate(space.attention, race.scores),
+            None if space.attention is None else fit_surrogate(race.scores, space.attention),
         )
 
     def most_promising(self, candidates: Sequence[Candidate]) -> Candidate:

@@ -9,11 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
 from promptsearch.candidate import CALIBRATIONS, CONSIDERED, MDL_SETS, MODES, RERANKERS, RETRIEVERS, Candidate
 from promptsearch.errors import UserError
+
+if TYPE_CHECKING:
+    from promptsearch.search.surrogate import LinearAttention
 
 __all__ = ["Chooser", "Clusters", "Lengths", "SearchSpace", "Space"]
 
@@ -128,6 +132,7 @@ class SearchSpace:
         lengths: token counts.
         clusters: usable clusterings of the queries by their number of clusters; none without routed candidates.
         choosers: selection strategies that choose a set of so many pool ids, by name.
+        attention: what demonstrations say about the search items by similarity alone; None for free text.
     """
 
     def __init__(
@@ -142,6 +147,7 @@ class SearchSpace:
         lengths: Lengths,
         clusters: Mapping[int, Clusters] | None = None,
         choosers: Mapping[str, Chooser] | None = None,
+        attention: LinearAttention | None = None,
     ) -> None:
         self.space = space
         self.templates = tuple(templates)
@@ -152,7 +158,8 @@ class SearchSpace:
         self.lengths = lengths
         self.clusters = dict(clusters or {})
         self.choosers = dict(choosers or {})
-        self._label_of = dict(zip(self.pool.tolist(), self.labels.tolist(), strict=True))
+        self.attention = attention
+        self.labels_by_id: Mapping[int, int] = dict(zip(self.pool.tolist(), self.labels.tolist(), strict=True))
         self._mean_length = float(np.mean([lengths.demonstrations[number] for number in self.pool.tolist()]))
         self.shots = tuple(sorted({count for count in space.shots if 0 <= count <= len(self.pool)}))
 
@@ -160,7 +167,7 @@ class SearchSpace:
 
     def label_of(self, number: int) -> int:
         """Label index of a pool id."""
-        return self._label_of[number]
+        return self.labels_by_id[number]
 
     def members(self, clusters: int, cluster: int) -> tuple[int, ...]:
         """Pool ids in one of so many clusters, nearest to its centre first."""
@@ -198,8 +205,8 @@ class SearchSpace:
         """
         by_label: dict[int, list[int]] = {}
         for number in sorted(weights, key=lambda each: (-weights[each], each)):
-            by_label.setdefault(self._label_of[number], []).append(number)
-        labels = len(set(self._label_of.values()))
+            by_label.setdefault(self.labels_by_id[number], []).append(number)
+        labels = len(set(self.labels_by_id.values()))
         each = max(1, _CURATED // labels)
         chosen = sorted(number for group in by_label.values() for number in group[:each])
         return tuple(chosen) if len(by_label) == labels and len(chosen) >= min(_CURATED, len(self.pool)) else ()
@@ -236,6 +243,10 @@ class SearchSpace:
                 for cluster, route in enumerate(self.routes(candidate))
             )
         return instruction + sum(self.lengths.demonstrations[number] for number in candidate.demonstrations)
+
+    def prompt_tokens(self, candidate: Candidate) -> float:
+        """Tokens of the whole prompt of a query, on average."""
+        return self.prefix_tokens(candidate) + self.lengths.query
 
     def query_tokens(self, candidate: Candidate) -> float:
         """Tokens that each further query costs, choosing its demonstrations included."""

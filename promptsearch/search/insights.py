@@ -1,0 +1,113 @@
+"""What a finished search's log tells beside the winner: the accuracy-token front, and what predicted what.
+
+Leaves out: any decision; nothing here is used to choose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from promptsearch.candidate import Candidate
+from promptsearch.search.base import Scores
+from promptsearch.search.datamodel import Datamodel, fit_datamodel
+from promptsearch.search.front import FrontPoint, pareto_front
+from promptsearch.search.order import OrderEffect, order_effect
+from promptsearch.search.space import SearchSpace
+from promptsearch.search.surrogate import Surrogate, fit_surrogate
+
+__all__ = ["Insights"]
+
+_FEWEST_ORDERS = 3
+_FEWEST_ITEMS = 24
+
+
+@dataclass(frozen=True)
+class Insights:
+    """What the log tells.
+
+    Attributes:
+        front: prompts that no other beats in both value on search rows and prompt tokens, cheapest first; ``index``
+            is a candidate's place in the order of appearance. Values on search rows are too high for prompts that
+            were chosen by them.
+        front_items: search rows that the front was measured on.
+        order: how much order alone moves the score of the winning set, or, where the winner has no fixed set, of the
+            best set that was tried in several orders; None where no set was.
+        surrogate: what similarity alone predicts; None for free text.
+        datamodel: what the members of a set predict; None where too few sets were tried.
+    """
+
+    front: tuple[FrontPoint, ...]
+    front_items: int
+    order: OrderEffect | None
+    surrogate: Surrogate | None
+    datamodel: Datamodel | None
+
+    @classmethod
+    def of(cls, space: SearchSpace, scores: Mapping[Candidate, Scores], winner: Candidate) -> Insights:
+        """Read a log.
+
+        Args:
+            space: what the candidates are.
+            scores: item scores on prefixes of one shared order, in the order of appearance.
+            winner: the candidate that was chosen, as it raced.
+        """
+        front, items = _front(space, scores)
+        return cls(
+            front,
+            items,
+            _order(scores, winner),
+            None if space.attention is None else fit_surrogate(scores, space.attention),
+            fit_datamodel(scores, space.labels_by_id),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        predictors = {"surrogate": self.surrogate, "datamodel": self.datamodel}
+        return {
+            "front": [{"trial": each.index, "tokens": each.tokens, **each.value.to_dict()} for each in self.front],
+            "front_items": self.front_items,
+            "order": None if self.order is None else asdict(self.order),
+            **{
+                name: None
+                if each is None
+                else {"rank_correlation": each.rank_correlation, "candidates": each.candidates, "used": each.is_trusted}
+                for name, each in predictors.items()
+            },
+        }
+
+
+def _front(space: SearchSpace, scores: Mapping[Candidate, Scores]) -> tuple[tuple[FrontPoint, ...], int]:
+    """The front of all that were seen on half as many items as the longest seen, on the items that all of them saw."""
+    most = max(seen.items for seen in scores.values())
+    candidates = list(scores)
+    kept = [at for at, arm in enumerate(candidates) if 2 * scores[arm].items >= most]
+    items = min(scores[candidates[at]].items for at in kept)
+    found = pareto_front(
+        [scores[candidates[at]].values[:items] for at in kept],
+        [space.prompt_tokens(candidates[at]) for at in kept],
+    )
+    return tuple(replace(point, index=kept[point.index]) for point in found), items
+
+
+def _order(scores: Mapping[Candidate, Scores], winner: Candidate) -> OrderEffect | None:
+    """The effect of order on the winning set, else on the best one that was tried in several orders."""
+    groups: dict[Candidate, list[Scores]] = {}
+    for arm, seen in scores.items():
+        if arm.mode == "static" and seen.items >= _FEWEST_ITEMS:
+            groups.setdefault(_unordered(arm), []).append(seen)
+    usable = {arm: found for arm, found in groups.items() if len(found) >= _FEWEST_ORDERS}
+    if not usable:
+        return None
+    own = usable.get(_unordered(winner))
+    chosen = own or max(usable.values(), key=lambda found: max(float(each.values.mean()) for each in found))
+    items = min(each.items for each in chosen)
+    return order_effect(np.stack([each.values[:items] for each in chosen]), np.random.default_rng(0))
+
+
+def _unordered(candidate: Candidate) -> Candidate:
+    """The candidate with its demonstrations sorted: the same for all orders of a set."""
+    return replace(candidate, demonstrations=tuple(sorted(candidate.demonstrations)), calibration="none")

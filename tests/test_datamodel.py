@@ -84,8 +84,9 @@ def test_it_does_not_trust_itself_where_there_is_nothing_to_know() -> None:
     told = []
     for seed in range(40):
         rng = np.random.default_rng(seed)
-        candidates = draw(rng, 100)
-        model = fit_datamodel(scored(candidates, rng.normal(0, 0.08, 100), rng), LABELS)
+        candidates = draw(rng, 50, 3) + draw(rng, 50, 6)
+        truth = np.repeat([0.0, 0.1], 50) + rng.normal(0, 0.08, 100)
+        model = fit_datamodel(scored(candidates, truth, rng), LABELS)
         assert model is not None
         told.append(model.rank_correlation)
     assert abs(np.mean(told)) < 0.08

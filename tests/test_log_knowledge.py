@@ -14,7 +14,7 @@ from promptsearch.search.log_knowledge import candidate_effects, conditional_acc
 
 logs = st.dictionaries(
     st.lists(st.integers(0, 9), unique=True, max_size=4).map(lambda shown: Candidate(demonstrations=tuple(shown))),
-    st.lists(st.floats(0, 1), max_size=12).map(lambda values: Scores(np.array(values), np.array(values))),
+    st.lists(st.floats(0, 1), max_size=12).map(lambda values: Scores(np.array(values), np.array(values[::-1]))),
     max_size=8,
 )
 
@@ -48,7 +48,8 @@ def slow_effects(scores: dict[Candidate, Scores]) -> dict[Candidate, float]:
     most = max((scores[arm].items for arm in arms), default=0)
     rows, targets = [], []
     for place, arm in enumerate(arms):
-        for item, value in enumerate(scores[arm].values):
+        both = zip(scores[arm].values, scores[arm].confidence, strict=True)
+        for item, value in enumerate((score + confidence) / 2 for score, confidence in both):
             row = np.zeros(len(arms) + most)
             row[place] = row[len(arms) + item] = 1.0
             rows.append(row)
@@ -73,7 +74,7 @@ def test_effects_are_their_slow_twin(scores: dict[Candidate, Scores]) -> None:
 @given(logs, st.lists(st.floats(-5, 5), min_size=12, max_size=12))
 def test_what_all_find_easy_changes_nothing(scores: dict[Candidate, Scores], ease: list[float]) -> None:
     def moved(seen: Scores) -> Scores:
-        return Scores(seen.values + np.array(ease[: seen.items]), seen.confidence)
+        return Scores(seen.values + np.array(ease[: seen.items]), seen.confidence - 2.0)
 
     shifted = {arm: moved(seen) for arm, seen in scores.items()}
     assert candidate_effects(shifted) == pytest.approx(candidate_effects(scores), abs=1e-8)

@@ -75,12 +75,15 @@ class Datamodel:
     """A fitted datamodel.
 
     Attributes:
-        rank_correlation: with measured effects, of candidates left out one at a time; None where unknown.
+        rank_correlation: with measured effects, of candidates left out one at a time, among sets of equally many
+            demonstrations; None where unknown.
+        overall_correlation: the same among all sets, so that what more demonstrations gain counts too.
         penalty: the ridge penalty that makes the measured effects likeliest.
         candidates: how many it was fitted on.
     """
 
     rank_correlation: float | None
+    overall_correlation: float | None
     penalty: float
     candidates: int
     _features: _Features
@@ -131,7 +134,15 @@ def fit_datamodel(
     rows = features.rows(arms)
     centre = trust @ rows / trust.sum()
     weights, left_out, penalty = _ridge(rows - centre, effects, trust)
-    return Datamodel(rank_correlation(left_out, effects), penalty, len(arms), features, centre, weights)
+    return Datamodel(
+        rank_correlation(left_out, effects, [arm.shots for arm in arms]),
+        rank_correlation(left_out, effects),
+        penalty,
+        len(arms),
+        features,
+        centre,
+        weights,
+    )
 
 
 def _ridge(rows: FloatArray, effects: FloatArray, trust: FloatArray) -> tuple[FloatArray, FloatArray, float]:

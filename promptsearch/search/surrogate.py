@@ -1,0 +1,213 @@
+"""Guesses from embeddings alone how well a set of demonstrations will do: in-context learning as linear attention.
+
+Each demonstration adds to its label in proportion to how similar the query is to it, and more near the end of the
+prompt (the dual form of Dai et al. 2023, arXiv 2212.10559; kernel regression: Han et al. 2023, arXiv 2305.12766):
+``score_y(q) = sum over i with label y of exp(cos(q, i) / temperature) * fading^(places from the end)``. The log
+shares of the labels are calibrated as a model's are, by their mean over queries; a set's quality is the mean
+probability of the right label.
+Invariant: it decides only where it ranked sets of equally many demonstrations, by settings fitted on others, as their
+measured scores did (rank correlation of 0.3 and above over 30 candidates and more); else it lets everything pass.
+Leaves out: texts, vectors and models: it sees similarities and label numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from promptsearch.candidate import Candidate
+from promptsearch.errors import DataError
+from promptsearch.lm.base import FloatArray
+from promptsearch.search.base import Scores
+from promptsearch.search.log_knowledge import candidate_effects, reliability, showing
+from promptsearch.search.rank_correlation import FEWEST_CANDIDATES, centred_ranks, is_trusted, rank_correlation
+
+__all__ = ["LinearAttention", "Surrogate", "fit_surrogate"]
+
+_TEMPERATURES = (0.05, 0.1, 0.2, 0.5)
+_FADINGS = (1.0, 0.9, 0.7)
+_FOLDS = 5
+_UNIFORM_SHARE = 1e-3  # of a label's share, so that one without demonstrations has a logarithm
+
+
+class LinearAttention:
+    """What demonstrations say about the search queries, by similarity.
+
+    Args:
+        similarities: cosine of each query and each pool example, shape (queries, pool).
+        pool: id of each pool example, shape (pool,).
+        labels: label number of each pool example, from 0, same shape.
+        golds: right label of each query, shape (queries,).
+
+    Raises:
+        DataError: shapes that do not belong together, or nothing to compare.
+    """
+
+    def __init__(
+        self,
+        similarities: FloatArray,
+        pool: Sequence[int],
+        labels: Sequence[int] | NDArray[np.int64],
+        golds: Sequence[int] | NDArray[np.int64],
+    ) -> None:
+        table = np.asarray(similarities, dtype=np.float64)
+        if table.shape != (len(golds), len(pool)) or len(labels) != len(pool) or table.size == 0:
+            raise DataError(
+                f"similarities of shape {table.shape}, {len(golds)} queries, {len(pool)} examples and {len(labels)} "
+                "labels do not belong together; give one row for each query and one column for each example"
+            )
+        self._similarities = table
+        self._column = {int(number): column for column, number in enumerate(pool)}
+        self._golds = np.asarray(golds, dtype=np.int64)
+        self._labels = np.eye(int(max(np.max(labels), np.max(golds))) + 1)[np.asarray(labels, dtype=np.int64)]
+        self._kernels: dict[float, FloatArray] = {}
+
+    def knows(self, candidate: Candidate) -> bool:
+        """Whether a candidate shows fixed demonstrations that are all in the pool."""
+        shown = candidate.demonstrations
+        return candidate.mode == "static" and len(shown) > 0 and all(number in self._column for number in shown)
+
+    def quality(self, candidates: Sequence[Candidate], temperature: float, fading: float) -> FloatArray:
+        """Mean probability of the right labels under each candidate, shape (candidates,); NaN for unknown ones."""
+        found = [self._quality(each, temperature, fading) if self.knows(each) else np.nan for each in candidates]
+        return np.array(found, dtype=np.float64)
+
+    def _quality(self, candidate: Candidate, temperature: float, fading: float) -> float:
+        columns = [self._column[number] for number in candidate.demonstrations]
+        weights = fading ** np.arange(len(columns) - 1, -1, -1.0)
+        totals = self._kernel(temperature)[:, columns] @ (weights[:, None] * self._labels[columns])
+        shares = totals / totals.sum(axis=1, keepdims=True)
+        logs = np.log(shares + _UNIFORM_SHARE)
+        calibrated = logs - logs.mean(axis=0)
+        odds = np.exp(calibrated - calibrated.max(axis=1, keepdims=True))
+        right = odds[np.arange(len(odds)), self._golds] / odds.sum(axis=1)
+        return float(right.mean())
+
+    def _kernel(self, temperature: float) -> FloatArray:
+        if temperature not in self._kernels:
+            self._kernels[temperature] = np.exp((self._similarities - 1.0) / temperature)
+        return self._kernels[temperature]
+
+
+@dataclass(frozen=True)
+class Surrogate:
+    """Linear attention with fitted settings.
+
+    Attributes:
+        rank_correlation: of predictions by settings fitted on other candidates with measured effects, among sets of
+            equally many demonstrations; None where it is unknown.
+        overall_correlation: the same among all sets, so that what more demonstrations gain counts too.
+        candidates: candidates that it was compared on.
+        temperature: how fast a demonstration's say fades with similarity.
+        fading: factor on it for each place away from the end of the prompt.
+    """
+
+    rank_correlation: float | None
+    overall_correlation: float | None
+    candidates: int
+    temperature: float
+    fading: float
+    _attention: LinearAttention = field(repr=False)
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether it may decide what is tried."""
+        return is_trusted(self.rank_correlation)
+
+    def predict(self, candidates: Sequence[Candidate]) -> FloatArray:
+        """Predicted quality, 0 to 1, shape (candidates,); NaN for candidates without fixed demonstrations.
+
+        Good for ranking sets of equally many demonstrations only: a language model's accuracy is another number.
+        """
+        return self._attention.quality(candidates, self.temperature, self.fading)
+
+    def prefilter(self, candidates: Sequence[Candidate], keep: int) -> list[Candidate]:
+        """The most promising candidates, in the order given; all of them while it is not trusted.
+
+        The same share is kept of each number of demonstrations: which number is best is not its to say.
+
+        Args:
+            candidates: what might be tried.
+            keep: how many to keep, at least 0. Candidates that it cannot judge stay, and count.
+        """
+        if not self.is_trusted or len(candidates) <= keep:
+            return list(candidates)
+        predicted = self.predict(candidates)
+        unknown = np.isnan(predicted)
+        standing = np.where(unknown, np.inf, self._standing(predicted, candidates))
+        best = np.argsort(-standing, kind="stable")[: max(keep, int(unknown.sum()))]
+        return [candidates[place] for place in sorted(best.tolist())]
+
+    def _standing(self, predicted: FloatArray, candidates: Sequence[Candidate]) -> FloatArray:
+        """Share of the candidates with equally many demonstrations that each is predicted to beat."""
+        shots = np.array([candidate.shots for candidate in candidates])
+        standing = np.empty(len(candidates))
+        for count in np.unique(shots):
+            peers = np.flatnonzero(shots == count)
+            places = np.argsort(np.argsort(predicted[peers], kind="stable"), kind="stable")
+            standing[peers] = (places + 0.5) / len(peers)
+        return standing
+
+    def __str__(self) -> str:
+        if self.rank_correlation is None:
+            return f"similarity surrogate: off, nothing to judge it by in {self.candidates} candidates"
+        state = "on" if self.is_trusted else "off"
+        return (
+            f"similarity surrogate: {state}, rank correlation {self.rank_correlation:+.2f} "
+            f"with {self.candidates} measured candidates, compared at equal numbers of demonstrations"
+        )
+
+
+def fit_surrogate(scores: Mapping[Candidate, Scores], attention: LinearAttention) -> Surrogate:
+    """Choose temperature and fading by the log, and see on left-out candidates how well they rank.
+
+    Args:
+        scores: item scores on prefixes of one shared order.
+        attention: the similarities of the same items.
+    """
+    shown = {arm: seen for arm, seen in showing(scores).items() if attention.knows(arm)}
+    settings = list(product(_TEMPERATURES, _FADINGS))
+    if len(shown) < FEWEST_CANDIDATES:
+        return Surrogate(None, None, len(shown), *settings[0], attention)
+    effects = candidate_effects(shown)
+    measured = np.array([effect / reliability(shown[arm].items) for arm, effect in effects.items()])
+    predicted = np.array([attention.quality(list(effects), *setting) for setting in settings])
+    groups = np.unique([arm.shots for arm in effects], return_inverse=True)[1]
+    joined = _left_out_ranks(predicted, measured, groups)
+    chosen = settings[_best_setting(predicted, measured, groups)]
+    within, overall = rank_correlation(joined, measured, groups), rank_correlation(joined, measured)
+    return Surrogate(within, overall, len(shown), *chosen, attention)
+
+
+def _left_out_ranks(predicted: FloatArray, measured: FloatArray, groups: NDArray[np.int64]) -> FloatArray:
+    """Predictions for each fold by the setting that is best for the others, as ranks among all candidates.
+
+    Settings differ in scale, so that only ranks can be joined.
+
+    Args:
+        predicted: by each setting, shape (settings, candidates).
+        measured: shape (candidates,).
+        groups: number of each candidate's group, same shape.
+    """
+    from scipy.stats import rankdata
+
+    ranks = rankdata(predicted, axis=1)
+    folds = np.arange(len(measured)) % _FOLDS
+    joined = np.empty(len(measured))
+    for fold in range(_FOLDS):
+        inside = folds != fold
+        best = _best_setting(predicted[:, inside], measured[inside], groups[inside])
+        joined[~inside] = ranks[best, ~inside]
+    return joined
+
+
+def _best_setting(predicted: FloatArray, measured: FloatArray, groups: NDArray[np.int64]) -> int:
+    """The setting whose predictions rank the members of groups most as measured; the first of equals."""
+    wanted = centred_ranks(measured, groups)
+    given = np.array([centred_ranks(row, groups) for row in predicted])
+    lengths = np.sqrt((given**2).sum(axis=1))
+    return int(np.argmax(np.round(given @ wanted / np.maximum(lengths, 1e-9), 9)))

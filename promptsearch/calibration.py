@@ -75,9 +75,7 @@ def contextual_offsets(logs: FloatArray) -> FloatArray:
     return np.asarray(np.log(np.maximum(np.exp(logs).mean(axis=0), 1e-12)))
 
 
-def route_shifts(
-    logs: FloatArray, routes: NDArray[np.int64], golds: NDArray[np.int64], count: int
-) -> FloatArray:
+def route_shifts(logs: FloatArray, routes: NDArray[np.int64], golds: NDArray[np.int64], count: int) -> FloatArray:
     """How each route's prompt leans, relative to the others.
 
     Routes see different queries, so that a route's mean log-probabilities hold its queries' labels as well as its
@@ -233,7 +231,7 @@ def _one_thread() -> Any:
 
 @cache
 def _thread_pools() -> Any:
-    from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+    from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()
 

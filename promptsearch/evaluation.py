@@ -214,7 +214,7 @@ class Evaluator:
         routes = self._matcher.clusters(reading, items)
         found = {}
         for route in np.unique(routes).tolist():
-            own = [items[place] for place in np.flatnonzero(routes == route)]
+            own = [items[place] for place in np.flatnonzero(routes == route).tolist()]
             found[route] = self.answers(reading.route(route), own)
         return join_routes(found, routes, len(reading.routes))
 

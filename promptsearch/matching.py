@@ -1,7 +1,7 @@
 """What a query is shown: its best matches by any retriever, and the cluster that it is routed by.
 
-Invariant: the answer for a query depends on the examples, the candidate and the query, never on other queries, so that
-a saved prompt shows what the search showed.
+Invariant: the answer for a query depends on the examples, the candidate and the query, never on other queries, so
+that a saved prompt shows what the search showed.
 Leaves out: how much of it fits a prompt (:mod:`promptsearch.prompting`), and choosing by the model itself
 (:mod:`promptsearch.reranking`).
 """

@@ -87,8 +87,8 @@ def optimize(
             prompt runs on.
         space: what may vary; None for everything.
         strategy: ``"auto"`` or ``"halving"``, ``"greedy"``, ``"tpe"`` or ``"random"``.
-        prefer: ``"accuracy"`` takes the finalist with the best mean; ``"cheap"`` the one with the fewest prompt tokens
-            among those that are not measurably worse (one standard error of the paired difference).
+        prefer: ``"accuracy"`` takes the finalist with the best mean; ``"cheap"`` the one with the fewest prompt
+            tokens among those that are not measurably worse (one standard error of the paired difference).
         seed: the same seed on the same machine gives the same result.
         run: folder in which everything measured is written as it happens; the same call with the same folder
             goes on where a stopped one ended.

@@ -302,7 +302,9 @@ class Prompt:
         candidate = self._parts.candidate
         if near.routes is None:
             built = self._asker.build(candidate, inputs, near.matches)
-            return self._asker.answers(self._asker.ask_built(candidate, built)), [each.demonstrations for each in built]
+            return self._asker.answers(self._asker.ask_built(candidate, built)), [
+                each.demonstrations for each in built
+            ]
         parts = {}
         shown: list[tuple[int, ...]] = [()] * len(inputs)
         for route in np.unique(near.routes).tolist():

@@ -40,7 +40,7 @@ class Router:
 
         Each pair is summed up by itself, so that it does not depend on what else is asked.
         """
-        return np.einsum("nd,kd->nk", vectors.astype(np.float64), self.centres.astype(np.float64))
+        return np.asarray(np.einsum("nd,kd->nk", vectors.astype(np.float64), self.centres.astype(np.float64)))
 
     def clusters(self, vectors: NDArray[np.float32]) -> NDArray[np.int64]:
         """Cluster of each unit vector, shape (vectors,): the nearest centre, the first of equal ones."""

@@ -26,8 +26,8 @@ from promptsearch.pool import Pool
 from promptsearch.prompting import PromptBuilder
 from promptsearch.routing import Router, fit_router
 from promptsearch.scoring import Judge, NeighbourLabels, neighbour_priors
+from promptsearch.search.attention import LinearAttention
 from promptsearch.search.space import Chooser, Clusters, Lengths, SearchSpace, Space
-from promptsearch.search.surrogate import LinearAttention
 from promptsearch.select.registry import selector
 from promptsearch.task import Example, Task
 from promptsearch.template import CHAT_TEMPLATES, PLAIN_TEMPLATES, TEMPLATES, Demonstration
@@ -237,7 +237,7 @@ def _attention(task: Task, matcher: ItemMatcher, items: Sequence[int]) -> Linear
     examples = matcher.matching.examples()
     index = {word: number for number, word in enumerate(task.labels or ())}
     golds = [index[task.examples[item].output] for item in items]
-    similarities = matcher.queries(items).vectors @ examples.vectors.T
+    similarities = (matcher.queries(items).vectors @ examples.vectors.T).astype(np.float64)
     return LinearAttention(similarities, examples.ids.tolist(), examples.labels, golds)
 
 

@@ -18,7 +18,9 @@ ITEMS = 24
 
 def make(clusters: int) -> SearchSpace:
     ids = list(range(12))
-    groups = {clusters: Clusters(np.arange(ITEMS) % clusters, tuple(tuple(ids[at::clusters]) for at in range(clusters)))}
+    groups = {
+        clusters: Clusters(np.arange(ITEMS) % clusters, tuple(tuple(ids[at::clusters]) for at in range(clusters)))
+    }
     return SearchSpace(
         Space(clusters=(clusters,)),
         templates=("fields", "bare"),

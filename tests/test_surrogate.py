@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from promptsearch.candidate import Candidate
 from promptsearch.errors import DataError
 from promptsearch.lm.base import FloatArray
+from promptsearch.search.attention import LinearAttention
 from promptsearch.search.base import Scores
-from promptsearch.search.surrogate import LinearAttention, Surrogate, fit_surrogate
+from promptsearch.search.surrogate import Surrogate, fit_surrogate
 
 POOL = list(range(100, 160))
 

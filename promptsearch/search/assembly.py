@@ -80,9 +80,7 @@ def _words(candidate: Candidate) -> tuple[str, ...]:
     return (candidate.instruction, candidate.template, candidate.input_name, candidate.output_name)
 
 
-def _sets_of(
-    space: SearchSpace, candidate: Candidate, items: int
-) -> list[tuple[tuple[int, ...], NDArray[np.int64]]]:
+def _sets_of(space: SearchSpace, candidate: Candidate, items: int) -> list[tuple[tuple[int, ...], NDArray[np.int64]]]:
     """The sets that a candidate shows, and the places of the items that saw them."""
     if candidate.mode == "static" and candidate.demonstrations:
         return [(candidate.demonstrations, np.arange(items))]

@@ -110,7 +110,9 @@ def _orders(race: Race, survivors: Sequence[Candidate]) -> list[Candidate]:
     best = next((each for each in survivors if each.mode == "static" and len(each.demonstrations) > 1), None)
     if best is None:
         return []
-    options = [replace(best, demonstrations=order) for order in neighbours(best.demonstrations, race.space.labels_by_id)]
+    options = [
+        replace(best, demonstrations=order) for order in neighbours(best.demonstrations, race.space.labels_by_id)
+    ]
     unknown = [option for option in options if option not in race.scores]
     step = max(1, len(unknown) // _MOST_ORDERS)  # neighbours come kind by kind
     spread = list(islice(unknown, 0, None, step))[:_MOST_ORDERS]

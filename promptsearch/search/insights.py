@@ -74,7 +74,11 @@ class Insights:
             **{
                 name: None
                 if each is None
-                else {"rank_correlation": each.rank_correlation, "candidates": each.candidates, "used": each.is_trusted}
+                else {
+                    "rank_correlation": each.rank_correlation,
+                    "candidates": each.candidates,
+                    "used": each.is_trusted,
+                }
                 for name, each in predictors.items()
             },
         }

@@ -194,9 +194,7 @@ def _reranker(space: SearchSpace, candidate: Candidate, weights: Weights, rng: n
     return replace(candidate, reranker=str(rng.choice(space.space.rerankers)))
 
 
-def _among(
-    space: SearchSpace, candidate: Candidate, weights: Weights, rng: np.random.Generator
-) -> Candidate | None:
+def _among(space: SearchSpace, candidate: Candidate, weights: Weights, rng: np.random.Generator) -> Candidate | None:
     """Retrieve among the examples whose sets did best, as many of each label as there are, or among all."""
     if candidate.among:
         return replace(candidate, among=())

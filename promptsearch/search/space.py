@@ -9,15 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 
 from promptsearch.candidate import CALIBRATIONS, CONSIDERED, MDL_SETS, MODES, RERANKERS, RETRIEVERS, Candidate
 from promptsearch.errors import UserError
-
-if TYPE_CHECKING:
-    from promptsearch.search.surrogate import LinearAttention
+from promptsearch.search.attention import LinearAttention
 
 __all__ = ["Chooser", "Clusters", "Lengths", "SearchSpace", "Space"]
 

@@ -1,7 +1,7 @@
 """Sends queries to the prompt of their cluster.
 
-Invariant: a query's cluster depends on its vector alone, so that it is the same in the search, in a saved prompt and in
-a batch of any size.
+Invariant: a query's cluster depends on its vector alone, so that it is the same in the search, in a saved prompt and
+in a batch of any size.
 Leaves out: what each cluster's prompt shows.
 """
 

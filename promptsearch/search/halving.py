@@ -2,9 +2,9 @@
 
 A race scores all its candidates on few items, keeps the better half, doubles the items, and so on (Jamieson and
 Talwalkar 2016, arXiv 1502.07943). The first race draws candidates at random, with the choices that did well in first
-looks at the baselines and the wordings. Later rounds take proposals from sources that are credited by what became of
-their candidates; newcomers must hold their own against the best survivor at equal length. At the end other orders of the
-best set are tried, which also tells how much order alone moves its score.
+looks at the baselines and the wordings. Later rounds take proposals from sources that are credited by what became
+of their candidates; newcomers must hold their own against the best survivor at equal length. At the end other orders
+of the best set are tried, which also tells how much order alone moves its score.
 """
 
 from __future__ import annotations

@@ -66,26 +66,27 @@ class Insights:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
-        predictors = {"surrogate": self.surrogate, "datamodel": self.datamodel}
         return {
             "front": [{"trial": each.index, "tokens": each.tokens, **each.value.to_dict()} for each in self.front],
             "front_items": self.front_items,
             "order": None if self.order is None else asdict(self.order),
-            **{
-                name: None
-                if each is None
-                else {
-                    "rank_correlation": each.rank_correlation,
-                    "candidates": each.candidates,
-                    "used": each.is_trusted,
-                }
-                for name, each in predictors.items()
-            },
+            "surrogate": _predictor(self.surrogate),
+            "datamodel": _predictor(self.datamodel),
         }
 
 
+def _predictor(fitted: Surrogate | Datamodel | None) -> dict[str, Any] | None:
+    if fitted is None:
+        return None
+    return {
+        "rank_correlation": fitted.rank_correlation,
+        "candidates": fitted.candidates,
+        "used": fitted.is_trusted,
+    }
+
+
 def _front(space: SearchSpace, scores: Mapping[Candidate, Scores]) -> tuple[tuple[FrontPoint, ...], int]:
-    """The front of all that were seen on half as many items as the longest seen, on the items that all of them saw."""
+    """The front of all that were seen on half as many items as the longest seen, on items that all of them saw."""
     most = max(seen.items for seen in scores.values())
     candidates = list(scores)
     kept = [at for at, arm in enumerate(candidates) if 2 * scores[arm].items >= most]

@@ -138,6 +138,6 @@ def _clustered(vectors: NDArray[np.float64], count: int, seed: int) -> tuple[NDA
 
 
 def _thread_pools() -> Any:
-    from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+    from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()

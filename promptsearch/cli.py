@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from promptsearch.lm.llamacpp.weights import WeightTable, WeightType
     from promptsearch.prompt import Prediction, Prompt
     from promptsearch.result import Result
+    from promptsearch.search.space import Space
     from promptsearch.task import Task
 
 __all__ = ["app", "main"]
@@ -210,7 +211,19 @@ def optimize(
     encoder: EncoderOption = None,
     weights: WeightsOption = "auto",
     budget: BudgetOption = "2m",
-    strategy: Annotated[str, typer.Option("--strategy", help="How to search.")] = "auto",
+    strategy: Annotated[
+        str, typer.Option("--strategy", help="How to search: auto (halving), greedy, tpe or random.")
+    ] = "auto",
+    prefer: Annotated[
+        str, typer.Option("--prefer", help="accuracy, or cheap: the shortest prompt that is not measurably worse.")
+    ] = "accuracy",
+    modes: Annotated[
+        str | None,
+        typer.Option("--modes", help="Some of static,retrieved,routed: where demonstrations come from."),
+    ] = None,
+    prior: Annotated[
+        bool, typer.Option("--prior/--no-prior", help="Whether similar examples' labels may be added.")
+    ] = True,
     seed: SeedOption = 0,
     run: RunOption = None,
     save: SaveOption = None,
@@ -241,7 +254,9 @@ def optimize(
         budget,
         encoder=encoder,
         weights=weights,
+        space=_space(modes, prior),
         strategy=strategy,
+        prefer=prefer,
         seed=seed,
         run=run,
         progress=not quiet,
@@ -393,6 +408,15 @@ def models(
 
 
 # -- what commands share ------------------------------------------------------------------------------------
+
+
+def _space(modes: str | None, prior: bool) -> Space:
+    """The space that the options leave."""
+    from promptsearch import Space
+
+    if modes is None:
+        return Space(prior=prior)
+    return Space(modes=tuple(mode.strip() for mode in modes.split(",") if mode.strip()), prior=prior)
 
 
 def _label_list(labels: str | None, free_text: bool) -> list[str] | bool | None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from promptsearch.candidate import Candidate
 from promptsearch.errors import PromptsearchError
 from promptsearch.files import write_whole
 from promptsearch.measurement import Difference, Measurement
@@ -77,7 +78,9 @@ def _what_is_shown(prompt: Prompt) -> str:
     if candidate.shots == 0:
         shown = "no demonstrations"
     elif candidate.mode == "retrieved":
-        shown = f"the {count} nearest to each query, {candidate.order.replace('-', ' ')}"
+        shown = f"{count} found for each query ({_retrieval(candidate)})"
+    elif candidate.mode == "routed":
+        shown = f"{len(candidate.routes)} clusters of queries, {count} for each at most"
     else:
         shown = f"{count}, the same for every query"
     parts = [shown, f"template {candidate.template}"]
@@ -89,6 +92,34 @@ def _what_is_shown(prompt: Prompt) -> str:
         if prompt.parts.uses_prior:
             parts.append(f"neighbours' vote with weight {weighing.prior_weight:.2g}")
     return "; ".join(parts)
+
+
+def _retrieval(candidate: Candidate) -> str:
+    """How demonstrations are found and stand."""
+    parts = [f"by {candidate.retriever}", candidate.order.replace("-", " ")]
+    if candidate.among:
+        parts.insert(1, f"among {len(candidate.among)} that did well")
+    if candidate.reranker != "none":
+        parts.insert(1, f"chosen by the model ({candidate.reranker})")
+    return ", ".join(parts)
+
+
+def _order(result: Result) -> str:
+    """How much order alone moves the score; empty where no set was tried in several orders."""
+    effect = result.insights.order
+    return "" if effect is None else f"{effect}, on {effect.items} search rows"
+
+
+def _front(result: Result) -> str:
+    """The prompts that are worth their tokens."""
+    points = [f"{point.tokens:,.0f} tokens {_percent(point.value.value)}" for point in result.front]
+    return f"{', '.join(points)} (on {result.insights.front_items} search rows, too high for the best)"
+
+
+def _predictors(result: Result) -> str:
+    """What predicted measured scores, and whether it was let decide what to try."""
+    found = [str(each) for each in (result.insights.surrogate, result.insights.datamodel) if each is not None]
+    return "; ".join(found)
 
 
 def _failures(measured: Measurement) -> str:
@@ -170,6 +201,9 @@ def _facts_lines(result: Result) -> list[str]:
         "failures": _failures(result.test),
         "prompt": _what_is_shown(result.prompt),
         "model": str(result.facts.get("model", result.prompt.model)),
+        "order": _order(result),
+        "front": _front(result),
+        "predictors": _predictors(result),
         "tried": f"{len(result.trials):,} candidates; stopped by {_stopped_by(result)}",
         "cost": f"{_cost(result)} ({_phases(result)})",
     }
@@ -216,6 +250,7 @@ def _page(result: Result) -> dict[str, Any]:
         "interval": _interval,
         "what_is_shown": _what_is_shown(result.prompt),
         "failures": _failures(result.test),
+        "insights": [text for text in (_order(result), _front(result), _predictors(result)) if text],
         "stopped_by": _stopped_by(result),
         "query": query,
         "prompt_text": text,

@@ -304,7 +304,9 @@ class _SentenceTransformersModel:
 
     def _own_tokens(self, features: Any) -> list[Any]:
         """For each text which positions hold tokens of its own."""
-        marks = self._torch.tensor(self._model.tokenizer.all_special_ids)
+        tokenizer = self._model.tokenizer
+        # A text's unknown token is its own, though tokenizers list it with their marks.
+        marks = self._torch.tensor([each for each in tokenizer.all_special_ids if each != tokenizer.unk_token_id])
         known = features["attention_mask"].bool() & ~self._torch.isin(features["input_ids"], marks)
         return list(known)
 

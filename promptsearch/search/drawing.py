@@ -14,7 +14,18 @@ import numpy as np
 from promptsearch.candidate import Candidate
 from promptsearch.search.space import SearchSpace
 
-__all__ = ["Preferences", "draw", "draw_any", "draw_demonstrations", "draw_retrieved", "draw_routed"]
+__all__ = [
+    "Preferences",
+    "central_members",
+    "draw",
+    "draw_any",
+    "draw_demonstrations",
+    "draw_retrieved",
+    "draw_routed",
+    "retrieved_counts",
+    "routed_counts",
+    "usable_clusters",
+]
 
 Preferences = Mapping[str, Mapping[Any, float]]
 """For each kind of choice, how much better candidates with each of its levels did, in shares of the score."""
@@ -57,15 +68,15 @@ def draw_retrieved(
     space: SearchSpace, rng: np.random.Generator, preferences: Preferences | None = None
 ) -> Candidate | None:
     """A random candidate that retrieves, None where the space has none."""
-    counts = [count for count in space.shots if count > 0]
-    if "retrieved" not in space.space.modes or not counts:
+    counts = retrieved_counts(space)
+    if not counts:
         return None
     candidate = _worded(
         space,
         preferences or {},
         rng,
         mode="retrieved",
-        count=int(rng.choice([count for count in counts if count <= _MOST_RETRIEVED] or counts[:1])),
+        count=int(rng.choice(counts)),
         retriever=str(rng.choice(space.space.retrievers)),
         order=str(rng.choice(["nearest-last", "nearest-first", "interleaved"], p=[0.6, 0.2, 0.2])),
         reranker=str(rng.choice(space.space.rerankers)),
@@ -77,19 +88,40 @@ def draw_routed(
     space: SearchSpace, rng: np.random.Generator, preferences: Preferences | None = None
 ) -> Candidate | None:
     """A random candidate with a set of demonstrations from each cluster, None where the space has none."""
-    counts = [count for count in space.shots if 0 < count <= _MOST_ROUTED]
-    numbers = [number for number in space.space.clusters if number in space.clusters]
-    if "routed" not in space.space.modes or not counts or not numbers:
+    counts, numbers = routed_counts(space), usable_clusters(space)
+    if not counts or not numbers:
         return None
     clusters = int(rng.choice(numbers))
     count = int(rng.choice(counts))
     natural = rng.random() < 0.5
     routes = tuple(
-        _from_group(space, members[: max(_CENTRAL * count, 2 * _MOST_ROUTED)], count, rng, natural=natural)
-        for members in space.clusters[clusters].members
+        _from_group(space, central_members(space, clusters, cluster, count), count, rng, natural=natural)
+        for cluster in range(clusters)
     )
     candidate = _worded(space, preferences or {}, rng, mode="routed", routes=routes)
     return candidate if space.fits(candidate) else None
+
+
+def retrieved_counts(space: SearchSpace) -> tuple[int, ...]:
+    """Numbers of demonstrations of candidates that retrieve; none where the space has no such candidates."""
+    counts = tuple(count for count in space.shots if count > 0) if "retrieved" in space.space.modes else ()
+    return tuple(count for count in counts if count <= _MOST_RETRIEVED) or counts[:1]
+
+
+def routed_counts(space: SearchSpace) -> tuple[int, ...]:
+    """Numbers of demonstrations of each cluster; none where the space has no routed candidates."""
+    routed = "routed" in space.space.modes
+    return tuple(count for count in space.shots if 0 < count <= _MOST_ROUTED) if routed else ()
+
+
+def usable_clusters(space: SearchSpace) -> tuple[int, ...]:
+    """Numbers of clusters that the queries do fall into."""
+    return tuple(number for number in space.space.clusters if number in space.clusters)
+
+
+def central_members(space: SearchSpace, clusters: int, cluster: int, count: int) -> tuple[int, ...]:
+    """The examples that so many demonstrations of one cluster come from, nearest to its centre first."""
+    return space.members(clusters, cluster)[: max(_CENTRAL * count, 2 * _MOST_ROUTED)]
 
 
 def draw_demonstrations(space: SearchSpace, count: int, rng: np.random.Generator) -> tuple[int, ...]:

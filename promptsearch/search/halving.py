@@ -43,7 +43,7 @@ def halving(
 ) -> StrategyRun:
     """The default strategy."""
     race = Race(space, allowance)
-    known = _affordable_anchors(race, anchors)
+    known = race.affordable(list(dict.fromkeys(anchors)), 0, race.rungs[0], _ANCHOR_SHARE)
     yield from race.score(known, race.rungs[0])  # a first look tells which choices to draw
     yield from race.run(_field(race, known, allowance.total * _EXPLORING_SHARE, rng))
     proposals = Proposals(rng)
@@ -57,17 +57,6 @@ def halving(
         proposals.learn(race, newcomers)
     yield from race.run(_orders(race, survivors), against=survivors[0])
     return race.survivors(_FINALISTS)
-
-
-def _affordable_anchors(race: Race, anchors: Sequence[Candidate]) -> list[Candidate]:
-    """The anchors, in order, whose first looks stay within their share; one at least."""
-    kept: list[Candidate] = []
-    left = _ANCHOR_SHARE * race.left
-    for anchor in dict.fromkeys(anchors):
-        left -= race.price(anchor, 0, race.rungs[0])
-        if left >= 0 or not kept:
-            kept.append(anchor)
-    return kept
 
 
 def _field(race: Race, anchors: Sequence[Candidate], units: float, rng: np.random.Generator) -> list[Candidate]:

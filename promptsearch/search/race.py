@@ -58,10 +58,10 @@ class Race:
             alive, start = alive * _KEEP, stop
         return total
 
-    def affordable(self, arms: Sequence[Candidate], start: int, stop: int) -> list[Candidate]:
-        """The first arms whose items ``start`` to ``stop`` can be paid for; one at least."""
+    def affordable(self, arms: Sequence[Candidate], start: int, stop: int, share: float = 1.0) -> list[Candidate]:
+        """The first arms whose items ``start`` to ``stop`` a share of what is left pays for; one at least."""
         kept: list[Candidate] = []
-        left = self.left
+        left = share * self.left
         for arm in arms:
             left -= self.price(arm, start, stop)
             if left < 0 and kept:

@@ -1,0 +1,210 @@
+"""Forward selection: one demonstration after another, each the best of a handful, then local search.
+
+Zhang et al. 2022 (arXiv 2211.04486) compare every example of the pool at each step; here a few proposals are raced
+against the set so far, on the same items. A step that finds nothing is repeated with other proposals before the
+selection ends, because the first demonstrations often help only together.
+Leaves out: sets of retrieved and routed candidates; they are tried as anchors, and changed by the local search.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from promptsearch.candidate import Candidate
+from promptsearch.search.base import Allowance, Request, Scores, StrategyRun, best_first
+from promptsearch.search.drawing import draw_any, draw_demonstrations
+from promptsearch.search.effects import conditional_accuracy
+from promptsearch.search.mutation import mutate
+from promptsearch.search.race import Race
+from promptsearch.search.space import SearchSpace
+
+__all__ = ["greedy"]
+
+_ANCHOR_SHARE = 0.3  # of the allowance, for first looks at candidates that must be tried
+_ANCHORS_KEPT = 5  # one in so many goes on after the first look; the others have told what they could
+_STEP_SHARE = 0.08  # of the allowance, for one step
+_FEWEST_EXAMPLES = 2
+_MOST_EXAMPLES = 12  # compared in one step
+_PATIENCE = 3  # steps in a row that find nothing better
+_NEIGHBOURS = 8
+_LIKELY_SHARE = 0.5  # of a race's price: most of its arms fall behind the incumbent early
+_FINALISTS = 5
+
+_Steps = Generator[Request, Mapping[Candidate, Scores], None]
+_Proposer = Callable[[Race, Sequence[int], np.random.Generator], "int | None"]
+
+
+def greedy(
+    space: SearchSpace, anchors: Sequence[Candidate], allowance: Allowance, rng: np.random.Generator
+) -> StrategyRun:
+    """First looks at the anchors, forward selection in the best one's words, then local search."""
+    race = Race(space, allowance)
+    looked = race.affordable(list(dict.fromkeys(anchors)), 0, race.rungs[0], _ANCHOR_SHARE)
+    yield from race.score(looked, race.rungs[0])
+    ranked = best_first({anchor: race.scores[anchor] for anchor in looked})
+    yield from race.run(_field(race, ranked, rng))
+    if "static" in space.space.modes:
+        yield from _select_forward(race, _worded_like(ranked[0]), rng)
+    yield from _improve(race, rng)
+    return race.survivors(_FINALISTS)
+
+
+def _worded_like(candidate: Candidate) -> Candidate:
+    """The words of a candidate without its demonstrations."""
+    return Candidate(
+        instruction=candidate.instruction,
+        template=candidate.template,
+        input_name=candidate.input_name,
+        output_name=candidate.output_name,
+        calibration=candidate.calibration,
+    )
+
+
+def _field(race: Race, ranked: Sequence[Candidate], rng: np.random.Generator) -> list[Candidate]:
+    """The best anchors; where no forward selection follows, also random candidates for what a step would cost."""
+    field = list(ranked[: max(2, len(ranked) // _ANCHORS_KEPT)])
+    if "static" in race.space.space.modes:
+        return field
+    for _ in range(10 * _NEIGHBOURS):
+        arm = draw_any(race.space, rng)
+        if arm not in race.scores and arm not in field and _fits_step(race, [*field, arm]):
+            field.append(arm)
+    return field
+
+
+def _fits_step(race: Race, arms: Sequence[Candidate]) -> bool:
+    return _LIKELY_SHARE * race.price_of_race(arms) <= _STEP_SHARE * race.allowance.total
+
+
+def _payable(race: Race, arms: Sequence[Candidate]) -> list[Candidate]:
+    """The first arms whose race is likely to be paid by what is left; none where it pays for none."""
+    kept = list(arms)
+    while kept and _LIKELY_SHARE * race.price_of_race(kept) > race.left:
+        kept.pop()
+    return kept
+
+
+# -- forward selection --------------------------------------------------------------------------------------
+
+
+def _select_forward(race: Race, start: Candidate, rng: np.random.Generator) -> _Steps:
+    """Add demonstrations while one that is not worse is found."""
+    items = race.rungs[-1]
+    if race.price(start, race.seen(start), items) > race.left:
+        return
+    yield from race.score([start], items)
+    incumbent, misses = start, 0
+    while misses < _PATIENCE:
+        arms = _payable(race, _extensions(race, incumbent, rng))
+        if not arms:
+            return
+        yield from race.run(arms, against=incumbent)
+        best = best_first({arm: race.scores[arm] for arm in [incumbent, *arms] if race.seen(arm) == items})[0]
+        misses = misses + 1 if best == incumbent else 0
+        incumbent = best
+
+
+def _extensions(race: Race, incumbent: Candidate, rng: np.random.Generator) -> list[Candidate]:
+    """The set with one more demonstration, at its end and at its front, for a handful of examples."""
+    arms: list[Candidate] = []
+    examples = 0
+    for shown in _longer_sets(race, incumbent.demonstrations, rng):
+        every = [replace(incumbent, demonstrations=each) for each in shown]
+        new = [arm for arm in every if arm not in arms and arm not in race.scores and race.space.fits(arm)]
+        if not new:
+            continue
+        if examples >= _FEWEST_EXAMPLES and not _fits_step(race, [*arms, *new]):
+            break
+        arms += new
+        examples += 1
+    return arms
+
+
+def _longer_sets(
+    race: Race, shown: tuple[int, ...], rng: np.random.Generator
+) -> Iterator[tuple[tuple[int, ...], ...]]:
+    """For each of some examples, or first sets, the demonstrations that it makes."""
+    counts = [count for count in race.space.shots if count > 0]
+    if not counts or len(shown) >= counts[-1]:
+        return
+    if len(shown) < counts[0] - 1:  # the space holds no smaller sets, so the first step takes one whole
+        for _ in range(_MOST_EXAMPLES):
+            yield (draw_demonstrations(race.space, counts[0], rng),)
+        return
+    tried: set[int] = set()
+    for turn in range(2 * _MOST_EXAMPLES):
+        number = _PROPOSERS[turn % len(_PROPOSERS)](race, (*shown, *tried), rng)
+        if number is None or len(tried) == _MOST_EXAMPLES:
+            continue
+        tried.add(number)
+        yield ((*shown, number), (number, *shown)) if shown else ((number,),)
+
+
+# -- proposals: an example beside those that are taken ------------------------------------------------------
+
+
+def _any(race: Race, taken: Sequence[int], rng: np.random.Generator) -> int | None:
+    rest = np.setdiff1d(race.space.pool, taken)
+    return int(rng.choice(rest)) if len(rest) else None
+
+
+def _balancing(race: Race, taken: Sequence[int], rng: np.random.Generator) -> int | None:
+    """One of a label that was taken least often."""
+    labels, counts = np.unique(race.space.labels, return_counts=True)
+    shown = np.array([sum(race.space.label_of(number) == label for number in taken) for label in labels])
+    open_ones = labels[shown < counts]
+    if not len(open_ones):
+        return None
+    fewest = open_ones[shown[shown < counts] == shown[shown < counts].min()]
+    group = race.space.pool[race.space.labels == rng.choice(fewest)]
+    return int(rng.choice(np.setdiff1d(group, taken)))
+
+
+def _known(race: Race, taken: Sequence[int], rng: np.random.Generator) -> int | None:
+    """The one whose sets did best so far, where any did better than sets on average."""
+    weights = conditional_accuracy(race.scores)
+    better = [number for number, weight in weights.items() if weight > 0 and number not in taken]
+    return max(better, key=lambda number: weights[number], default=None)
+
+
+def _chosen(race: Race, taken: Sequence[int], rng: np.random.Generator) -> int | None:
+    """One that a selection strategy would choose for a set of this size."""
+    if not race.space.choosers:
+        return None
+    name = str(rng.choice(sorted(race.space.choosers)))
+    count = min(len(race.space.pool), len(taken) + 1)
+    rest = [number for number in race.space.choosers[name](count, rng) if number not in taken]
+    return int(rng.choice(rest)) if rest else None
+
+
+_PROPOSERS: tuple[_Proposer, ...] = (_balancing, _known, _chosen, _any)
+
+
+# -- local search -------------------------------------------------------------------------------------------
+
+
+def _improve(race: Race, rng: np.random.Generator) -> _Steps:
+    """Race neighbours of the best candidate against it until nothing new is found or paid for."""
+    while True:
+        incumbent = race.survivors(1)[0]
+        arms = _payable(race, _neighbours(race, incumbent, rng))
+        if not arms:
+            return
+        yield from race.run(arms, against=incumbent)
+
+
+def _neighbours(race: Race, incumbent: Candidate, rng: np.random.Generator) -> list[Candidate]:
+    """Candidates one change away that were not tried; random ones where there are none."""
+    weights = conditional_accuracy(race.scores)
+    found: list[Candidate] = []
+    for turn in range(60 * _NEIGHBOURS):
+        if len(found) == _NEIGHBOURS:
+            break
+        near = turn < 40 * _NEIGHBOURS
+        arm = mutate(race.space, incumbent, weights, rng) if near else draw_any(race.space, rng)
+        if arm is not None and arm not in found and arm not in race.scores:
+            found.append(arm)
+    return found

@@ -11,7 +11,7 @@ Leaves out: where log-probabilities come from, those of the model and those of t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
@@ -35,6 +35,8 @@ __all__ = [
 
 CONTENT_FREE = ("N/A", "[MASK]", "")
 _LARGEST_PRIOR = 8.0  # beyond this the prior decides alone
+_PULL_TO_PRIOR = 10.0  # of a Gaussian around prior weight 1: a standard deviation of 0.3
+_PULL_FROM_MODEL = 4.0  # of one around 0 on what the model adds to the prior: 0.5 nats
 _OFFSET_PENALTY = 2.0  # of a Gaussian on what "fitted" adds to batch offsets: a standard deviation of 0.7
 
 
@@ -79,7 +81,7 @@ class Weighing:
         calibration: ``"none"``, ``"batch"``, ``"contextual"`` or ``"fitted"``.
         offsets: what is subtracted from each label; all zero without calibration.
         sharpness: factor on the model's log-probabilities, above 0; it makes probabilities honest.
-        prior_weight: factor on the neighbours' log-probabilities, at least 0; 0 leaves them out.
+        prior_weight: factor on the prior's log-probabilities, at least 0; 0 leaves it out.
     """
 
     calibration: str
@@ -92,7 +94,7 @@ class Weighing:
 
         Args:
             log_probabilities: from the model, shape (items, labels).
-            prior: log-probabilities from neighbours, same shape; needed where ``prior_weight`` is above 0.
+            prior: log-probabilities from the prior, same shape; needed where ``prior_weight`` is above 0.
         """
         scores = self.sharpness * (normalized(log_probabilities) - np.asarray(self.offsets))
         if self.prior_weight > 0 and prior is not None:
@@ -134,14 +136,16 @@ def fit_weighing(
     """Fit sharpness and prior weight, and for ``"fitted"`` the offsets too, by likelihood of the right labels.
 
     Likelihood moves with every item, where accuracy on some hundred items moves in steps and by luck. The problem is
-    multinomial logistic regression, so it is convex and has one answer; fitted offsets are held near the given
-    ones by a Gaussian penalty, and sharpness near one half by a weak one.
+    multinomial logistic regression, so it is convex and has one answer. Gaussian penalties hold fitted offsets near
+    the given ones. Without a prior a weak one holds sharpness near one half. A prior comes with probabilities that
+    are honest on many more rows than are at hand here, so that Bayes' rule would give it weight 1 and add what the
+    model knows: the fit starts from the prior alone, and rows must show that the model adds to it.
 
     Args:
         calibration: name of the calibration that made ``offsets``; ``"fitted"`` moves them further.
         offsets: shape (labels,).
         log_probabilities: from the model on search items, shape (items, labels).
-        prior: from neighbours, same shape; None to leave them out.
+        prior: log-probabilities from the prior, same shape; None to leave it out.
         golds: index of each item's right label, shape (items,).
     """
     from scipy.optimize import minimize
@@ -154,26 +158,34 @@ def fit_weighing(
     others = np.zeros_like(model) if prior is None else prior[readable]
     right = np.eye(model.shape[1])[golds[readable]]
     free = calibration == "fitted"
+    usual = np.array([0.5, 0.0] if prior is None else [0.0, 1.0])
+    pulls = np.array([1.0, 0.0] if prior is None else [_PULL_FROM_MODEL * _spread(model) ** 2, _PULL_TO_PRIOR])
 
     def loss(weights: FloatArray) -> tuple[float, FloatArray]:
         scores = normalized(weights[0] * model + weights[1] * others - weights[2:])
         wrong = np.exp(scores) - right  # derivative of the loss by the scores
         shift = wrong.sum(axis=0)
         moved = weights[2:] if free else np.zeros_like(shift)
-        value = -(scores * right).sum() + 0.5 * (_OFFSET_PENALTY * (moved**2).sum() + (weights[0] - 0.5) ** 2)
+        apart = weights[:2] - usual
+        value = -(scores * right).sum() + 0.5 * (_OFFSET_PENALTY * (moved**2).sum() + (pulls * apart**2).sum())
         by_offset = _OFFSET_PENALTY * moved - shift if free else np.zeros_like(shift)
-        by_sharpness = (wrong * model).sum() + (weights[0] - 0.5)
-        return float(value), np.array([by_sharpness, (wrong * others).sum(), *by_offset])
+        by_weight = np.array([(wrong * model).sum(), (wrong * others).sum()]) + pulls * apart
+        return float(value), np.array([*by_weight, *by_offset])
 
     limits = [(0.01, 10.0), (0.0, 0.0 if prior is None else _LARGEST_PRIOR)]
     limits += [(-20.0, 20.0) if free else (0.0, 0.0)] * model.shape[1]
-    start = np.array([0.5, 0.0 if prior is None else 0.5, *np.zeros(model.shape[1])])
+    start = np.array([0.5, 0.0 if prior is None else 1.0, *np.zeros(model.shape[1])])
     with one_thread():  # such small algebra only waits for threads: a hundred times as long on busy cores
         found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=limits).x
     sharpness, weight = float(found[0]), float(found[1])
     return Weighing(
         calibration, _floats(offsets + found[2:] / sharpness), sharpness, weight if weight > 1e-3 else 0.0
     )
+
+
+def _spread(logs: FloatArray) -> float:
+    """Root mean square of what tells an item's labels apart, in nats."""
+    return float(np.sqrt(((logs - logs.mean(axis=1, keepdims=True)) ** 2).mean()))
 
 
 def one_thread() -> Any:

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
-from promptsearch.calibration import NeighbourVote, Weighing, softmax
+from promptsearch.calibration import Weighing, softmax
 from promptsearch.candidate import Candidate
 from promptsearch.data.text import normalised
-from promptsearch.embed.base import Encoder
+from promptsearch.embed.base import Encoder, encoder_name
 from promptsearch.embed.cache import CachedEncoder
 from promptsearch.errors import ArtifactError, ContextError, DataError, UserError
 from promptsearch.evaluation import Answers, Asker
@@ -29,7 +30,8 @@ from promptsearch.lm.base import FloatArray, Rendered
 from promptsearch.lm.resolve import OpenedModel, open_engine
 from promptsearch.measurement import Measurement
 from promptsearch.metrics import Metric, resolve_metric
-from promptsearch.pool import Pool
+from promptsearch.pool import Neighbours, Pool
+from promptsearch.prior import EmbeddingPrior, NeighbourLabels
 from promptsearch.prompting import GENERATED_TOKENS, Built, PromptBuilder, answer_room
 from promptsearch.scoring import Judge
 from promptsearch.task import Example, Task, input_text
@@ -42,7 +44,8 @@ __all__ = ["Prediction", "Prompt", "PromptParts", "Retriever"]
 
 _logger = logging.getLogger(__name__)
 _FORMAT = "promptsearch prompt"
-_SCHEMA = 1
+_SCHEMA = 2
+_VOTE_SCHEMA = 1  # its prior is a vote of neighbours and nothing else
 _CALIBRATION_ITEMS = 128
 _BY_HAND = ("none", "contextual", "batch")  # "fitted" needs the labels of search rows
 _EVALUATED_A_CALL = 256
@@ -69,15 +72,15 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Retriever:
-    """Finds similar labelled examples for a query.
+    """Makes a query's vector, and finds similar labelled examples.
 
     Attributes:
-        pool: vectors and index of the examples.
+        pool: vectors and index of the examples; None where only vectors are needed.
         encoder: what makes a query's vector.
         source: what opens the encoder again; empty for an object that only exists here.
     """
 
-    pool: Pool
+    pool: Pool | None
     encoder: Encoder
     source: str = ""
 
@@ -91,8 +94,8 @@ class PromptParts:
         candidate: what is shown; its demonstrations are keys of ``examples``.
         examples: examples that can be shown, or vote, by number.
         weighing: how log-probabilities become a choice; None for free text.
-        vote: how neighbours vote; needed where the weighing gives them weight.
-        retriever: finds neighbours; needed where the prompt retrieves or neighbours have weight.
+        prior: what a query's vector says about labels; needed where the weighing gives it weight.
+        retriever: makes vectors and finds neighbours; needed where the prompt retrieves or the prior has weight.
         measured: what was measured of it when it was made, as plain values.
     """
 
@@ -100,19 +103,33 @@ class PromptParts:
     candidate: Candidate
     examples: Mapping[int, Demonstration]
     weighing: Weighing | None = None
-    vote: NeighbourVote | None = None
+    prior: EmbeddingPrior | None = None
     retriever: Retriever | None = None
     measured: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def uses_prior(self) -> bool:
-        """Whether neighbours' labels have weight."""
-        return self.weighing is not None and self.weighing.prior_weight > 0 and self.vote is not None
+        """Whether the prior has weight."""
+        return self.weighing is not None and self.weighing.prior_weight > 0 and self.prior is not None
 
     @property
-    def needs_neighbours(self) -> bool:
+    def needs_pool(self) -> bool:
         """Whether predicting asks for similar examples."""
-        return self.candidate.mode == "retrieved" or self.uses_prior
+        return self.candidate.mode == "retrieved" or self._voters > 0
+
+    @property
+    def needs_vectors(self) -> bool:
+        """Whether predicting asks for a query's vector."""
+        return self.needs_pool or self.uses_prior
+
+    @property
+    def neighbours(self) -> int:
+        """Similar examples that a query needs, to show them or to let them vote."""
+        return max(self.candidate.count, self._voters)
+
+    @property
+    def _voters(self) -> int:
+        return self.prior.neighbours if self.prior is not None and self.uses_prior else 0
 
 
 class Prompt:
@@ -230,7 +247,7 @@ class Prompt:
         )
 
     def without_prior(self) -> Prompt:
-        """The same prompt without the neighbours' vote."""
+        """The prompt alone, without the prior."""
         weighing = self._parts.weighing
         return Prompt.from_parts(replace(self._parts, weighing=weighing and weighing.without_prior()), self._opened)
 
@@ -274,7 +291,8 @@ class Prompt:
         """Measure the prompt on rows with the task's columns, in any form that :class:`Task` takes.
 
         Items that do not fit or cannot be understood are wrong, and are counted in ``failures``. A row that is also
-        among the prompt's examples never finds itself as its own neighbour.
+        among the prompt's examples never finds itself as its own neighbour; a prior's linear classifier has seen the
+        labels of all of them, so that only other rows measure it.
 
         Args:
             examples: the rows.
@@ -321,26 +339,37 @@ class Prompt:
     def _neighbours(
         self, inputs: Sequence[Mapping[str, str]], *, others_only: bool = False
     ) -> tuple[list[Sequence[int]], FloatArray | None]:
-        """Nearest example numbers of each item, and their label vote where it has weight.
+        """Nearest example numbers of each item, and the prior's log-probabilities where it has weight.
 
         With ``others_only`` no item finds an example with its own text.
         """
         parts = self._parts
-        if not parts.needs_neighbours or not inputs:
+        if not parts.needs_vectors or not inputs:
             return [() for _ in inputs], None
-        retriever, vote, labels = parts.retriever, parts.vote, self.task.labels
-        if retriever is None:
-            raise ArtifactError("this prompt retrieves examples and has no index; load it with its folder")
-        vectors = retriever.encoder.encode([input_text(item) for item in inputs])
-        count = max(parts.candidate.count, vote.count if vote is not None and parts.uses_prior else 0)
-        own = [self._own_example(item) for item in inputs] if others_only else None
-        found = retriever.pool.nearest(vectors, count, exclude=own)
-        prior = None
-        if parts.uses_prior and vote is not None and labels is not None:
+        if parts.retriever is None:
+            raise ArtifactError("this prompt needs vectors and has no encoder; load it from its file")
+        vectors = parts.retriever.encoder.encode([input_text(item) for item in inputs])
+        found = None
+        if parts.needs_pool:
+            if parts.retriever.pool is None:
+                raise ArtifactError("this prompt retrieves examples and has no index; load it with its folder")
+            own = [self._own_example(item) for item in inputs] if others_only else None
+            found = parts.retriever.pool.nearest(vectors, parts.neighbours, exclude=own)
+        nearest = [() for _ in inputs] if found is None else [row.tolist() for row in found.ids]
+        return nearest, self._prior(vectors, found)
+
+    def _prior(self, vectors: NDArray[np.float32], found: Neighbours | None) -> FloatArray | None:
+        """What vectors and neighbours say about labels, shape (items, labels); None where it has no weight."""
+        parts, labels = self._parts, self.task.labels
+        if parts.prior is None or labels is None or not parts.uses_prior:
+            return None
+        neighbours = None
+        if found is not None:
             index = {word: number for number, word in enumerate(labels)}
             numbers = [[index[parts.examples[int(n)].output] for n in row] for row in found.ids]
-            prior = vote.log_probabilities(found.similarities.astype(np.float64), np.array(numbers), len(labels))
-        return [row.tolist() for row in found.ids], prior
+            voting = np.array(numbers, dtype=np.int64).reshape(found.ids.shape)
+            neighbours = NeighbourLabels(found.similarities.astype(np.float64), voting)
+        return parts.prior.log_probabilities(vectors, neighbours, len(labels))
 
     def _own_example(self, item: Mapping[str, str]) -> int | None:
         """The example with an item's own text, as duplicates are recognised everywhere."""
@@ -387,7 +416,7 @@ class Prompt:
     # -- keeping --------------------------------------------------------------------------------------------
 
     def save(self, path: str | Path, *, prefix_state: bool = False) -> Path:
-        """Write one JSON file, and where the prompt needs neighbours a folder ``<name>.index`` beside it.
+        """Write one JSON file, and where the prompt needs similar examples a folder ``<name>.index`` beside it.
 
         Args:
             path: the JSON file.
@@ -407,9 +436,10 @@ class Prompt:
             document["prefix_state"] = True
         else:
             _prefix_file(target).unlink(missing_ok=True)  # one of an earlier prompt of this name
-        if self._parts.needs_neighbours and self._parts.retriever is not None:
+        retriever = self._parts.retriever
+        if self._parts.needs_pool and retriever is not None and retriever.pool is not None:
             folder = target.with_name(target.stem + ".index")
-            self._parts.retriever.pool.save(folder)
+            retriever.pool.save(folder)
             document["index"] = folder.name
         write_whole(target, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
         return target
@@ -445,7 +475,7 @@ class Prompt:
         from promptsearch.version import __version__
 
         parts = self._parts
-        needed = parts.examples if parts.needs_neighbours else parts.candidate.demonstrations
+        needed = parts.examples if parts.needs_pool else parts.candidate.demonstrations
         return {
             "format": _FORMAT,
             "schema": _SCHEMA,
@@ -461,8 +491,8 @@ class Prompt:
                 for number in needed
             ],
             "weighing": parts.weighing.to_dict() if parts.weighing else None,
-            "vote": parts.vote.to_dict() if parts.vote and parts.uses_prior else None,
-            "encoder": _encoder_source(parts.retriever) if parts.needs_neighbours else None,
+            "prior": parts.prior.to_dict() if parts.prior and parts.uses_prior else None,
+            "encoder": _encoder_source(parts.retriever) if parts.needs_vectors else None,
             "model": {
                 "source": self._opened.source,
                 "name": self._opened.engine.name,
@@ -562,7 +592,7 @@ def _demonstrations(task: Task, given: Iterable[Mapping[str, Any] | Example]) ->
 def _encoder_source(retriever: Retriever | None) -> dict[str, str] | None:
     if retriever is None:
         return None
-    return {"source": retriever.source, "fingerprint": retriever.pool.encoder}
+    return {"source": retriever.source, "fingerprint": encoder_name(retriever.encoder)}
 
 
 def _prefix_file(path: Path) -> Path:
@@ -579,16 +609,28 @@ def _read_document(path: Path) -> dict[str, Any]:
         raise ArtifactError(f"{str(path)!r} cannot be read as a saved prompt ({error}); save it anew") from error
     if not isinstance(document, dict) or document.get("format") != _FORMAT:
         raise ArtifactError(f"{str(path)!r} is no saved prompt; give the file that save() wrote")
+    if document.get("schema") == _VOTE_SCHEMA:
+        document = _from_vote_schema(document)
     if document.get("schema") != _SCHEMA:
         raise ArtifactError(
             f"{str(path)!r} has schema {document.get('schema')!r} and this version reads {_SCHEMA}; "
             "use the version that wrote it"
         )
-    missing = {"task", "candidate", "examples", "weighing", "vote", "encoder", "model", "measured"} - set(document)
+    missing = {"task", "candidate", "examples", "weighing", "prior", "encoder", "model", "measured"} - set(document)
     model = document.get("model")
     if missing or not isinstance(model, dict) or not {"source", "name", "fingerprint", "weights"} <= set(model):
         raise ArtifactError(f"{str(path)!r} is damaged: it lacks {', '.join(sorted(missing)) or 'its model'}")
     return document
+
+
+def _from_vote_schema(document: dict[str, Any]) -> dict[str, Any]:
+    """A document whose prior is a vote, as it would be written now."""
+    current = {name: value for name, value in document.items() if name != "vote"} | {"schema": _SCHEMA}
+    if "vote" in document:
+        vote = document["vote"]
+        alone = {"vote": vote, "vote_weight": 1.0, "linear": None, "linear_weight": 0.0}
+        current["prior"] = alone if vote else None
+    return current
 
 
 def _parts_from(document: Mapping[str, Any], path: Path, encoder: object) -> PromptParts:
@@ -605,7 +647,8 @@ def _parts_from(document: Mapping[str, Any], path: Path, encoder: object) -> Pro
             for row in document["examples"]
         }
         weighing = Weighing.from_dict(document["weighing"]) if document["weighing"] else None
-        vote = NeighbourVote.from_dict(document["vote"]) if document["vote"] else None
+        saved = document["prior"]
+        prior = EmbeddingPrior.from_dict(saved, len(task.labels or ())) if saved else None
         measured = dict(document["measured"])
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ArtifactError(f"{str(path)!r} is damaged ({type(error).__name__}: {error}); save it anew") from error
@@ -616,43 +659,56 @@ def _parts_from(document: Mapping[str, Any], path: Path, encoder: object) -> Pro
         raise ArtifactError(f"{str(path)!r} is damaged: its offsets do not match its labels; save it anew")
     if (weighing is None) != (task.labels is None):
         raise ArtifactError(f"{str(path)!r} is damaged: its weights do not match its labels; save it anew")
-    unknown = {shown.output for shown in examples.values()} - set(task.labels or ()) if vote is not None else ()
+    unknown = {shown.output for shown in examples.values()} - set(task.labels or ()) if prior is not None else ()
     if unknown:
         raise ArtifactError(f"{str(path)!r} is damaged: an example has no label of the task; save it anew")
-    if weighing is not None and weighing.prior_weight > 0 and vote is None:
-        raise ArtifactError(f"{str(path)!r} is damaged: it lacks the vote of its neighbours; save it anew")
+    if weighing is not None and weighing.prior_weight > 0 and prior is None:
+        raise ArtifactError(f"{str(path)!r} is damaged: it lacks its prior; save it anew")
     retriever = _retriever_from(document, path, examples, encoder)
-    parts = PromptParts(task, candidate, examples, weighing, vote, retriever, measured)
-    if parts.needs_neighbours and retriever is None:
+    parts = PromptParts(task, candidate, examples, weighing, prior, retriever, measured)
+    if parts.needs_pool and (retriever is None or retriever.pool is None):
         raise ArtifactError(f"{str(path)!r} is damaged: it does not name its index; save it anew")
+    if parts.needs_vectors and retriever is None:
+        raise ArtifactError(f"{str(path)!r} is damaged: it does not name its encoder; save it anew")
     return parts
 
 
 def _retriever_from(
     document: Mapping[str, Any], path: Path, examples: Mapping[int, Demonstration], encoder: object
 ) -> Retriever | None:
-    if not document.get("index"):
+    saved = document["encoder"]
+    if not saved:
         return None
+    if not isinstance(saved, dict):
+        raise ArtifactError(f"{str(path)!r} is damaged: it does not name its encoder; save it anew")
     from promptsearch.embed.transformer import resolve_encoder
 
-    name, saved = Path(str(document["index"])).name, document["encoder"]
-    if not name or not isinstance(saved, dict):
-        raise ArtifactError(f"{str(path)!r} is damaged: it does not name its index and encoder; save it anew")
-    folder = path.with_name(name)
-    pool = Pool.load(folder, encoder=saved.get("fingerprint"))
-    lost = [int(number) for number in pool.ids if int(number) not in examples]
-    if lost:
-        raise ArtifactError(f"{str(folder)!r} does not belong to {str(path)!r}: example {lost[0]} is unknown")
-    source = str(saved.get("source", ""))
+    pool = _pool_from(document, path, examples, saved.get("fingerprint")) if document.get("index") else None
+    source, fingerprint = str(saved.get("source", "")), saved.get("fingerprint")
     if encoder is None and not source:
         raise ArtifactError(
             f"{str(path)!r} was made with an encoder object, which no file can hold; give it as encoder="
         )
     chosen: Any = source if encoder is None else encoder
     opened = CachedEncoder(resolve_encoder(chosen))
-    if opened.fingerprint != pool.encoder:
+    if opened.fingerprint != fingerprint:
         raise ArtifactError(
-            f"{str(path)!r} finds neighbours by vectors of {pool.encoder!r}, and the encoder is now "
+            f"{str(path)!r} was made with vectors of {fingerprint!r}, and the encoder is now "
             f"{opened.fingerprint!r}; give the one it was made with as encoder="
         )
     return Retriever(pool, opened, source)
+
+
+def _pool_from(
+    document: Mapping[str, Any], path: Path, examples: Mapping[int, Demonstration], fingerprint: Any
+) -> Pool:
+    """The index beside a saved prompt."""
+    name = Path(str(document["index"])).name
+    if not name:
+        raise ArtifactError(f"{str(path)!r} is damaged: it does not name its index; save it anew")
+    folder = path.with_name(name)
+    pool = Pool.load(folder, encoder=fingerprint)
+    lost = [int(number) for number in pool.ids if int(number) not in examples]
+    if lost:
+        raise ArtifactError(f"{str(folder)!r} does not belong to {str(path)!r}: example {lost[0]} is unknown")
+    return pool

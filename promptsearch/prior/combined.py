@@ -1,4 +1,4 @@
-"""The prior: what the labelled examples' vectors say about a query, the neighbours' vote and a linear classifier together.
+"""The prior: what vectors say about a query, by the neighbours' vote and a linear classifier together.
 
 ``log p(y) = a * log vote(y) + b * log linear(y) + constant`` with weights at least 0 that make pool rows likeliest,
 each row judged by the others: the vote leaves it out, the classifier was fitted without its fold. So neither flatters
@@ -48,6 +48,16 @@ class EmbeddingPrior:
     def neighbours(self) -> int:
         """Neighbours that a query needs; 0 where the vote has no weight."""
         return self.vote.count if self.vote_weight > 0 else 0
+
+    @property
+    def description(self) -> str:
+        """What it consists of, for people."""
+        parts = []
+        if self.vote_weight > 0:
+            parts.append(f"{self.vote_weight:.2g} x vote of {self.vote.count} neighbours")
+        if self.linear is not None and self.linear_weight > 0:
+            parts.append(f"{self.linear_weight:.2g} x linear classifier")
+        return " + ".join(parts)
 
     def log_probabilities(
         self, vectors: NDArray[np.float32], neighbours: NeighbourLabels | None, label_count: int

@@ -116,8 +116,8 @@ def _recipes(task: ps.Task, opened: OpenedModel, seed: int) -> dict[str, Measure
         calibrated = replace(plain, calibration="batch", offsets=tuple(offsets.tolist()))
         found[name] = judge.measure(items, judge.judge(items, answers, plain))
         found[f"{name}_calibrated"] = judge.measure(items, judge.judge(items, answers, calibrated))
-    priors = near.priors(items, labels)
-    found["label_vote"] = judge.measure(items, judge.judge_labels(items, np.stack([priors[item] for item in items])))
+    for name, logs in (("label_vote", near.votes), ("embedding_prior", near.priors)):
+        found[name] = judge.measure(items, judge.judge_labels(items, np.stack([logs[item] for item in items])))
     return found
 
 
@@ -126,7 +126,7 @@ def _ask(asker: Asker, task: ps.Task, near: Neighbourhood, candidate: Candidate,
     for start in range(0, len(items), 128):
         part = items[start : start + 128]
         inputs = [task.examples[item].fields for item in part]
-        values += asker.ask(candidate, inputs, [near.nearest[item] for item in part])
+        values += asker.ask(candidate, inputs, near.matcher.matches(candidate, part))
     return asker.answers(values)
 
 

@@ -1,17 +1,17 @@
-"""Turns label log-probabilities into decisions: calibration, and what similar labelled examples say.
+"""Turns label log-probabilities into decisions: calibration, and the weight of the prior.
 
 A label's log-probability holds the prompt's own bias. *Batch calibration* subtracts its mean over unlabelled items
 (Zhou et al. 2023, arXiv 2309.17249, eq. 5: s_y(x) - mean over x of s_y(x)); *contextual calibration* subtracts the
 log-probability on inputs without content (Zhao et al. 2021, arXiv 2102.09690); *fitted* offsets start from batch
-calibration and move to where the labels of search items are likeliest. The *retrieval prior* adds
-``weight * log p(label | neighbours)``.
+calibration and move to where the labels of search items are likeliest. The *prior* adds
+``weight * log p(label | the query's vector)``.
 Invariant: everything fitted is fitted on search items, is a plain value, and works on one query alone.
-Leaves out: where log-probabilities and neighbours come from.
+Leaves out: where log-probabilities come from, those of the model and those of the prior.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import Any
@@ -24,23 +24,22 @@ from promptsearch.lm.base import FloatArray
 
 __all__ = [
     "CONTENT_FREE",
-    "NeighbourVote",
     "Weighing",
     "batch_offsets",
     "contextual_offsets",
-    "fit_neighbour_vote",
     "fit_weighing",
     "normalized",
+    "one_thread",
     "route_shifts",
     "softmax",
 ]
 
 CONTENT_FREE = ("N/A", "[MASK]", "")
-_COUNTS = (1, 2, 4, 8, 16, 32)
-_TEMPERATURES = (0.02, 0.05, 0.1, 0.2)
 _LARGEST_PRIOR = 8.0  # beyond this the prior decides alone
 _SHIFT_ITEMS = 4.0
 _SHIFT_ROUNDS = 20
+_PULL_TO_PRIOR = 10.0  # of a Gaussian around prior weight 1: a standard deviation of 0.3
+_PULL_FROM_MODEL = 4.0  # of one around 0 on what the model adds to the prior: 0.5 nats
 _OFFSET_PENALTY = 2.0  # of a Gaussian on what "fitted" adds to batch offsets: a standard deviation of 0.7
 
 
@@ -114,7 +113,7 @@ class Weighing:
         calibration: ``"none"``, ``"batch"``, ``"contextual"`` or ``"fitted"``.
         offsets: what is subtracted from each label; all zero without calibration.
         sharpness: factor on the model's log-probabilities, above 0; it makes probabilities honest.
-        prior_weight: factor on the neighbours' log-probabilities, at least 0; 0 leaves them out.
+        prior_weight: factor on the prior's log-probabilities, at least 0; 0 leaves it out.
         shifts: for each route of a routed prompt what is subtracted from each label beforehand; empty for others.
     """
 
@@ -134,7 +133,7 @@ class Weighing:
 
         Args:
             log_probabilities: from the model, shape (items, labels).
-            prior: log-probabilities from neighbours, same shape; needed where ``prior_weight`` is above 0.
+            prior: log-probabilities from the prior, same shape; needed where ``prior_weight`` is above 0.
             routes: route of each item, shape (items,); needed where there are ``shifts``.
         """
         logs = normalized(log_probabilities)
@@ -182,14 +181,16 @@ def fit_weighing(
     """Fit sharpness and prior weight, and for ``"fitted"`` the offsets too, by likelihood of the right labels.
 
     Likelihood moves with every item, where accuracy on some hundred items moves in steps and by luck. The problem is
-    multinomial logistic regression, so it is convex and has one answer; fitted offsets are held near the given
-    ones by a Gaussian penalty, and sharpness near one half by a weak one.
+    multinomial logistic regression, so it is convex and has one answer. Gaussian penalties hold fitted offsets near
+    the given ones. Without a prior a weak one holds sharpness near one half. A prior comes with probabilities that
+    are honest on many more rows than are at hand here, so that Bayes' rule would give it weight 1 and add what the
+    model knows: the fit starts from the prior alone, and rows must show that the model adds to it.
 
     Args:
         calibration: name of the calibration that made ``offsets``; ``"fitted"`` moves them further.
         offsets: shape (labels,).
         log_probabilities: from the model on search items, shape (items, labels).
-        prior: from neighbours, same shape; None to leave them out.
+        prior: log-probabilities from the prior, same shape; None to leave it out.
         golds: index of each item's right label, shape (items,).
     """
     from scipy.optimize import minimize
@@ -202,21 +203,24 @@ def fit_weighing(
     others = np.zeros_like(model) if prior is None else prior[readable]
     right = np.eye(model.shape[1])[golds[readable]]
     free = calibration == "fitted"
+    usual = np.array([0.5, 0.0] if prior is None else [0.0, 1.0])
+    pulls = np.array([1.0, 0.0] if prior is None else [_PULL_FROM_MODEL * _spread(model) ** 2, _PULL_TO_PRIOR])
 
     def loss(weights: FloatArray) -> tuple[float, FloatArray]:
         scores = normalized(weights[0] * model + weights[1] * others - weights[2:])
         wrong = np.exp(scores) - right  # derivative of the loss by the scores
         shift = wrong.sum(axis=0)
         moved = weights[2:] if free else np.zeros_like(shift)
-        value = -(scores * right).sum() + 0.5 * (_OFFSET_PENALTY * (moved**2).sum() + (weights[0] - 0.5) ** 2)
+        apart = weights[:2] - usual
+        value = -(scores * right).sum() + 0.5 * (_OFFSET_PENALTY * (moved**2).sum() + (pulls * apart**2).sum())
         by_offset = _OFFSET_PENALTY * moved - shift if free else np.zeros_like(shift)
-        by_sharpness = (wrong * model).sum() + (weights[0] - 0.5)
-        return float(value), np.array([by_sharpness, (wrong * others).sum(), *by_offset])
+        by_weight = np.array([(wrong * model).sum(), (wrong * others).sum()]) + pulls * apart
+        return float(value), np.array([*by_weight, *by_offset])
 
     limits = [(0.01, 10.0), (0.0, 0.0 if prior is None else _LARGEST_PRIOR)]
     limits += [(-20.0, 20.0) if free else (0.0, 0.0)] * model.shape[1]
-    start = np.array([0.5, 0.0 if prior is None else 0.5, *np.zeros(model.shape[1])])
-    with _one_thread():  # such small algebra only waits for threads: a hundred times as long on busy cores
+    start = np.array([0.5, 0.0 if prior is None else 1.0, *np.zeros(model.shape[1])])
+    with one_thread():  # such small algebra only waits for threads: a hundred times as long on busy cores
         found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=limits).x
     sharpness, weight = float(found[0]), float(found[1])
     return Weighing(
@@ -224,13 +228,19 @@ def fit_weighing(
     )
 
 
-def _one_thread() -> Any:
+def _spread(logs: FloatArray) -> float:
+    """Root mean square of what tells an item's labels apart, in nats."""
+    return float(np.sqrt(((logs - logs.mean(axis=1, keepdims=True)) ** 2).mean()))
+
+
+def one_thread() -> Any:
     """A context in which linear algebra runs on the calling thread alone."""
     return _thread_pools().limit(limits=1, user_api="blas")
 
 
 @cache
 def _thread_pools() -> Any:
+    import scipy.linalg  # noqa: F401  # a controller knows what is loaded by now, and scipy brings its own BLAS
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()
@@ -238,81 +248,3 @@ def _thread_pools() -> Any:
 
 def _floats(values: Iterable[float] | FloatArray) -> tuple[float, ...]:
     return tuple(float(value) for value in values)
-
-
-@dataclass(frozen=True)
-class NeighbourVote:
-    """A label vote of the nearest labelled examples.
-
-    ``p(y) = (smoothing / labels + sum over neighbours with label y of w_i) / (smoothing + sum of w_i)`` with
-    ``w_i = exp((similarity_i - similarity_1) / temperature)``.
-
-    Attributes:
-        count: neighbours that vote, at least 1.
-        temperature: how fast a vote fades with cosine similarity, above 0.
-        smoothing: weight of a uniform vote; it bounds how sure the neighbours can be.
-    """
-
-    count: int = 8
-    temperature: float = 0.1
-    smoothing: float = 0.1
-
-    def log_probabilities(self, similarities: FloatArray, labels: NDArray[np.int64], label_count: int) -> FloatArray:
-        """Log-probability of each label.
-
-        Args:
-            similarities: of each item's neighbours, nearest first, shape (items, at least ``count``).
-            labels: the neighbours' labels, same shape.
-            label_count: number of labels.
-
-        Returns:
-            Shape (items, labels).
-        """
-        near = similarities[:, : self.count]
-        weights = np.exp((near - near[:, :1]) / self.temperature)
-        votes = np.full((len(near), label_count), self.smoothing / label_count)
-        for place in range(near.shape[1]):
-            votes[np.arange(len(near)), labels[:, place]] += weights[:, place]
-        return np.asarray(np.log(votes / votes.sum(axis=1, keepdims=True)))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> NeighbourVote:
-        """The reverse of :meth:`to_dict`.
-
-        Raises:
-            KeyError: a value lacks.
-            TypeError, ValueError: a value is none that a fit could have found.
-        """
-        count, temperature, smoothing = (float(values[name]) for name in ("count", "temperature", "smoothing"))
-        if not (1 <= count < np.inf and 0 < temperature < np.inf and 0 < smoothing < np.inf):
-            raise ValueError("no such vote")
-        return cls(int(count), temperature, smoothing)
-
-
-def fit_neighbour_vote(
-    similarities: FloatArray, labels: NDArray[np.int64], golds: Sequence[int] | NDArray[np.int64], label_count: int
-) -> NeighbourVote:
-    """The vote with the best likelihood of pool items, each judged by the others.
-
-    Args:
-        similarities: of each pool item's neighbours in the pool, itself left out, shape (items, neighbours).
-        labels: the neighbours' labels, same shape.
-        golds: the items' own labels, shape (items,).
-        label_count: number of labels.
-    """
-    right = np.asarray(golds)
-    best, best_likelihood = NeighbourVote(count=1), -np.inf
-    for count in _COUNTS:
-        if count > similarities.shape[1]:
-            break
-        for temperature in _TEMPERATURES:
-            vote = NeighbourVote(count, temperature)
-            logs = vote.log_probabilities(similarities, labels, label_count)
-            likelihood = float(logs[np.arange(len(right)), right].mean())
-            if likelihood > best_likelihood:
-                best, best_likelihood = vote, likelihood
-    return best

@@ -32,10 +32,12 @@ from promptsearch.scoring import Judge, Judged
 from promptsearch.search.base import Strategy
 from promptsearch.search.drawing import draw, draw_demonstrations, draw_retrieved
 from promptsearch.search.front import PREFERENCES
+from promptsearch.search.greedy import greedy
 from promptsearch.search.halving import halving
 from promptsearch.search.race import FIRST_RUNG
 from promptsearch.search.random_search import random_search
 from promptsearch.search.space import SearchSpace, Space
+from promptsearch.search.tpe import tpe
 from promptsearch.store import RunStore
 from promptsearch.study import FEWEST_TEST, Finalist, Outcome, Plan, Study, make_plan, require_enough
 from promptsearch.task import Task
@@ -50,13 +52,23 @@ from promptsearch.workbench import (
 
 __all__ = ["STRATEGIES", "optimize"]
 
-STRATEGIES: dict[str, Strategy] = {"auto": halving, "halving": halving, "random": random_search}
+STRATEGIES: dict[str, Strategy] = {
+    "auto": halving,
+    "halving": halving,
+    "greedy": greedy,
+    "tpe": tpe,
+    "random": random_search,
+}
 _BASELINE_SHOTS = 8
 _WORDING_SHOTS = 4
 _WANTED_TEST = 50  # rows under which baselines are left out rather than measured on fewer
 _NEAREST_TOKENS = 250  # a query with nearest demonstrations: dearer ones would leave few test rows to measure
 _ROWS_A_SECOND = 100  # pool rows for each second of a time budget: embedding more would leave no time to search
 _LOADING_SECONDS = 6.0  # model and encoder, when nothing is cached
+_WITHOUT_MODEL = {
+    "label_vote": "The label vote of neighbours, which needs no model,",
+    "embedding_prior": "The embedding prior (label vote and linear classifier), which needs no model,",
+}
 
 
 def optimize(
@@ -373,7 +385,7 @@ class _Job:
     def _baselines(
         self, study: Study, near: Neighbourhood, items: Sequence[int], candidates: Mapping[str, Candidate]
     ) -> dict[str, Judged]:
-        """Each baseline as the model answers by itself, calibrated, and the vote without a model."""
+        """Each baseline as the model answers by itself and calibrated, and what vectors say without a model."""
         labels = self.task.labels
         if labels is None:
             return {name: study.judged(Finalist(each, None), items) for name, each in candidates.items()}
@@ -384,8 +396,8 @@ class _Job:
             found[name] = alone.judge(items, answers, alone.plain(len(labels)))
             calibrated = self._calibrated(study, alone, near, candidate)
             found[f"{name}_calibrated"] = alone.judge(items, answers, calibrated)
-        priors = near.priors(items, len(labels))
-        found["label_vote"] = alone.judge_labels(items, np.stack([priors[item] for item in items]))
+        for name, logs in (("label_vote", near.votes), ("embedding_prior", near.priors)):
+            found[name] = alone.judge_labels(items, np.stack([logs[item] for item in items]))
         return found
 
     def _calibrated(self, study: Study, alone: Judge, near: Neighbourhood, candidate: Candidate) -> Any:
@@ -418,7 +430,7 @@ class _Job:
             candidate=outcome.winner.candidate,
             examples=demonstrations_of(self.task.examples, near.pool.ids.tolist()),
             weighing=outcome.winner.weighing,
-            vote=near.vote,
+            prior=near.prior,
             retriever=Retriever(near.pool, near.encoder, source),
             router=near.router(outcome.winner.candidate),
             measured={"test": test.to_dict(), "facts": facts},
@@ -525,18 +537,20 @@ def _notes(
 ) -> tuple[str, ...]:
     """What a person must know before trusting the prompt."""
     notes = []
-    vote = baselines.get("label_vote")
-    if vote is not None and vote.value > test.value:
-        notes.append(
-            "The label vote of neighbours, which needs no model, did better on the test rows "
-            f"({vote} against {test}): consider it instead of a prompt."
-        )
-    elif vote is not None and differences["label_vote"].low <= 0:
-        notes.append(
-            f"The label vote of neighbours, which needs no model, does about as well ({vote}): what the prompt adds "
-            "to it is within the noise of these test rows."
-        )
-    best = max((name for name in baselines if name != "label_vote"), key=lambda name: baselines[name].value)
+    without_model = [name for name in _WITHOUT_MODEL if name in baselines]
+    if without_model:
+        best = max(without_model, key=lambda name: baselines[name].value)
+        said, value = _WITHOUT_MODEL[best], baselines[best]
+        if value.value > test.value:
+            notes.append(
+                f"{said} did better on the test rows ({value} against {test}): consider it instead of a prompt."
+            )
+        elif differences[best].low <= 0:
+            notes.append(
+                f"{said} does about as well ({value}): what the prompt adds to it is within the noise of these test "
+                "rows."
+            )
+    best = max((name for name in baselines if name not in _WITHOUT_MODEL), key=lambda name: baselines[name].value)
     if baselines[best].value > test.value:
         notes.append(
             f"The baseline {best!r} did better on the test rows ({baselines[best]}): treat the gain as none."

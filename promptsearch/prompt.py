@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from promptsearch.calibration import NeighbourVote, Weighing, softmax
+from promptsearch.calibration import Weighing, softmax
 from promptsearch.candidate import Candidate
 from promptsearch.data.text import normalised
-from promptsearch.embed.base import Encoder
+from promptsearch.embed.base import Encoder, encoder_name
 from promptsearch.embed.cache import CachedEncoder
 from promptsearch.errors import ArtifactError, ContextError, DataError, UserError
 from promptsearch.evaluation import Answers, Asker, join, join_routes
@@ -32,6 +32,7 @@ from promptsearch.matching import Matching
 from promptsearch.measurement import Measurement
 from promptsearch.metrics import Metric, resolve_metric
 from promptsearch.pool import Pool
+from promptsearch.prior import EmbeddingPrior, NeighbourLabels
 from promptsearch.prompting import GENERATED_TOKENS, Built, PromptBuilder, answer_room
 from promptsearch.routing import Router
 from promptsearch.scoring import Judge
@@ -45,7 +46,8 @@ __all__ = ["Prediction", "Prompt", "PromptParts", "Retriever"]
 
 _logger = logging.getLogger(__name__)
 _FORMAT = "promptsearch prompt"
-_SCHEMA = 1
+_SCHEMA = 2
+_VOTE_SCHEMA = 1  # its prior is a vote of neighbours and nothing else
 _CALIBRATION_ITEMS = 128
 _BY_HAND = ("none", "contextual", "batch")  # "fitted" needs the labels of search rows
 _EVALUATED_A_CALL = 256
@@ -72,15 +74,15 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Retriever:
-    """Finds similar labelled examples for a query.
+    """Makes a query's vector, and finds similar labelled examples.
 
     Attributes:
-        pool: vectors and index of the examples.
+        pool: vectors and index of the examples; None where only vectors are needed.
         encoder: what makes a query's vector.
         source: what opens the encoder again; empty for an object that only exists here.
     """
 
-    pool: Pool
+    pool: Pool | None
     encoder: Encoder
     source: str = ""
 
@@ -94,9 +96,9 @@ class PromptParts:
         candidate: what is shown; its demonstrations are keys of ``examples``.
         examples: examples that can be shown, or vote, by number.
         weighing: how log-probabilities become a choice; None for free text.
-        vote: how neighbours vote; needed where the weighing gives them weight.
-        retriever: finds neighbours; needed where the prompt retrieves or neighbours have weight, or for its encoder
-            where the prompt is routed.
+        prior: what a query's vector says about labels; needed where the weighing gives it weight.
+        retriever: makes vectors and finds neighbours; needed where the prompt retrieves or routes, or the prior has
+            weight.
         router: tells a query's cluster; needed where the prompt is routed.
         measured: what was measured of it when it was made, as plain values.
     """
@@ -105,20 +107,30 @@ class PromptParts:
     candidate: Candidate
     examples: Mapping[int, Demonstration]
     weighing: Weighing | None = None
-    vote: NeighbourVote | None = None
+    prior: EmbeddingPrior | None = None
     retriever: Retriever | None = None
     router: Router | None = None
     measured: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def uses_prior(self) -> bool:
-        """Whether neighbours' labels have weight."""
-        return self.weighing is not None and self.weighing.prior_weight > 0 and self.vote is not None
+        """Whether the prior has weight."""
+        return self.weighing is not None and self.weighing.prior_weight > 0 and self.prior is not None
 
     @property
-    def needs_neighbours(self) -> bool:
+    def needs_pool(self) -> bool:
         """Whether predicting asks for similar examples."""
-        return self.candidate.mode != "static" or self.uses_prior
+        return self.candidate.mode == "retrieved" or self.voters > 0
+
+    @property
+    def needs_vectors(self) -> bool:
+        """Whether predicting asks for a query's vector."""
+        return self.needs_pool or self.uses_prior or self.candidate.mode == "routed"
+
+    @property
+    def voters(self) -> int:
+        """Similar examples that a query needs to let them vote."""
+        return self.prior.neighbours if self.prior is not None and self.uses_prior else 0
 
 
 @dataclass(frozen=True)
@@ -128,7 +140,7 @@ class _Neighbours:
     Attributes:
         matches: numbers of the examples that each item may be shown, the best match first.
         routes: route of each item, shape (items,); None where there is only one.
-        prior: log-probabilities of the labels by neighbours, shape (items, labels); None where they have no weight.
+        prior: log-probabilities of the labels by the prior, shape (items, labels); None where it has no weight.
     """
 
     matches: Sequence[Sequence[int]]
@@ -136,7 +148,7 @@ class _Neighbours:
     prior: FloatArray | None = None
 
     def part(self, start: int, stop: int) -> _Neighbours:
-        """The same of some items."""
+        """Matches and routes of some items."""
         routes = None if self.routes is None else self.routes[start:stop]
         return _Neighbours(self.matches[start:stop], routes)
 
@@ -259,7 +271,7 @@ class Prompt:
         )
 
     def without_prior(self) -> Prompt:
-        """The same prompt without the neighbours' vote."""
+        """The prompt alone, without the prior."""
         weighing = self._parts.weighing
         return Prompt.from_parts(replace(self._parts, weighing=weighing and weighing.without_prior()), self._opened)
 
@@ -320,7 +332,8 @@ class Prompt:
         """Measure the prompt on rows with the task's columns, in any form that :class:`Task` takes.
 
         Items that do not fit or cannot be understood are wrong, and are counted in ``failures``. A row that is also
-        among the prompt's examples never finds itself as its own neighbour.
+        among the prompt's examples never finds itself as its own neighbour; a prior's linear classifier has seen the
+        labels of all of them, so that only other rows measure it.
 
         Args:
             examples: the rows.
@@ -365,41 +378,45 @@ class Prompt:
         return predictions
 
     def _neighbours(self, inputs: Sequence[Mapping[str, str]], *, others_only: bool = False) -> _Neighbours:
-        """What the items' vectors say: matches to show, routes to take, and the label vote where it has weight.
+        """What the items' vectors say: matches to show, routes to take, and the prior where it has weight.
 
         With ``others_only`` no item finds an example with its own text.
         """
         parts = self._parts
-        if not parts.needs_neighbours or not inputs:
+        if not parts.needs_vectors or not inputs:
             return _Neighbours([()] * len(inputs))
         if parts.retriever is None:
+            raise ArtifactError("this prompt needs vectors and has no encoder; load it from its file")
+        if parts.needs_pool and parts.retriever.pool is None:
             raise ArtifactError("this prompt retrieves examples and has no index; load it with its folder")
         texts = [input_text(item) for item in inputs]
         vectors = parts.retriever.encoder.encode(texts)
         own = [self._own_example(item) for item in inputs] if others_only else None
         matches: Sequence[Sequence[int]] = [()] * len(inputs)
-        routes = None
         if parts.candidate.mode == "retrieved":
             matches = self._matching.matches(parts.candidate, vectors, texts, own)
-        if parts.candidate.mode == "routed":
-            routes = self._matching.clusters(parts.candidate, vectors)
-        return _Neighbours(matches, routes, self._vote(vectors, own))
+        routes = None if parts.router is None else parts.router.clusters(vectors)
+        return _Neighbours(matches, routes, self._prior(vectors, own))
 
-    def _vote(self, vectors: NDArray[np.float32], own: Sequence[int | None] | None) -> FloatArray | None:
-        """The neighbours' label vote, shape (items, labels); None where it has no weight."""
+    def _prior(self, vectors: NDArray[np.float32], own: Sequence[int | None] | None) -> FloatArray | None:
+        """What vectors and neighbours say about labels, shape (items, labels); None where it has no weight."""
         parts, labels = self._parts, self.task.labels
-        if not parts.uses_prior or parts.vote is None or labels is None or parts.retriever is None:
+        if parts.prior is None or labels is None or not parts.uses_prior:
             return None
-        found = parts.retriever.pool.nearest(vectors, parts.vote.count, exclude=own)
-        index = {word: number for number, word in enumerate(labels)}
-        numbers = [[index[parts.examples[int(n)].output] for n in row] for row in found.ids]
-        return parts.vote.log_probabilities(found.similarities.astype(np.float64), np.array(numbers), len(labels))
+        neighbours = None
+        if parts.voters and parts.retriever is not None and parts.retriever.pool is not None:
+            found = parts.retriever.pool.nearest(vectors, parts.voters, exclude=own)
+            index = {word: number for number, word in enumerate(labels)}
+            numbers = [[index[parts.examples[int(n)].output] for n in row] for row in found.ids]
+            voting = np.array(numbers, dtype=np.int64).reshape(found.ids.shape)
+            neighbours = NeighbourLabels(found.similarities.astype(np.float64), voting)
+        return parts.prior.log_probabilities(vectors, neighbours, len(labels))
 
     @cached_property
     def _matching(self) -> Matching:
         """Finds what queries are shown."""
         parts = self._parts
-        if parts.retriever is None:
+        if parts.retriever is None or parts.retriever.pool is None:
             raise ArtifactError("this prompt retrieves examples and has no index; load it with its folder")
         index = {word: number for number, word in enumerate(self.task.labels or ())}
         return Matching(
@@ -407,7 +424,6 @@ class Prompt:
             {number: input_text(shown.inputs) for number, shown in parts.examples.items()},
             {number: index.get(shown.output, 0) for number, shown in parts.examples.items()},
             parts.retriever.encoder,
-            {} if parts.router is None else {parts.router.count: parts.router},
         )
 
     def _own_example(self, item: Mapping[str, str]) -> int | None:
@@ -459,7 +475,7 @@ class Prompt:
     # -- keeping --------------------------------------------------------------------------------------------
 
     def save(self, path: str | Path, *, prefix_state: bool = False) -> Path:
-        """Write one JSON file, and where the prompt needs neighbours a folder ``<name>.index`` beside it.
+        """Write one JSON file, and where the prompt needs similar examples a folder ``<name>.index`` beside it.
 
         Args:
             path: the JSON file.
@@ -479,9 +495,10 @@ class Prompt:
             document["prefix_state"] = True
         else:
             _prefix_file(target).unlink(missing_ok=True)  # one of an earlier prompt of this name
-        if self._parts.needs_neighbours and self._parts.retriever is not None:
+        retriever = self._parts.retriever
+        if self._parts.needs_pool and retriever is not None and retriever.pool is not None:
             folder = target.with_name(target.stem + ".index")
-            self._parts.retriever.pool.save(folder)
+            retriever.pool.save(folder)
             document["index"] = folder.name
         write_whole(target, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
         return target
@@ -517,7 +534,7 @@ class Prompt:
         from promptsearch.version import __version__
 
         parts = self._parts
-        needed = parts.examples if parts.needs_neighbours else parts.candidate.shown
+        needed = parts.examples if parts.needs_pool else parts.candidate.shown
         return {
             "format": _FORMAT,
             "schema": _SCHEMA,
@@ -533,9 +550,9 @@ class Prompt:
                 for number in needed
             ],
             "weighing": parts.weighing.to_dict() if parts.weighing else None,
-            "vote": parts.vote.to_dict() if parts.vote and parts.uses_prior else None,
+            "prior": parts.prior.to_dict() if parts.prior and parts.uses_prior else None,
             "router": parts.router.to_list() if parts.router is not None else None,
-            "encoder": _encoder_source(parts.retriever) if parts.needs_neighbours else None,
+            "encoder": _encoder_source(parts.retriever) if parts.needs_vectors else None,
             "model": {
                 "source": self._opened.source,
                 "name": self._opened.engine.name,
@@ -635,7 +652,7 @@ def _demonstrations(task: Task, given: Iterable[Mapping[str, Any] | Example]) ->
 def _encoder_source(retriever: Retriever | None) -> dict[str, str] | None:
     if retriever is None:
         return None
-    return {"source": retriever.source, "fingerprint": retriever.pool.encoder}
+    return {"source": retriever.source, "fingerprint": encoder_name(retriever.encoder)}
 
 
 def _prefix_file(path: Path) -> Path:
@@ -652,16 +669,28 @@ def _read_document(path: Path) -> dict[str, Any]:
         raise ArtifactError(f"{str(path)!r} cannot be read as a saved prompt ({error}); save it anew") from error
     if not isinstance(document, dict) or document.get("format") != _FORMAT:
         raise ArtifactError(f"{str(path)!r} is no saved prompt; give the file that save() wrote")
+    if document.get("schema") == _VOTE_SCHEMA:
+        document = _from_vote_schema(document)
     if document.get("schema") != _SCHEMA:
         raise ArtifactError(
             f"{str(path)!r} has schema {document.get('schema')!r} and this version reads {_SCHEMA}; "
             "use the version that wrote it"
         )
-    missing = {"task", "candidate", "examples", "weighing", "vote", "encoder", "model", "measured"} - set(document)
+    missing = {"task", "candidate", "examples", "weighing", "prior", "encoder", "model", "measured"} - set(document)
     model = document.get("model")
     if missing or not isinstance(model, dict) or not {"source", "name", "fingerprint", "weights"} <= set(model):
         raise ArtifactError(f"{str(path)!r} is damaged: it lacks {', '.join(sorted(missing)) or 'its model'}")
-    return document
+    return dict(document)
+
+
+def _from_vote_schema(document: dict[str, Any]) -> dict[str, Any]:
+    """A document whose prior is a vote, as it would be written now."""
+    current = {name: value for name, value in document.items() if name != "vote"} | {"schema": _SCHEMA}
+    if "vote" in document:
+        vote = document["vote"]
+        alone = {"vote": vote, "vote_weight": 1.0, "linear": None, "linear_weight": 0.0}
+        current["prior"] = alone if vote else None
+    return current
 
 
 def _parts_from(document: Mapping[str, Any], path: Path, encoder: object) -> PromptParts:
@@ -678,7 +707,8 @@ def _parts_from(document: Mapping[str, Any], path: Path, encoder: object) -> Pro
             for row in document["examples"]
         }
         weighing = Weighing.from_dict(document["weighing"]) if document["weighing"] else None
-        vote = NeighbourVote.from_dict(document["vote"]) if document["vote"] else None
+        saved = document["prior"]
+        prior = EmbeddingPrior.from_dict(saved, len(task.labels or ())) if saved else None
         router = Router.from_list(document["router"]) if document.get("router") else None
         measured = dict(document["measured"])
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -690,47 +720,60 @@ def _parts_from(document: Mapping[str, Any], path: Path, encoder: object) -> Pro
         raise ArtifactError(f"{str(path)!r} is damaged: its offsets do not match its labels; save it anew")
     if (weighing is None) != (task.labels is None):
         raise ArtifactError(f"{str(path)!r} is damaged: its weights do not match its labels; save it anew")
-    unknown = {shown.output for shown in examples.values()} - set(task.labels or ()) if vote is not None else ()
+    unknown = {shown.output for shown in examples.values()} - set(task.labels or ()) if prior is not None else ()
     if unknown:
         raise ArtifactError(f"{str(path)!r} is damaged: an example has no label of the task; save it anew")
-    if weighing is not None and weighing.prior_weight > 0 and vote is None:
-        raise ArtifactError(f"{str(path)!r} is damaged: it lacks the vote of its neighbours; save it anew")
+    if weighing is not None and weighing.prior_weight > 0 and prior is None:
+        raise ArtifactError(f"{str(path)!r} is damaged: it lacks its prior; save it anew")
     retriever = _retriever_from(document, path, examples, encoder)
-    if candidate.mode == "routed" and (router is None or router.count != len(candidate.routes)):
+    if (candidate.mode == "routed") != (router is not None) or (router and router.count != len(candidate.routes)):
         raise ArtifactError(f"{str(path)!r} is damaged: it does not say which query takes which route; save it anew")
     if weighing is not None and len(weighing.shifts) not in (0, len(candidate.routes)):
         raise ArtifactError(f"{str(path)!r} is damaged: its weights do not match its routes; save it anew")
-    parts = PromptParts(task, candidate, examples, weighing, vote, retriever, router, measured)
-    if parts.needs_neighbours and retriever is None:
+    parts = PromptParts(task, candidate, examples, weighing, prior, retriever, router, measured)
+    if parts.needs_pool and (retriever is None or retriever.pool is None):
         raise ArtifactError(f"{str(path)!r} is damaged: it does not name its index; save it anew")
+    if parts.needs_vectors and retriever is None:
+        raise ArtifactError(f"{str(path)!r} is damaged: it does not name its encoder; save it anew")
     return parts
 
 
 def _retriever_from(
     document: Mapping[str, Any], path: Path, examples: Mapping[int, Demonstration], encoder: object
 ) -> Retriever | None:
-    if not document.get("index"):
+    saved = document["encoder"]
+    if not saved:
         return None
+    if not isinstance(saved, dict):
+        raise ArtifactError(f"{str(path)!r} is damaged: it does not name its encoder; save it anew")
     from promptsearch.embed.transformer import resolve_encoder
 
-    name, saved = Path(str(document["index"])).name, document["encoder"]
-    if not name or not isinstance(saved, dict):
-        raise ArtifactError(f"{str(path)!r} is damaged: it does not name its index and encoder; save it anew")
-    folder = path.with_name(name)
-    pool = Pool.load(folder, encoder=saved.get("fingerprint"))
-    lost = [int(number) for number in pool.ids if int(number) not in examples]
-    if lost:
-        raise ArtifactError(f"{str(folder)!r} does not belong to {str(path)!r}: example {lost[0]} is unknown")
-    source = str(saved.get("source", ""))
+    pool = _pool_from(document, path, examples, saved.get("fingerprint")) if document.get("index") else None
+    source, fingerprint = str(saved.get("source", "")), saved.get("fingerprint")
     if encoder is None and not source:
         raise ArtifactError(
             f"{str(path)!r} was made with an encoder object, which no file can hold; give it as encoder="
         )
     chosen: Any = source if encoder is None else encoder
     opened = CachedEncoder(resolve_encoder(chosen))
-    if opened.fingerprint != pool.encoder:
+    if opened.fingerprint != fingerprint:
         raise ArtifactError(
-            f"{str(path)!r} finds neighbours by vectors of {pool.encoder!r}, and the encoder is now "
+            f"{str(path)!r} was made with vectors of {fingerprint!r}, and the encoder is now "
             f"{opened.fingerprint!r}; give the one it was made with as encoder="
         )
     return Retriever(pool, opened, source)
+
+
+def _pool_from(
+    document: Mapping[str, Any], path: Path, examples: Mapping[int, Demonstration], fingerprint: Any
+) -> Pool:
+    """The index beside a saved prompt."""
+    name = Path(str(document["index"])).name
+    if not name:
+        raise ArtifactError(f"{str(path)!r} is damaged: it does not name its index; save it anew")
+    folder = path.with_name(name)
+    pool = Pool.load(folder, encoder=fingerprint)
+    lost = [int(number) for number in pool.ids if int(number) not in examples]
+    if lost:
+        raise ArtifactError(f"{str(folder)!r} does not belong to {str(path)!r}: example {lost[0]} is unknown")
+    return pool

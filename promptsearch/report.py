@@ -27,7 +27,7 @@ __all__ = ["text_table", "write_report"]
 _WIDTH = 100
 _NAME_WIDTH = 34
 _FOUND = "found by the search"
-_ALONE = "  without the neighbours' vote"
+_ALONE = "  the prompt alone"
 
 
 # -- words that table and page share ------------------------------------------------------------------------
@@ -89,8 +89,9 @@ def _what_is_shown(prompt: Prompt) -> str:
         parts.append(f"with the names {' and '.join(map(repr, names))}")
     if weighing is not None:
         parts.append(f"calibration {weighing.calibration}")
-        if prompt.parts.uses_prior:
-            parts.append(f"neighbours' vote with weight {weighing.prior_weight:.2g}")
+        prior = prompt.parts.prior
+        if prior is not None and prompt.parts.uses_prior:
+            parts.append(f"prior ({prior.description}) with weight {weighing.prior_weight:.2g}")
     return "; ".join(parts)
 
 

@@ -30,6 +30,7 @@ BASELINE_NAMES = {
     "nearest": "nearest demonstrations",
     "nearest_calibrated": "nearest demonstrations, calibrated",
     "label_vote": "label vote of neighbours, no model",
+    "embedding_prior": "embeddings alone, no model",
 }
 
 
@@ -84,7 +85,7 @@ class Result:
     Attributes:
         prompt: the prompt to deploy.
         test: its value on the test rows.
-        test_without_prior: the same without the neighbours' vote; equal to ``test`` where that has no weight.
+        test_without_prior: the prompt alone, without the prior; equal to ``test`` where that has no weight.
         validation: its value on the confirmation rows, by which it was chosen; not a result.
         baselines: other ways to answer, measured on the same test rows; see :data:`BASELINE_NAMES`.
         improvement: paired difference to zero-shot on the test rows.

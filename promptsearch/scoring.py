@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from promptsearch.calibration import (
-    NeighbourVote,
     Weighing,
     batch_offsets,
     contextual_offsets,
@@ -31,23 +30,10 @@ from promptsearch.metrics import Metric
 from promptsearch.search.base import Scores
 from promptsearch.task import Example
 
-__all__ = ["Judge", "Judged", "NeighbourLabels", "neighbour_priors"]
+__all__ = ["Judge", "Judged"]
 
 _RESAMPLES = 200
 _FOLDS = 5
-
-
-@dataclass(frozen=True)
-class NeighbourLabels:
-    """The nearest pool examples of items, as numbers.
-
-    Attributes:
-        similarities: cosine similarities, nearest first, shape (items, neighbours).
-        labels: label indices, same shape.
-    """
-
-    similarities: FloatArray
-    labels: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -74,7 +60,7 @@ class Judge:
         examples: the task's examples, by id.
         labels: words of the labels, None for free text.
         metric: what a prediction is worth.
-        priors: log-probability of labels by neighbours, by item id; empty without a prior.
+        priors: log-probability of labels by similar examples, by item id; empty without a prior.
     """
 
     def __init__(
@@ -95,7 +81,7 @@ class Judge:
         return np.array([self._index[self._examples[item].output] for item in items], dtype=np.int64)
 
     def prior(self, items: Sequence[int]) -> FloatArray | None:
-        """Neighbours' log-probabilities, shape (items, labels)."""
+        """The prior's log-probabilities, shape (items, labels); None without a prior."""
         if not self._priors:
             return None
         return np.array([self._priors[item] for item in items]).reshape(len(items), len(self.labels or ()))
@@ -230,11 +216,3 @@ class Judge:
             dtype=np.float64,
         )
         return Judged(tuple(predictions), scores, scores if confidence is None else confidence, dict(failures))
-
-
-def neighbour_priors(
-    vote: NeighbourVote, items: Sequence[int], neighbours: NeighbourLabels, label_count: int
-) -> dict[int, FloatArray]:
-    """Log-probability of labels by neighbours, for each item."""
-    logs = vote.log_probabilities(neighbours.similarities, neighbours.labels, label_count)
-    return {item: logs[place] for place, item in enumerate(items)}

@@ -159,7 +159,7 @@ class Study:
     Args:
         space: candidates.
         evaluator: asks the model.
-        judge: scores answers, the neighbours' vote included where it may be used.
+        judge: scores answers, the prior included where it may be used.
         plan: what may be spent.
         budget: the user's limits, which hold even where the plan was wrong.
         meter: what was spent.

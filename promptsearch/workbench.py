@@ -7,25 +7,25 @@ final measurement only.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from promptsearch.calibration import NeighbourVote, fit_neighbour_vote
 from promptsearch.candidate import Candidate
 from promptsearch.data.splits import Splits, remove_near_duplicates
 from promptsearch.embed.base import Encoder
 from promptsearch.embed.cache import CachedEncoder
 from promptsearch.errors import ContextError, DataError
-from promptsearch.lm.base import Engine
+from promptsearch.lm.base import Engine, FloatArray
 from promptsearch.matching import ItemMatcher, Matching
 from promptsearch.metrics import Metric
 from promptsearch.pool import Pool
+from promptsearch.prior import EmbeddingPrior, NeighbourLabels, fit_embedding_prior
 from promptsearch.prompting import PromptBuilder
 from promptsearch.routing import Router, fit_router
-from promptsearch.scoring import Judge, NeighbourLabels, neighbour_priors
+from promptsearch.scoring import Judge
 from promptsearch.search.attention import LinearAttention
 from promptsearch.search.space import Chooser, Clusters, Lengths, SearchSpace, Space
 from promptsearch.select.registry import selector
@@ -51,34 +51,26 @@ class Neighbourhood:
         pool: index of the demonstration pool.
         encoder: what made the vectors.
         matcher: what each item is shown.
-        vote: label vote of neighbours; None for free text.
-        neighbours: similarities and labels behind the vote, by item; empty for free text.
+        prior: what vectors say about labels; None for free text.
+        priors: log-probabilities of labels by the prior, by item; empty for free text.
+        votes: the same by the neighbours' vote alone.
     """
 
     splits: Splits
     pool: Pool
     encoder: CachedEncoder
     matcher: ItemMatcher
-    vote: NeighbourVote | None
-    neighbours: dict[int, tuple[NDArray[np.float64], NDArray[np.int64]]]
-
-    def priors(self, items: Sequence[int], label_count: int) -> dict[int, NDArray[np.float64]]:
-        """Log-probabilities of labels by neighbours; empty for free text."""
-        if self.vote is None or not items:
-            return {}
-        similarities = np.stack([self.neighbours[item][0] for item in items])
-        labels = np.stack([self.neighbours[item][1] for item in items])
-        return neighbour_priors(self.vote, items, NeighbourLabels(similarities, labels), label_count)
+    prior: EmbeddingPrior | None
+    priors: Mapping[int, FloatArray]
+    votes: Mapping[int, FloatArray]
 
     def router(self, candidate: Candidate) -> Router | None:
         """What sends queries to the routes of a candidate; None where it has none."""
         return self.matcher.matching.routers[len(candidate.routes)] if candidate.mode == "routed" else None
 
     def judge(self, task: Task, metric: Metric, *, prior: bool) -> Judge:
-        """A judge for the task's items, with or without the neighbours' vote."""
-        items = [*self.splits.search, *self.splits.confirm, *self.splits.test]
-        priors = self.priors(items, len(task.labels)) if prior and task.labels is not None else {}
-        return Judge(task.examples, task.labels, metric, priors)
+        """A judge for the task's items, with or without the prior."""
+        return Judge(task.examples, task.labels, metric, self.priors if prior else {})
 
 
 def embed_splits(
@@ -122,22 +114,30 @@ def embed_splits(
     )
     matcher = ItemMatcher(matching, vectors, texts)
     if task.labels is None:
-        return Neighbourhood(kept, pool, cached, matcher, None, {})
+        return Neighbourhood(kept, pool, cached, matcher, None, {}, {})
+    label_of = np.zeros(len(task.examples), dtype=np.int64)
+    label_of[pool_ids] = [pool_labels[number] for number in pool_ids]
+    prior = _fit_prior(pool, label_of, len(task.labels))
     near = pool.nearest(vectors[items], _NEIGHBOURS)
-    labels = np.array([[pool_labels[int(n)] for n in row] for row in near.ids], dtype=np.int64)
-    similarities = near.similarities.astype(np.float64)
-    voters = {item: (similarities[place], labels[place]) for place, item in enumerate(items)}
-    vote = _fit_vote(pool, vectors, pool_labels, len(task.labels))
-    return Neighbourhood(kept, pool, cached, matcher, vote, voters)
+    voters = NeighbourLabels(near.similarities.astype(np.float64), label_of[near.ids])
+    priors = prior.log_probabilities(vectors[items], voters, len(task.labels))
+    votes = prior.vote.log_probabilities(voters, len(task.labels))
+    return Neighbourhood(
+        kept,
+        pool,
+        cached,
+        matcher,
+        prior,
+        dict(zip(items, priors, strict=True)),
+        dict(zip(items, votes, strict=True)),
+    )
 
 
-def _fit_vote(pool: Pool, vectors: NDArray[np.float32], label_of: dict[int, int], label_count: int) -> NeighbourVote:
-    """Fit the vote on the pool itself, each example judged by the others."""
-    ids = pool.ids.tolist()
-    near = pool.nearest(vectors[ids], _NEIGHBOURS, exclude=ids)
-    labels = np.array([[label_of[int(n)] for n in row] for row in near.ids], dtype=np.int64)
-    golds = [label_of[number] for number in ids]
-    return fit_neighbour_vote(near.similarities.astype(np.float64), labels, golds, label_count)
+def _fit_prior(pool: Pool, label_of: NDArray[np.int64], label_count: int) -> EmbeddingPrior:
+    """Fit the prior on the pool itself, each example judged by the others."""
+    near = pool.nearest(pool.vectors, _NEIGHBOURS, exclude=pool.ids.tolist())
+    neighbours = NeighbourLabels(near.similarities.astype(np.float64), label_of[near.ids])
+    return fit_embedding_prior(pool.vectors, label_of[pool.ids], neighbours, label_count)
 
 
 def usable_instructions(task: Task, *, vary: bool) -> tuple[str, ...]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -15,11 +14,9 @@ from hypothesis.extra import numpy as arrays
 from scipy.optimize import minimize
 
 from promptsearch.calibration import (
-    NeighbourVote,
     Weighing,
     batch_offsets,
     contextual_offsets,
-    fit_neighbour_vote,
     fit_weighing,
     normalized,
     softmax,
@@ -183,6 +180,34 @@ def test_a_useless_prior_gets_next_to_no_weight() -> None:
     assert fit_weighing("none", np.zeros(2), model, noise, golds).prior_weight < 0.1
 
 
+@pytest.mark.parametrize("count", [20, 60, 200])
+@pytest.mark.parametrize("calibration", ["batch", "fitted"])
+def test_a_model_that_only_makes_noise_leaves_the_prior_what_it_is(count: int, calibration: str) -> None:
+    """However few rows there are to see it by."""
+    kept, lost = [], []
+    for seed in range(8):
+        _, prior, golds = synthetic(count + 4000, 0.0, 1.0, [0.0] * 4, seed)
+        noise = normalized(np.random.default_rng([seed, 1]).normal(0, 2.0, prior.shape))
+        offsets = batch_offsets(noise[:count])
+        found = fit_weighing(calibration, offsets, noise[:count], prior[:count], golds[:count])
+        alone = normalized(prior[count:])
+        both = normalized(found.scores(noise[count:], prior[count:]))
+        right = golds[count:]
+        kept.append((both.argmax(1) == right).mean() - (alone.argmax(1) == right).mean())
+        lost.append(float((alone - both)[np.arange(4000), right].mean()))
+    assert np.mean(kept) > -0.015
+    assert np.mean(lost) < 0.05
+
+
+def test_a_model_that_knows_more_than_the_prior_is_heard() -> None:
+    _, prior, golds = synthetic(4100, 0.0, 0.3, [0.0] * 3)
+    model = normalized(np.eye(3)[golds] * 3.0 + np.random.default_rng(5).normal(0, 1.0, (4100, 3)))
+    found = fit_weighing("batch", batch_offsets(model[:100]), model[:100], prior[:100], golds[:100])
+    right = found.scores(model[100:], prior[100:]).argmax(1) == golds[100:]
+    assert right.mean() > (model[100:].argmax(1) == golds[100:]).mean() - 0.02
+    assert right.mean() > (prior[100:].argmax(1) == golds[100:]).mean() + 0.2
+
+
 def test_a_prior_that_knows_all_decides() -> None:
     rng = np.random.default_rng(1)
     golds = rng.integers(2, size=200)
@@ -209,7 +234,10 @@ def penalised_loss(
             for log, other, offset in zip(row, others, weights[2:], strict=True)
         ]
         total -= slow_log_share(scores)[gold]
-    return total + 0.5 * (2.0 * float((weights[2:] ** 2).sum()) + (weights[0] - 0.5) ** 2)
+    apart = [log - sum(row) / len(row) for row in model.tolist() for log in row]
+    spread = math.fsum(each**2 for each in apart) / len(apart)
+    pulled = 4.0 * spread * weights[0] ** 2 + 10.0 * (weights[1] - 1) ** 2 + 2.0 * (weights[2:] ** 2).sum()
+    return total + 0.5 * float(pulled)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -279,97 +307,6 @@ def test_any_answers_give_a_usable_weighing(table: FloatArray, data: st.DataObje
     assert np.isfinite(found.offsets).all()
     assert 0.01 <= found.sharpness <= 10
     assert 0 <= found.prior_weight <= 8
-
-
-# -- neighbours ---------------------------------------------------------------------------------------------
-
-
-def slow_vote(vote: NeighbourVote, similarities: list[float], labels: list[int], label_count: int) -> list[float]:
-    votes = [vote.smoothing / label_count] * label_count
-    for similarity, label in list(zip(similarities, labels, strict=True))[: vote.count]:
-        votes[label] += math.exp((similarity - similarities[0]) / vote.temperature)
-    return [math.log(share / math.fsum(votes)) for share in votes]
-
-
-@given(st.data())
-def test_the_vote_is_its_slow_twin(data: st.DataObject) -> None:
-    items, near, labels = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 10)), data.draw(st.integers(2, 4))
-    similarities = data.draw(arrays.arrays(np.float64, (items, near), elements=st.floats(-1, 1)))
-    similarities = -np.sort(-similarities, axis=1)
-    given = data.draw(arrays.arrays(np.int64, (items, near), elements=st.integers(0, labels - 1)))
-    vote = NeighbourVote(data.draw(st.integers(1, 12)), data.draw(st.sampled_from([0.02, 0.1, 0.5])))
-    found = vote.log_probabilities(similarities, given, labels)
-    expected = [
-        slow_vote(vote, near_by, words, labels)
-        for near_by, words in zip(similarities.tolist(), given.tolist(), strict=True)
-    ]
-    np.testing.assert_allclose(found, expected, atol=1e-9)
-    np.testing.assert_allclose(np.exp(found).sum(axis=1), 1.0)
-
-
-def test_without_neighbours_all_labels_are_equal() -> None:
-    found = NeighbourVote().log_probabilities(np.empty((2, 0)), np.empty((2, 0), dtype=np.int64), 4)
-    np.testing.assert_allclose(found, math.log(0.25))
-
-
-def vote_data(right_first: int, count: int = 300) -> tuple[FloatArray, Any, Any]:
-    """Neighbours of which the first ``right_first`` have the item's label and the others any."""
-    rng = np.random.default_rng(3)
-    golds = rng.integers(3, size=count)
-    labels = rng.integers(3, size=(count, 32))
-    labels[:, :right_first] = golds[:, None]
-    return np.tile(np.linspace(0.9, 0.8, 32), (count, 1)), labels, golds
-
-
-def test_few_neighbours_vote_where_labels_are_local() -> None:
-    similarities, labels, golds = vote_data(2)
-    assert fit_neighbour_vote(similarities, labels, golds, 3).count <= 4
-
-
-def test_many_neighbours_vote_where_each_says_little() -> None:
-    rng = np.random.default_rng(4)
-    golds = rng.integers(2, size=300)
-    labels = np.where(rng.random((300, 32)) < 0.6, golds[:, None], 1 - golds[:, None])
-    found = fit_neighbour_vote(np.full((300, 32), 0.5), labels, golds, 2)
-    assert found.count == 32
-
-
-def test_the_fitted_vote_is_the_likeliest_of_all() -> None:
-    similarities, labels, golds = vote_data(3, 60)
-    found = fit_neighbour_vote(similarities, labels, golds, 3)
-
-    def likelihood(vote: NeighbourVote) -> float:
-        rows = zip(similarities.tolist(), labels.tolist(), golds.tolist(), strict=True)
-        return math.fsum(slow_vote(vote, near, words, 3)[gold] for near, words, gold in rows)
-
-    options = [NeighbourVote(count, t) for count, t in product((1, 2, 4, 8, 16, 32), (0.02, 0.05, 0.1, 0.2))]
-    assert likelihood(found) == pytest.approx(max(map(likelihood, options)))
-
-
-@pytest.mark.parametrize("near", [0, 1, 3])
-def test_a_small_pool_has_few_voters(near: int) -> None:
-    similarities, labels, golds = vote_data(1, 20)
-    assert fit_neighbour_vote(similarities[:, :near], labels[:, :near], golds, 3).count <= max(1, near)
-
-
-def test_vote_round_trip() -> None:
-    vote = NeighbourVote(4, 0.05, 0.2)
-    assert NeighbourVote.from_dict(json.loads(json.dumps(vote.to_dict()))) == vote
-
-
-@pytest.mark.parametrize(
-    "values",
-    [
-        {"count": 0, "temperature": 0.1, "smoothing": 0.1},
-        {"count": 4, "temperature": 0.0, "smoothing": 0.1},
-        {"count": 4, "temperature": math.nan, "smoothing": 0.1},
-        {"count": 4, "temperature": 0.1, "smoothing": 0.0},
-        {"count": math.inf, "temperature": 0.1, "smoothing": 0.1},
-    ],
-)
-def test_no_vote(values: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"vote|convert"):
-        NeighbourVote.from_dict(values)
 
 
 @pytest.mark.parametrize(

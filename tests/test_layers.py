@@ -56,7 +56,9 @@ LAYERS = (
         "lm.llamacpp.processors",
         "lm.llamacpp.sampling",
     ),
-    ("lm.fake", "lm.endpoint", "lm.dspy_lm", "lm.llamacpp.library"),
+    ("lm.fake", "lm.endpoint", "lm.dspy_lm", "lm.llamacpp.library", "prior.linear", "prior.vote"),
+    ("prior.combined",),
+    ("prior",),
     (
         "lm.llamacpp.context",
         "lm.llamacpp.opening",

@@ -49,7 +49,10 @@ def test_a_result_is_whole() -> None:
     lm = WatchedLM(golds_of(task), reliability=by_shots)
     result = search(task, lm)
     names = {"zero_shot", "random", "nearest"}
-    assert set(result.baselines) == names | {f"{name}_calibrated" for name in names} | {"label_vote"}
+    assert set(result.baselines) == names | {f"{name}_calibrated" for name in names} | {
+        "label_vote",
+        "embedding_prior",
+    }
     assert {each.n for each in (result.test, *result.baselines.values())} == {result.test.n}
     assert set(result.against) == set(result.baselines)
     assert result.improvement == result.against["zero_shot"]

@@ -6,17 +6,19 @@ import json
 import logging
 import shutil
 import tempfile
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fakes import WatchedLM, WordEncoder, golds_of, numbered_rows, numbered_task
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import promptsearch as ps
-from promptsearch.calibration import NeighbourVote, Weighing
+from promptsearch.calibration import Weighing
 from promptsearch.candidate import Candidate
 from promptsearch.embed.cache import CachedEncoder
 from promptsearch.errors import ArtifactError, ContextError, DataError, UserError
@@ -25,12 +27,13 @@ from promptsearch.lm.fake import ScriptedLM
 from promptsearch.lm.llamacpp.engine import LlamaEngine
 from promptsearch.lm.resolve import OpenedModel
 from promptsearch.pool import Pool
+from promptsearch.prior import EmbeddingPrior, LinearClassifier, NeighbourVote
 from promptsearch.prompt import PromptParts, Retriever
 from promptsearch.template import Demonstration
 
 TASK = numbered_task(120)
 ITEMS = [row["text"] for row in numbered_rows(40, seed=9)]
-KINDS = ("static", "retrieved", "prior")
+KINDS = ("static", "retrieved", "prior", "vote", "linear")
 
 
 def model(**options: Any) -> WatchedLM:
@@ -43,6 +46,19 @@ def retriever() -> Retriever:
     return Retriever(Pool(range(40), vectors, encoder=encoder.fingerprint), encoder)
 
 
+def prior_of(kind: str) -> EmbeddingPrior | None:
+    """The vote, a classifier, or both."""
+    if kind not in ("prior", "vote", "linear"):
+        return None
+    weights = np.random.default_rng(4).normal(0, 3, (2, WordEncoder.dimension)).astype(np.float32)
+    return EmbeddingPrior(
+        NeighbourVote(4),
+        None if kind == "vote" else LinearClassifier((0, 1), weights, np.array([0.1, -0.1]), 40),
+        0.0 if kind == "linear" else 0.6,
+        0.0 if kind == "vote" else 0.7,
+    )
+
+
 def make(kind: str, lm: Any = None, **candidate: Any) -> ps.Prompt:
     """A prompt of each kind, over the first forty rows."""
     values: dict[str, Any] = {"instruction": "Say which.", "calibration": "batch", **candidate}
@@ -51,8 +67,8 @@ def make(kind: str, lm: Any = None, **candidate: Any) -> ps.Prompt:
         task=TASK,
         candidate=Candidate(**values),
         examples={n: Demonstration(TASK.examples[n].fields, TASK.examples[n].output) for n in range(40)},
-        weighing=Weighing("batch", (-0.3, -0.9), 0.6, 1.5 if kind == "prior" else 0.0),
-        vote=NeighbourVote(4) if kind == "prior" else None,
+        weighing=Weighing("batch", (-0.3, -0.9), 0.6, 1.5 if prior_of(kind) else 0.0),
+        prior=prior_of(kind),
         retriever=None if kind == "static" else retriever(),
         measured={"test": {"value": 0.5}},
     )
@@ -92,9 +108,45 @@ def test_what_is_shown_is_what_is_asked(prompt: ps.Prompt) -> None:
 
 
 def test_the_prior_changes_what_is_said() -> None:
-    prompt = make("prior")
-    assert prompt.predict(ITEMS) != prompt.without_prior().predict(ITEMS)
-    assert not prompt.without_prior().parts.needs_neighbours
+    without = make("prior").without_prior()
+    said = [make(kind).predict(ITEMS) for kind in ("prior", "vote", "linear")]
+    assert all(each != without.predict(ITEMS) for each in said)
+    assert said[0] != said[1] != said[2]
+    assert not without.parts.needs_pool
+    assert not without.parts.needs_vectors
+
+
+def test_a_classifier_needs_no_pool(tmp_path: Path) -> None:
+    prompt = make("linear")
+    assert prompt.parts.needs_vectors
+    assert not prompt.parts.needs_pool
+    document = json.loads(prompt.save(tmp_path / "p.json").read_text())
+    assert list(tmp_path.iterdir()) == [tmp_path / "p.json"]
+    assert [example["number"] for example in document["examples"]] == [3, 0, 7]
+    loaded = load(tmp_path / "p.json")
+    assert loaded.parts.retriever is not None
+    assert loaded.parts.retriever.pool is None
+    assert loaded.predict(ITEMS) == prompt.predict(ITEMS)
+
+
+def test_a_file_whose_prior_is_a_vote_is_still_read(tmp_path: Path) -> None:
+    """As files were before the prior had a classifier."""
+    prompt = make("vote")
+    prompt = ps.Prompt.from_parts(replace(prompt.parts, prior=EmbeddingPrior(NeighbourVote(4))), prompt._opened)
+    path = prompt.save(tmp_path / "p.json")
+    document = json.loads(path.read_text())
+    document |= {"schema": 1, "vote": document.pop("prior")["vote"]}
+    path.write_text(json.dumps(document))
+    assert load(path).predict(ITEMS) == prompt.predict(ITEMS)
+
+
+def test_a_classifier_of_another_length_is_one_error(tmp_path: Path) -> None:
+    path = make("linear").save(tmp_path / "p.json")
+    document = json.loads(path.read_text())
+    document["prior"]["linear"]["weights"] = ["AAAAAA=="] * 2
+    path.write_text(json.dumps(document))
+    with pytest.raises(UserError, match="encoder"):
+        load(path).predict(ITEMS)
 
 
 def test_evaluate_is_the_share_of_right_predictions(prompt: ps.Prompt) -> None:

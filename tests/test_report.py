@@ -73,8 +73,8 @@ def test_table_shows_what_was_measured(found: ps.Result) -> None:
 def test_table_without_prior_only_where_it_differs(found: ps.Result) -> None:
     same = replace(found, test_without_prior=found.test)
     other = replace(found, test_without_prior=replace(found.test, value=0.123))
-    assert "without the neighbours' vote" not in text_table(same)
-    assert "without the neighbours' vote" in text_table(other)
+    assert "the prompt alone" not in text_table(same)
+    assert "the prompt alone" in text_table(other)
     assert "12.3 %" in text_table(other)
 
 

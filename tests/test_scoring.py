@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from promptsearch.calibration import NeighbourVote, Weighing, softmax
+from promptsearch.calibration import Weighing, softmax
 from promptsearch.evaluation import Answers
 from promptsearch.lm.base import FloatArray
 from promptsearch.metrics import METRICS, Metric, resolve_metric
-from promptsearch.scoring import Judge, NeighbourLabels, neighbour_priors
+from promptsearch.scoring import Judge
 from promptsearch.task import Example
 
 LABELS = ("bad", "fine", "good")
@@ -231,11 +231,6 @@ def test_a_metric_of_ones_own_gives_fractions() -> None:
 
 
 def test_label_choices_without_a_model() -> None:
-    vote = NeighbourVote(count=2, temperature=0.1, smoothing=0.1)
-    near = NeighbourLabels(np.array([[0.9, 0.8], [0.9, 0.2]]), np.array([[0, 0], [2, 1]]))
-    priors = neighbour_priors(vote, [7, 3], near, 3)
-    assert list(priors) == [7, 3]
-    judge = classifier(["good", "bad"])
-    judged = judge.judge_labels([1, 0], np.stack([priors[7], priors[3]]))
+    judged = classifier(["good", "bad"]).judge_labels([1, 0], np.log([[0.8, 0.1, 0.1], [0.2, 0.2, 0.6]]))
     assert judged.predictions == ("bad", "good")
     assert judged.scores.tolist() == [1.0, 1.0]

@@ -16,7 +16,7 @@ import numpy as np
 from promptsearch.candidate import Candidate
 from promptsearch.search.base import Allowance, Request, Scores, StrategyRun, best_first
 from promptsearch.search.drawing import draw_any, draw_demonstrations
-from promptsearch.search.effects import conditional_accuracy
+from promptsearch.search.log_knowledge import conditional_accuracy
 from promptsearch.search.mutation import mutate
 from promptsearch.search.race import Race
 from promptsearch.search.space import SearchSpace

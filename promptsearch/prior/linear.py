@@ -1,0 +1,219 @@
+"""A linear classifier on vectors: multinomial logistic regression, fitted on the labelled examples.
+
+It sees what a vote of few neighbours cannot: directions in which labels differ although topics do not.
+Invariant: predictions that judge it are cross-fitted, each made without the row itself; the classifier is plain
+numbers, and its answer to a query does not depend on which others are asked with it.
+Leaves out: what its answer counts beside others, which :mod:`promptsearch.prior.combined` fits.
+"""
+
+from __future__ import annotations
+
+import base64
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from promptsearch.calibration import normalized, one_thread
+from promptsearch.errors import DataError
+from promptsearch.lm.base import FloatArray
+
+__all__ = ["LinearClassifier", "LinearFit", "fit_linear"]
+
+_PENALTIES = (1.0, 3.0, 10.0, 30.0, 100.0)  # scikit-learn's C: the higher, the freer
+_FOLDS = 5
+_ROWS_FOR_PENALTY = 500  # held-out rows that settle which penalty is best
+_MOST_WORK = 400_000_000  # rows * labels * dimensions of one fit: a second or so
+_FEWEST_ROWS = 2_000  # of a subsample, however many labels there are
+_MOST_STEPS = 100
+_TOLERANCE = 1e-3
+_LARGEST = 1e6  # of any number in a saved classifier
+
+
+@dataclass(frozen=True, eq=False)
+class LinearClassifier:
+    """``p(y) = (rows * softmax(weights v + intercepts)_y + 1 / labels) / (rows + 1)``.
+
+    Mixing in one uniform row bounds how sure it can be, and gives labels that it has never seen a share.
+
+    Attributes:
+        labels: indices of the labels that it knows, ascending, at least two.
+        weights: one row for each of them, shape (known labels, dimensions), float32.
+        intercepts: shape (known labels,), float64.
+        rows: examples that it was fitted on, at least 1.
+    """
+
+    labels: tuple[int, ...]
+    weights: NDArray[np.float32]
+    intercepts: FloatArray
+    rows: int
+
+    def log_probabilities(self, vectors: NDArray[np.float32], label_count: int) -> FloatArray:
+        """Log-probability of each label, shape (items, labels).
+
+        Args:
+            vectors: of the items, shape (items, dimensions).
+            label_count: number of labels.
+
+        Raises:
+            DataError: vectors of another dimension.
+        """
+        if vectors.ndim != 2 or vectors.shape[1] != self.weights.shape[1]:
+            raise DataError(
+                f"vectors have shape {vectors.shape} and the linear classifier takes (items, "
+                f"{self.weights.shape[1]}); give those of the encoder that it was fitted with"
+            )
+        # Not a matrix product: that rounds differently with the number of items.
+        logits = np.einsum("id,ld->il", vectors.astype(np.float64), self.weights.astype(np.float64)) + self.intercepts
+        shares = np.zeros((len(vectors), label_count))
+        shares[:, self.labels] = np.exp(normalized(logits))
+        return np.asarray(np.log((self.rows * shares + 1.0 / label_count) / (self.rows + 1)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; a label's weights are the base64 text of little-endian float32 numbers."""
+        return {
+            "labels": list(self.labels),
+            "weights": [base64.b64encode(row.astype("<f4").tobytes()).decode("ascii") for row in self.weights],
+            "intercepts": self.intercepts.tolist(),
+            "rows": self.rows,
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], label_count: int) -> LinearClassifier:
+        """The reverse of :meth:`to_dict`.
+
+        Args:
+            values: plain values.
+            label_count: number of labels of the task.
+
+        Raises:
+            KeyError: a value lacks.
+            TypeError, ValueError, OverflowError: a value is none that a fit could have found.
+        """
+        labels, rows = [int(label) for label in values["labels"]], int(values["rows"])
+        encoded = [base64.b64decode(row, validate=True) for row in values["weights"]]
+        if len({len(row) for row in encoded}) != 1 or not encoded[0]:
+            raise ValueError("a classifier's rows of weights are of one length")
+        weights = np.stack([np.frombuffer(row, dtype="<f4") for row in encoded]).astype(np.float32)
+        intercepts = np.array([float(value) for value in values["intercepts"]])
+        known = labels == sorted(set(labels)) and len(labels) >= 2 and labels[0] >= 0 and labels[-1] < label_count
+        if not known or not len(labels) == len(weights) == len(intercepts) or not 1 <= rows < 2**53:
+            raise ValueError("no such classifier")
+        if not (np.abs(weights) <= _LARGEST).all() or not (np.abs(intercepts) <= _LARGEST).all():
+            raise ValueError("no such weights of a classifier")
+        return cls(tuple(labels), weights, intercepts, rows)
+
+
+@dataclass(frozen=True)
+class LinearFit:
+    """A classifier, and what its like says about rows that it was not fitted on.
+
+    Attributes:
+        classifier: fitted on all ``rows``.
+        rows: places of the rows used, ascending; all, but for a subsample of a large pool.
+        held_out: log-probabilities of labels of each, from a classifier that was fitted without its fold, shape
+            (rows used, labels).
+    """
+
+    classifier: LinearClassifier
+    rows: NDArray[np.intp]
+    held_out: FloatArray
+
+
+def fit_linear(
+    vectors: NDArray[np.float32], golds: Sequence[int] | NDArray[np.int64], label_count: int
+) -> LinearFit | None:
+    """Fit a classifier, its penalty chosen by the likelihood of held-out rows.
+
+    Rows are dealt to five folds label by label, so that no randomness is needed and each fold has its share of every
+    label. A label that is in one fold only is unknown to the classifier that judges it there.
+
+    Args:
+        vectors: of the labelled rows, shape (rows, dimensions).
+        golds: their label indices, shape (rows,).
+        label_count: number of labels.
+
+    Returns:
+        None where a fold leaves fewer than two labels to fit on.
+    """
+    right = np.asarray(golds, dtype=np.int64)
+    rows = _subsample(right, max(_FEWEST_ROWS, _MOST_WORK // max(1, label_count * vectors.shape[1])))
+    vectors, right = vectors[rows], right[rows]
+    folds = _folds(right)
+    count = int(folds.max(initial=0)) + 1
+    if any(len(np.unique(right[folds != fold])) < 2 for fold in range(count)):
+        return None
+    with one_thread():
+        penalty = _best_penalty(vectors, right, folds, label_count)
+        held_out = np.empty((len(rows), label_count))
+        for fold in range(count):
+            held_out[folds == fold] = _predicted(vectors, right, folds, fold, penalty, label_count)
+        return LinearFit(_fitted(vectors, right, penalty), rows, held_out)
+
+
+def _by_label(golds: NDArray[np.int64]) -> NDArray[np.intp]:
+    """Places of the rows, label by label."""
+    return np.argsort(golds, kind="stable")
+
+
+def _subsample(golds: NDArray[np.int64], most: int) -> NDArray[np.intp]:
+    """Places of rows evenly spread over each label, ascending; all where they are few enough."""
+    if len(golds) <= most:
+        return np.arange(len(golds))
+    chosen = np.linspace(0, len(golds) - 1, most).round().astype(np.intp)
+    return np.sort(_by_label(golds)[chosen])
+
+
+def _folds(golds: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Each row's fold, the rows of a label dealt one by one."""
+    folds = np.empty(len(golds), dtype=np.int64)
+    folds[_by_label(golds)] = np.arange(len(golds)) % _FOLDS
+    return folds
+
+
+def _best_penalty(
+    vectors: NDArray[np.float32], golds: NDArray[np.int64], folds: NDArray[np.int64], label_count: int
+) -> float:
+    """The penalty under which held-out rows are likeliest, by as many folds as there must be to tell."""
+    enough = np.cumsum(np.bincount(folds)) >= _ROWS_FOR_PENALTY
+    judging = int(np.argmax(enough)) + 1 if enough.any() else len(enough)
+
+    def likelihood(penalty: float) -> float:
+        total = 0.0
+        for fold in range(judging):
+            logs = _predicted(vectors, golds, folds, fold, penalty, label_count)
+            total += float(logs[np.arange(len(logs)), golds[folds == fold]].sum())
+        return total
+
+    return max(_PENALTIES, key=likelihood)
+
+
+def _predicted(
+    vectors: NDArray[np.float32],
+    golds: NDArray[np.int64],
+    folds: NDArray[np.int64],
+    fold: int,
+    penalty: float,
+    label_count: int,
+) -> FloatArray:
+    """Log-probabilities of one fold's rows from a classifier that was fitted on the others."""
+    inside = folds != fold
+    return _fitted(vectors[inside], golds[inside], penalty).log_probabilities(vectors[~inside], label_count)
+
+
+def _fitted(vectors: NDArray[np.float32], golds: NDArray[np.int64], penalty: float) -> LinearClassifier:
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the penalty was chosen among fits of as many steps
+        warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
+        model = LogisticRegression(C=penalty, tol=_TOLERANCE, max_iter=_MOST_STEPS).fit(vectors, golds)
+    weights, intercepts = np.asarray(model.coef_), np.asarray(model.intercept_, dtype=np.float64)
+    if len(weights) == 1:  # of two labels scikit-learn keeps the difference
+        weights, intercepts = np.concatenate([-weights, weights]) / 2, np.array([-0.5, 0.5]) * intercepts
+    labels = tuple(int(label) for label in model.classes_)
+    return LinearClassifier(labels, np.asarray(weights, dtype=np.float32), intercepts, len(golds))

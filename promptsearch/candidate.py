@@ -112,7 +112,8 @@ class Candidate:
             )
         except (KeyError, TypeError) as error:
             raise ArtifactError(f"{values!r} describes no prompt candidate ({error}); save it anew") from error
-        numbers = (candidate.count, *candidate.shown, *candidate.among)
+        routed = [number for route in candidate.routes for number in route]
+        numbers = (candidate.count, *candidate.demonstrations, *routed, *candidate.among)
         if not all(type(number) is int and number >= 0 for number in numbers):
             raise ArtifactError(f"{values!r} holds a number of demonstrations, or one, that is none; save it anew")
         if not all(isinstance(text, str) for text in (candidate.instruction, *_names(candidate))):

@@ -76,6 +76,10 @@ class Judge:
         self._priors = priors
         self._index = {word: number for number, word in enumerate(self.labels or ())}
 
+    def without_prior(self) -> Judge:
+        """A judge of the prompt alone."""
+        return Judge(self._examples, self.labels, self._metric, {})
+
     def golds(self, items: Sequence[int]) -> NDArray[np.int64]:
         """Index of each item's right label."""
         return np.array([self._index[self._examples[item].output] for item in items], dtype=np.int64)

@@ -1,7 +1,8 @@
 """Runs a strategy: scores what it asks for, stops when the budget ends, and measures what it found.
 
 Three phases, each on its own rows: the race on the search split, finalists on the confirmation split, the winner and
-the baselines on the test split, which is read once.
+the baselines on the test split, which is read once. The race compares prompts by themselves; the prior joins when
+finalists are weighed.
 Invariant: a phase spends what the plan gives it; every decision follows from recorded answers and the plan, so that
 a resumed run repeats them.
 """
@@ -183,6 +184,7 @@ class Study:
         self.space = space
         self.evaluator = evaluator
         self.judge = judge
+        self._alone = judge.without_prior()  # a strong prior would make all candidates look alike
         self.plan = plan
         self._budget = budget
         self._meter = meter
@@ -255,7 +257,7 @@ class Study:
             self._require_budget(limit)
         self._asked += 1
         answers = self.evaluator.answers(candidate, items)
-        self._scores[candidate] = self.judge.scores_for_race(items, answers, candidate.calibration)
+        self._scores[candidate] = self._alone.scores_for_race(items, answers, candidate.calibration)
         self._tell(alive)
 
     def _require_budget(self, limit: float) -> None:
@@ -316,7 +318,7 @@ class Study:
         for place, finalist in enumerate(fitted):
             judged.append(self.judged(finalist, items))
             self._listen(Progress("confirm", (place + 1) / len(fitted), len(fitted), len(self._scores)))
-        best = self._choose(fitted, judged)
+        best = self._choose(fitted, judged, search_items)
         confirmed = self.judge.measure(items, judged[best])
         return self._refitted(fitted[best], search_items, items), confirmed
 
@@ -365,15 +367,14 @@ class Study:
         weighing = self.judge.fit(candidate.calibration, items, answers, free)
         return replace(winner, weighing=weighing)
 
-    def _choose(self, finalists: Sequence[Finalist], judged: Sequence[Judged]) -> int:
+    def _choose(self, finalists: Sequence[Finalist], judged: Sequence[Judged], search_items: Sequence[int]) -> int:
         """The finalist to take, by its scores on confirmation and search rows together and its prompt's tokens."""
-        pooled = [
-            np.concatenate([each.scores, self._scores[finalist.raced or finalist.candidate].values])
-            for finalist, each in zip(finalists, judged, strict=True)
-        ]
-        shortest = min(map(len, pooled))
+        raced = [self._scores[finalist.raced or finalist.candidate].items for finalist in finalists]
+        common = search_items[: min(raced)]
+        searched = [self.judged(finalist, common).scores for finalist in finalists]
+        pooled = [np.concatenate(pair) for pair in zip([each.scores for each in judged], searched, strict=True)]
         tokens = [self.space.prompt_tokens(finalist.candidate) for finalist in finalists]
-        return choose([scores[:shortest] for scores in pooled], tokens, self._prefer)
+        return choose(pooled, tokens, self._prefer)
 
     # -- fitting and measuring ------------------------------------------------------------------------------
 

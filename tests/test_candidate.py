@@ -13,19 +13,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from promptsearch.candidate import CALIBRATIONS, MODES, ORDERS, Candidate
+from promptsearch.candidate import CALIBRATIONS, MODES, ORDERS, RERANKERS, RETRIEVERS, Candidate
 from promptsearch.errors import ArtifactError
 
 texts = st.text(st.characters(exclude_categories=()), max_size=20)
-candidates = st.builds(
-    Candidate,
-    instruction=texts,
-    template=texts,
-    mode=st.sampled_from(MODES),
-    demonstrations=st.lists(st.integers(0, 10**6), max_size=8).map(tuple),
-    count=st.integers(0, 64),
-    order=st.sampled_from(ORDERS),
-    calibration=st.sampled_from(CALIBRATIONS),
+ids = st.lists(st.integers(0, 10**6), max_size=8).map(tuple)
+shared = {
+    "instruction": texts,
+    "template": texts,
+    "demonstrations": ids,
+    "count": st.integers(0, 64),
+    "retriever": st.sampled_from(RETRIEVERS),
+    "among": ids,
+    "order": st.sampled_from(ORDERS),
+    "reranker": st.sampled_from(RERANKERS),
+    "calibration": st.sampled_from(CALIBRATIONS),
+}
+candidates = st.one_of(
+    st.builds(Candidate, mode=st.sampled_from([mode for mode in MODES if mode != "routed"]), **shared),
+    st.builds(Candidate, mode=st.just("routed"), routes=st.lists(ids, min_size=1, max_size=4).map(tuple), **shared),
 )
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
@@ -60,6 +66,13 @@ def test_order_of_demonstrations_counts() -> None:
 def test_shots() -> None:
     assert Candidate(demonstrations=(4, 5, 6), count=9).shots == 3
     assert Candidate(mode="retrieved", count=9).shots == 9
+    assert Candidate(mode="routed", routes=((1,), (2, 3))).shots == 2
+
+
+def test_routes_are_static_candidates() -> None:
+    routed = Candidate("Say.", mode="routed", routes=((1, 2), (3,)), calibration="fitted")
+    assert routed.route(0) == Candidate("Say.", demonstrations=(1, 2), calibration="fitted")
+    assert routed.shown == (1, 2, 3)
 
 
 @pytest.mark.parametrize("hash_seed", ["0", "1", "2"])
@@ -103,6 +116,13 @@ def test_keys_are_the_same_in_another_process(hash_seed: str) -> None:
         {"count": -1},
         {"count": 1.5},
         {"more": 1},
+        {"mode": "routed"},
+        {"routes": [[1]]},
+        {"routes": [1]},
+        {"routes": [["x"]], "mode": "routed"},
+        {"among": [-1]},
+        {"retriever": "magic"},
+        {"reranker": "magic"},
     ],
 )
 def test_damaged_values(change: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ import promptsearch as ps
 from promptsearch.budget import Budget, Meter
 from promptsearch.candidate import Candidate
 from promptsearch.events import silent
-from promptsearch.scoring import Judged
+from promptsearch.metrics import resolve_metric
+from promptsearch.scoring import Judge, Judged
 from promptsearch.search.base import Scores
 from promptsearch.search.space import Lengths, SearchSpace
 from promptsearch.store import RunStore
@@ -25,7 +27,15 @@ DEAR = Candidate("", "fields", mode="retrieved", count=4)
 OTHER = Candidate("", "arrow")
 
 
-def study(scores: dict[Candidate, Any]) -> Study:
+class Known(Study):
+    """A study that knows how finalists did on search rows."""
+
+    def judged(self, finalist: Finalist, items: Sequence[int]) -> Judged:
+        values = self._scores[finalist.candidate].values[: len(items)]
+        return Judged((), values, values, {})
+
+
+def study(scores: dict[Candidate, Any], prefer: str = "accuracy") -> Study:
     """A study that has seen these scores on search rows."""
     lengths = Lengths({"": 0}, dict.fromkeys(range(20), 25), 20.0, 30, 1000)
     space = SearchSpace(
@@ -38,16 +48,19 @@ def study(scores: dict[Candidate, Any]) -> Study:
     )
     budget = Budget(evaluations=1000)
     plan = make_plan(budget, tokens_per_second=0.0, setup_seconds=0.0)
-    made = Study(space, None, None, plan, budget, Meter(), silent, RunStore(None, {}))  # type: ignore[arg-type]
+    judge = Judge((), None, resolve_metric("exact_match", False, []), {})
+    store = RunStore(None, {})
+    made = Known(space, None, judge, plan, budget, Meter(), silent, store, prefer)  # type: ignore[arg-type]
     made._scores = {each: Scores(np.array(values), np.array(values)) for each, values in scores.items()}
     return made
 
 
-def choose(scores: dict[Candidate, tuple[list[float], list[float]]]) -> Candidate:
+def choose(scores: dict[Candidate, tuple[list[float], list[float]]], prefer: str = "accuracy") -> Candidate:
     """The winner, from scores on search rows and on confirmation rows."""
-    made = study({candidate: seen for candidate, (seen, _) in scores.items()})
+    made = study({candidate: seen for candidate, (seen, _) in scores.items()}, prefer)
     judged = [Judged((), np.array(late), np.array(late), {}) for _, late in scores.values()]
-    return list(scores)[made._choose([Finalist(candidate, None) for candidate in scores], judged)]
+    finalists = [Finalist(candidate, None) for candidate in scores]
+    return list(scores)[made._choose(finalists, judged, range(1000))]
 
 
 @given(st.integers(1, 10**9), st.sampled_from(["tokens", "evaluations"]))
@@ -86,16 +99,19 @@ def test_search_and_confirmation_rows_count_together() -> None:
     assert choose({CHEAP: lucky, OTHER: steady}) == OTHER
 
 
-def test_a_cheap_prompt_wins_where_a_dear_one_gains_nothing_measurable() -> None:
+def test_preferring_cheap_ones_a_dear_prompt_must_gain_measurably() -> None:
     rng = np.random.default_rng(0)
     first, second = rng.integers(2, size=60).astype(float), rng.integers(2, size=30).astype(float)
     slightly = second.copy()
     slightly[int(np.flatnonzero(second == 0)[0])] = 1.0
-    assert choose({DEAR: (first.tolist(), slightly.tolist()), CHEAP: (first.tolist(), second.tolist())}) == CHEAP
+    scores = {DEAR: (first.tolist(), slightly.tolist()), CHEAP: (first.tolist(), second.tolist())}
+    assert choose(scores, "cheap") == CHEAP
+    assert choose(scores, "accuracy") == DEAR
 
 
 def test_a_dear_prompt_wins_where_it_clearly_gains() -> None:
-    assert choose({CHEAP: ([1.0, 0.0] * 30, [1.0, 0.0] * 15), DEAR: ([1.0] * 60, [1.0] * 30)}) == DEAR
+    scores = {CHEAP: ([1.0, 0.0] * 30, [1.0, 0.0] * 15), DEAR: ([1.0] * 60, [1.0] * 30)}
+    assert choose(scores, "cheap") == choose(scores) == DEAR
 
 
 def test_the_best_so_far_are_among_those_seen_longest() -> None:

@@ -90,6 +90,15 @@ class Datamodel:
     _centre: FloatArray
     _weights: FloatArray
 
+    def __str__(self) -> str:
+        if self.rank_correlation is None:
+            return f"datamodel: off, nothing to judge it by in {self.candidates} candidates"
+        state = "on" if self.is_trusted else "off"
+        return (
+            f"datamodel: {state}, rank correlation {self.rank_correlation:+.2f} with {self.candidates} measured "
+            "candidates left out one at a time"
+        )
+
     @property
     def is_trusted(self) -> bool:
         """Whether it ranks unseen candidates well enough to decide what is tried."""

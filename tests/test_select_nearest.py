@@ -149,6 +149,12 @@ def test_dpp_takes_nothing_twice_where_all_are_the_same() -> None:
     assert greedy_map(examples.vectors, np.ones(5), 4) == [0]
 
 
+def test_dpp_takes_what_adds_almost_nothing_but_never_what_it_has() -> None:
+    """The gain of the second is so small that it ties with that of the first, which is zero by now."""
+    vectors = np.array([[1, 0], [1, 3.2e-5]], dtype=np.float32)
+    assert greedy_map(vectors, np.ones(2), 2) == [0, 1]
+
+
 def test_equal_rows_get_equal_similarities_wherever_they_stand() -> None:
     generator = np.random.default_rng(0)
     one, query = generator.standard_normal((2, 384)).astype(np.float32) / 20

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from selection_data import cosine, dyadic_examples, random_examples, rng, vector_of
 
 from promptsearch.select.base import Examples, Queries
-from promptsearch.select.representative import KMeans, VoteK, neighbour_rows
+from promptsearch.select.representative import RELATIVE_TIE, KMeans, VoteK, neighbour_rows
 
 
 def elected(examples: Examples, neighbours: int, count: int) -> list[int]:
@@ -38,7 +38,8 @@ def elected(examples: Examples, neighbours: int, count: int) -> list[int]:
             for each in ids
             if each not in chosen
         }
-        chosen.append(min(scores, key=lambda each: (-scores[each], each)))
+        enough = max(scores.values()) * (1 - Fraction(RELATIVE_TIE))
+        chosen.append(min(each for each in scores if scores[each] >= enough))
     return chosen
 
 

@@ -30,6 +30,7 @@ __all__ = [
     "checked_count",
     "first_best",
     "relevance",
+    "rounded",
     "similarities",
     "stand_ins",
 ]
@@ -40,6 +41,7 @@ Rows = NDArray[np.intp]
 TIE = 1e-9
 """Scores of a greedy step that differ by less are equal: their last bits depend on the order of additions."""
 
+_GRID = 2.0**24
 _NUMBERS_A_BLOCK = 8_000_000  # in double precision at once: 64 MB
 
 
@@ -177,7 +179,7 @@ def relevance(examples: Examples, queries: Queries) -> NDArray[np.float32]:
 
 
 def similarities(vectors: NDArray[np.float32], vector: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Inner product of each row with ``vector``, shape (n,), float32.
+    """Inner product of each row with ``vector``, shape (n,), ``rounded``.
 
     Each row is added up by itself in double precision, so that equal rows get equal numbers wherever they stand.
     """
@@ -185,9 +187,17 @@ def similarities(vectors: NDArray[np.float32], vector: NDArray[np.floating]) -> 
     block = max(1, _NUMBERS_A_BLOCK // max(1, vectors.shape[1]))
     for start in range(0, len(vectors), block):
         rows = vectors[start : start + block].astype(np.float64)
-        found[start : start + block] = np.einsum("nd,d->n", rows, vector.astype(np.float64))
+        found[start : start + block] = rounded(np.einsum("nd,d->n", rows, vector.astype(np.float64)))
+    return found
+
+
+def rounded(exact: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Similarities to the nearest multiple of 2**-24 in [-1, 1]: what is equal but for rounding is equal then.
+
+    That is how fine float32 is near 1. Near 0 it is finer, and would tell noise of additions apart.
+    """
     # Adding zero turns -0.0 into 0.0.
-    return np.clip(found, -1.0, 1.0) + np.float32(0)
+    return (np.clip(np.rint(exact * _GRID) / _GRID, -1.0, 1.0) + 0.0).astype(np.float32)
 
 
 def best_first(scores: NDArray[np.floating]) -> Rows:

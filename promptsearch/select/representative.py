@@ -14,11 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from promptsearch.optional import require
-from promptsearch.select.base import TIE, Examples, Queries, Rows, checked_count, first_best
+from promptsearch.select.base import Examples, Queries, Rows, checked_count, first_best, rounded
 
-__all__ = ["KMeans", "VoteK", "neighbour_rows"]
+__all__ = ["RELATIVE_TIE", "KMeans", "VoteK", "neighbour_rows"]
 
 _NUMBERS_A_BLOCK = 4_000_000
+RELATIVE_TIE = 2.0**-38
+"""Sums of votes that differ by a smaller share are equal; relative, because late sums are small."""
+
 _MOST_NEIGHBOURS = 150  # as in Su et al. 2022, for 3000 examples
 
 
@@ -58,8 +61,7 @@ class VoteK:
             each_vote = np.repeat(weights, voted_for.shape[1])
             scores = np.bincount(voted_for.ravel(), weights=each_vote, minlength=len(voted_for)).astype(np.float64)
             scores[chosen] = -np.inf
-            # Relative, because late scores are sums of small powers of ten.
-            chosen.append(first_best(scores, TIE * max(scores.max(), TIE)))
+            chosen.append(first_best(scores, max(RELATIVE_TIE * scores.max(), np.finfo(np.float64).tiny)))
             heard += (voted_for == chosen[-1]).any(axis=1)
         return chosen
 
@@ -83,8 +85,7 @@ def neighbour_rows(vectors: NDArray[np.float32], count: int) -> Rows:
     block = max(1, _NUMBERS_A_BLOCK // total)
     for start in range(0, total, block):
         rows = np.arange(start, min(total, start + block))
-        # Rounded, so that equal vectors are equally near whatever the order of additions.
-        near = (exact[rows] @ exact.T).astype(np.float32)
+        near = rounded(exact[rows] @ exact.T)
         near[np.arange(len(rows)), rows] = -np.inf
         last = np.partition(near, total - count, axis=1)[:, [total - count]]
         surely, perhaps = near > last, near == last

@@ -38,8 +38,8 @@ CONTENT_FREE = ("N/A", "[MASK]", "")
 _LARGEST_PRIOR = 8.0  # beyond this the prior decides alone
 _SHIFT_ITEMS = 4.0
 _SHIFT_ROUNDS = 20
-_PULL_TO_PRIOR = 3.0  # of a Gaussian around prior weight 1: a standard deviation of 0.6
-_PULL_FROM_MODEL = 1.0  # of one around 0 on what the model adds to the prior: 1 nat
+_PULL_TO_PRIOR = 4.0  # of a Gaussian around prior weight 1: a standard deviation of 0.5
+_PULL_FROM_MODEL = 2.0  # of one around 0 on what the model adds to the prior: 0.7 nats
 _OFFSET_PENALTY = 2.0  # of a Gaussian on what "fitted" adds to batch offsets: a standard deviation of 0.7
 
 

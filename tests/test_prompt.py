@@ -26,14 +26,22 @@ from promptsearch.lm.base import Rendered
 from promptsearch.lm.fake import ScriptedLM
 from promptsearch.lm.llamacpp.engine import LlamaEngine
 from promptsearch.lm.resolve import OpenedModel
-from promptsearch.pool import Pool
+from promptsearch.pool import Neighbours, Pool
 from promptsearch.prior import EmbeddingPrior, LinearClassifier, NeighbourVote
 from promptsearch.prompt import PromptParts, Retriever
+from promptsearch.routing import Router
 from promptsearch.template import Demonstration
 
 TASK = numbered_task(120)
 ITEMS = [row["text"] for row in numbered_rows(40, seed=9)]
-KINDS = ("static", "retrieved", "prior", "vote", "linear")
+KINDS = ("static", "retrieved", "routed", "prior", "vote", "linear")
+
+
+SHOWN: dict[str, dict[str, Any]] = {
+    "retrieved": {"mode": "retrieved", "count": 3},
+    "routed": {"mode": "routed", "routes": ((3, 0, 7), (1, 4, 12))},
+}
+SHIFTS = ((0.2, 0.0), (-0.4, 0.1))
 
 
 def model(**options: Any) -> WatchedLM:
@@ -62,14 +70,17 @@ def prior_of(kind: str) -> EmbeddingPrior | None:
 def make(kind: str, lm: Any = None, **candidate: Any) -> ps.Prompt:
     """A prompt of each kind, over the first forty rows."""
     values: dict[str, Any] = {"instruction": "Say which.", "calibration": "batch", **candidate}
-    values |= {"mode": "retrieved", "count": 3} if kind == "retrieved" else {"demonstrations": (3, 0, 7)}
+    values |= SHOWN.get(kind, {"demonstrations": (3, 0, 7)})
+    found = None if kind == "static" else retriever()
+    routed = values.get("mode") == "routed"
     parts = PromptParts(
         task=TASK,
         candidate=Candidate(**values),
         examples={n: Demonstration(TASK.examples[n].fields, TASK.examples[n].output) for n in range(40)},
-        weighing=Weighing("batch", (-0.3, -0.9), 0.6, 1.5 if prior_of(kind) else 0.0),
+        weighing=Weighing("batch", (-0.3, -0.9), 0.6, 1.5 if prior_of(kind) else 0.0, SHIFTS if routed else ()),
         prior=prior_of(kind),
-        retriever=None if kind == "static" else retriever(),
+        retriever=found,
+        router=Router(found.pool.vectors[:2]) if routed and found and found.pool else None,
         measured={"test": {"value": 0.5}},
     )
     return ps.Prompt.from_parts(parts, OpenedModel(model() if lm is None else lm, ""))
@@ -440,14 +451,32 @@ def test_a_file_does_not_decide_where_texts_are_sent(tmp_path: Path) -> None:
         ps.load(path)
 
 
+class RememberingPool:
+    """Sees which neighbours a prompt's pool finds."""
+
+    def __init__(self, prompt: ps.Prompt) -> None:
+        assert prompt.parts.retriever is not None
+        pool = prompt.parts.retriever.pool
+        assert pool is not None
+        nearest = pool.nearest
+
+        def remember(*args: Any, **options: Any) -> Neighbours:
+            answer = nearest(*args, **options)
+            self.found = answer.ids.tolist()
+            return answer
+
+        pool.nearest = remember  # type: ignore[method-assign]
+
+
 @pytest.mark.parametrize("kind", ["retrieved", "prior"])
 def test_a_row_is_no_neighbour_of_its_own_when_measured(kind: str) -> None:
     prompt = make(kind)
     own = [TASK.examples[number].fields for number in range(40)]
-    alone, _ = prompt._neighbours(own, others_only=True)
-    assert all(number not in near for number, near in enumerate(alone))
-    found, _ = prompt._neighbours(own)
-    assert sum(number in near for number, near in enumerate(found)) > 30  # a query as such may find it
+    asked = RememberingPool(prompt)
+    prompt._neighbours(own, others_only=True)
+    assert all(number not in near for number, near in enumerate(asked.found))
+    prompt._neighbours(own)
+    assert sum(number in near for number, near in enumerate(asked.found)) > 30  # a query as such may find it
 
 
 def test_batch_calibration_by_hand_reads_no_test_row() -> None:

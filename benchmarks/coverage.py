@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.common import Results
+from benchmarks.common import Results, in_points, mean_with_half_width
 from benchmarks.outside import best_search_value
 from benchmarks.synthetic import World, search
 from promptsearch.evaluation import Answers
@@ -250,16 +250,11 @@ def protocol_cells(measured: dict[str, dict[str, Any]]) -> dict[str, dict[str, A
             gain = counted(gains, 0.0)
         above = {"test": [each.value for each in tests]}
         above |= {score: [run[score] for run in runs] for score in ("validation", "best_search")}
-        test["optimism"] = {score: _mean_above(found_, values) for score, found_ in above.items()}
+        test["optimism"] = {
+            score: mean_with_half_width(np.subtract(seen, values).tolist()) for score, seen in above.items()
+        }
         found |= {f"protocol|{name}, test|{tests[0].n}": test, f"protocol|{name}, improvement|{tests[0].n}": gain}
     return found
-
-
-def _mean_above(found: Sequence[float], truths: Sequence[float]) -> dict[str, float]:
-    """Mean difference with the half width of its 95 % interval."""
-    differences = np.asarray(found) - np.asarray(truths)
-    error = float(differences.std(ddof=1) / np.sqrt(len(differences))) if len(differences) > 1 else 0.0
-    return {"mean": float(differences.mean()), "half": 1.96 * error}
 
 
 # -- showing ----------------------------------------------------------------------------------------------------
@@ -277,8 +272,7 @@ def table(found: dict[str, dict[str, Any]]) -> str:
         share = cell["hits"] / cell["repeats"]
         lines.append(f"{kind + ': ' + name:44} {items:>5} {share:7.3f} {cell['width']:6.3f}  {size}{mark}")
         for score, above in cell.get("optimism", {}).items():
-            mean, half = 100 * above["mean"], 100 * above["half"]
-            lines.append(f"    {score} above the truth: {mean:+.1f} +- {half:.1f} points")
+            lines.append(f"    {score} above the truth: {in_points(above)} points")
     return "\n".join(lines)
 
 

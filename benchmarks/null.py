@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import promptsearch as ps
-from benchmarks.common import INSTRUCTIONS, Dataset, Results, read_dataset
+from benchmarks.common import INSTRUCTIONS, Dataset, Results, in_points, mean_with_half_width, read_dataset
 from benchmarks.outside import (
     SearchRows,
     best_search_value,
@@ -332,23 +332,13 @@ def _over_seeds(differences: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "hold_zero": sum(each["low"] <= 0 <= each["high"] for each in differences),
         "above": sum(each["low"] > 0 for each in differences),
         "below": sum(each["high"] < 0 for each in differences),
-        "gain": _mean(gains),
+        "gain": mean_with_half_width(gains),
     }
     for name in ("search_gain", "optimism"):
         found = [each[name] for each in differences if name in each]
         if found:
-            values[name] = _mean(found)
+            values[name] = mean_with_half_width(found)
     return values
-
-
-def _mean(values: Sequence[float]) -> dict[str, float]:
-    """Mean over seeds and the half width of its 95 % interval (Student's); no width for one seed."""
-    from scipy.stats import t
-
-    count = len(values)
-    error = float(np.std(values, ddof=1)) / count**0.5 if count > 1 else float("nan")
-    half = float(t.ppf(0.975, count - 1)) * error if count > 1 else float("nan")
-    return {"mean": float(np.mean(values)), "half": half}
 
 
 def table(cells: Mapping[str, dict[str, Any]]) -> str:
@@ -356,7 +346,9 @@ def table(cells: Mapping[str, dict[str, Any]]) -> str:
     lines = [f"{'':52} {'zero in':>9} {'gain on test rows':>18} {'on search rows':>16} {'optimism':>14}"]
     for (kind, dataset, name), values in sorted(summary(cells).items()):
         held = f"{values['hold_zero']} of {values['seeds']}"
-        shown = [f"{_points(values[each])}" if each in values else "" for each in ("gain", "search_gain", "optimism")]
+        shown = [
+            f"{in_points(values[each])}" if each in values else "" for each in ("gain", "search_gain", "optimism")
+        ]
         lines.append(
             f"{kind}, {dataset}, {name:28}"[:52].ljust(52)
             + f" {held:>9} {shown[0]:>18} {shown[1]:>16} {shown[2]:>14}"
@@ -365,11 +357,6 @@ def table(cells: Mapping[str, dict[str, Any]]) -> str:
         "An interval that covers 95 % leaves out zero in 1 of 20 null searches: 9 of 10 or more in 91 % of such rows."
     )
     return "\n".join(lines)
-
-
-def _points(value: Mapping[str, float]) -> str:
-    spread = f" +- {100 * value['half']:.1f}" if np.isfinite(value["half"]) else ""
-    return f"{100 * value['mean']:+.1f}{spread}"
 
 
 def _line(cell: dict[str, Any]) -> str:

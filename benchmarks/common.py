@@ -110,7 +110,7 @@ def _processor() -> str:
 
 def _command(arguments: list[str]) -> str:
     """The arguments, with folders and files by their role: where they lay says nothing to others."""
-    roles = {"--data": "DIR", "--json": "FILE"}
+    roles = {"--data": "DIR", "--json": "FILE", "--plots": "FOLDER"}
     before = ["", *arguments]
     return " ".join(roles.get(option, value) for option, value in zip(before, arguments, strict=False))
 

@@ -59,7 +59,7 @@ def test_means_of_scores_cover(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["equally good", "few differ, even", "few differ, better"])
 def test_paired_scores_cover(name: str) -> None:
-    cell = coverage.score_pairs(120, np.random.default_rng(2), name, 60)
+    cell = coverage.score_pairs(60, np.random.default_rng(2), name, 60)
     assert coverage.passes("score pairs", cell)
     assert ("small" in cell) == (name != "few differ, better")
 

@@ -15,6 +15,7 @@ def plot(dataset: str, methods: Mapping[str, Sequence[Point]], path: Path) -> No
 
     A method with a budget of its own is a single point with its error bar.
     """
+    import matplotlib
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 5), layout="constrained")
@@ -37,4 +38,5 @@ def plot(dataset: str, methods: Mapping[str, Sequence[Point]], path: Path) -> No
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small", loc="best")
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+    with matplotlib.rc_context({"svg.hashsalt": dataset}):  # the same numbers give the same file
+        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)

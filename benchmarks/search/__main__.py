@@ -16,6 +16,7 @@ import argparse
 import fnmatch
 from pathlib import Path
 
+import promptsearch as ps
 from benchmarks.common import Dataset, Results, read_dataset
 from benchmarks.search.cells import measure_search
 from benchmarks.search.methods import Method, methods, recipe_budget
@@ -25,6 +26,7 @@ from promptsearch.embed.base import Encoder
 from promptsearch.embed.cache import CachedEncoder
 from promptsearch.embed.transformer import resolve_encoder
 from promptsearch.lm.resolve import OpenedModel, open_engine
+from promptsearch.workbench import embed_splits
 
 OWN_BUDGET = "own"
 
@@ -69,11 +71,16 @@ def _measure(
             key = f"{dataset.name}|{method.name}|{budget}|{seed}"
             if key in results:
                 continue
-            limits = f"{budget} tokens" if method.budgeted else recipe_budget(len(task.split(seed).search))
+            limits = f"{budget} tokens" if method.budgeted else recipe_budget(_search_rows(task, encoder, seed))
             cell = measure_search(task, method, limits, opened, encoder, seed)
             results.add(key, cell)
             shown = f"{100 * cell['full']['value']:.1f}, {cell['tokens_per_query']:.0f} tokens a query"
             print(f"{key}: {shown}  | {cell['tokens']:,} tokens, {cell['trials']} trials", flush=True)
+
+
+def _search_rows(task: ps.Task, encoder: Encoder, seed: int) -> int:
+    """Rows that a search races on: those left when near duplicates are removed."""
+    return len(embed_splits(task, task.split(seed), encoder, lambda done, total: None).splits.search)
 
 
 def _chosen(words: str | None) -> list[Method]:

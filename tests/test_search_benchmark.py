@@ -52,6 +52,7 @@ def test_a_cell_counts_the_tokens_of_choosing_and_of_a_query() -> None:
     lm = WatchedLM(golds_of(task), reliability=by_shots)
     cell = measure_search(task, methods()["halving+prior"], "30k tokens", open_engine(lm), WordEncoder(), 0)
     assert 0 < cell["choosing_tokens"] < cell["tokens"] < 33_000
+    assert cell["tokens"] - cell["choosing_tokens"] >= cell["test"]["n"]  # the final measurement is left out
     asked = len(task.split(0).test)
     assert cell["full"]["n"] == asked
     shortest = min(len(example.text.split()) for example in task.examples)

@@ -2,40 +2,36 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+import sqlite3
+import tempfile
 import time
+from collections.abc import Collection
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import promptsearch as ps
 from benchmarks.outside import best_search_value
 from benchmarks.search.methods import Method
 from promptsearch.embed.base import Encoder
-from promptsearch.events import Event, Progress
-from promptsearch.lm.base import Engine
 from promptsearch.lm.resolve import OpenedModel
+from promptsearch.store import RunStore
 
 
-class PhaseTokens:
-    """Hears a search's events, and notes how many tokens the model has run at the last one of each phase."""
+def choosing_tokens(run: Path, test_items: Collection[int]) -> int:
+    """Tokens that a recorded run was charged until its winner was chosen: before it first asked about a test row.
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._start = tokens_run(engine)
-        self._at: dict[str, int] = {}
-
-    def __call__(self, event: Event) -> None:
-        """Note one event."""
-        if isinstance(event, Progress):
-            self._at[event.phase] = tokens_run(self._engine) - self._start
-
-    @property
-    def choosing(self) -> int:
-        """Tokens until the winner was chosen: race and confirmation, without the final measurement."""
-        return self._at.get("confirm", self._at.get("search", 0))
-
-
-def tokens_run(engine: Engine) -> int:
-    """Tokens that the model has run, those whose result it still held among them."""
-    return engine.tokens_decoded + engine.tokens_restored
+    Args:
+        run: the run's folder.
+        test_items: ids of the test rows.
+    """
+    with closing(sqlite3.connect(run / RunStore.FILE)) as record:
+        calls = record.execute("SELECT items, tokens FROM calls ORDER BY rowid").fetchall()
+    tested = set(test_items)
+    before = itertools.takewhile(lambda call: tested.isdisjoint(json.loads(call[0])), calls)
+    return sum(int(tokens) for _, tokens in before)
 
 
 def measure_search(
@@ -47,29 +43,32 @@ def measure_search(
     seed: int,
 ) -> dict[str, Any]:
     """One method, budget and seed on one task."""
-    heard = PhaseTokens(opened.engine)
+    numbers = task.split(seed).test
     begun = time.perf_counter()
-    result = ps.optimize(
-        task,
-        opened,
-        budget,
-        encoder=encoder,
-        space=method.space,
-        strategy=method.strategy,
-        seed=seed,
-        progress=heard,
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        result = ps.optimize(
+            task,
+            opened,
+            budget,
+            encoder=encoder,
+            space=method.space,
+            strategy=method.strategy,
+            seed=seed,
+            run=folder,
+            progress=False,
+        )
+        choosing = choosing_tokens(Path(folder), numbers)
     seconds = time.perf_counter() - begun
-    test = [task.examples[number] for number in task.split(seed).test]
-    before = tokens_run(opened.engine)
+    test = [task.examples[number] for number in numbers]
+    before = opened.engine.tokens_decoded
     full = result.prompt.evaluate(test)
-    spent = tokens_run(opened.engine) - before
+    spent = opened.engine.tokens_decoded - before
     candidate = result.prompt.candidate
     return {
         "full": full.to_dict(),
         "full_without_prior": _without_prior(result.prompt, test, full).to_dict(),
         "tokens": result.cost.tokens,
-        "choosing_tokens": heard.choosing,
+        "choosing_tokens": choosing,
         "tokens_per_query": spent / len(test),
         "test": result.test.to_dict(),
         "validation": result.validation.to_dict(),

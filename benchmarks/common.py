@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,21 @@ def _stratified(rows: list[dict[str, Any]], count: int, rng: np.random.Generator
     return [rows[place] for place in sorted(chosen)]
 
 
+def mean_with_half_width(values: Sequence[float]) -> dict[str, float]:
+    """Mean over seeds, and the half width of its 95 % interval (Student's), which one seed has not: NaN."""
+    from scipy.stats import t
+
+    count = len(values)
+    half = float(t.ppf(0.975, count - 1) * np.std(values, ddof=1)) / count**0.5 if count > 1 else float("nan")
+    return {"mean": float(np.mean(values)), "half": half}
+
+
+def in_points(value: Mapping[str, float], *, sign: bool = True) -> str:
+    """A mean of shares and its half width, in percentage points."""
+    spread = f" +- {100 * value['half']:.1f}" if np.isfinite(value["half"]) else ""
+    return f"{100 * value['mean']:{'+' if sign else ''}.1f}{spread}"
+
+
 def machine() -> dict[str, Any]:
     """What the numbers depend on."""
     return {
@@ -94,7 +110,7 @@ def _processor() -> str:
 
 def _command(arguments: list[str]) -> str:
     """The arguments, with folders and files by their role: where they lay says nothing to others."""
-    roles = {"--data": "DIR", "--json": "FILE"}
+    roles = {"--data": "DIR", "--json": "FILE", "--plots": "FOLDER"}
     before = ["", *arguments]
     return " ".join(roles.get(option, value) for option, value in zip(before, arguments, strict=False))
 

@@ -189,7 +189,7 @@ class Judge:
         everything = np.arange(len(items))
         value = self._aggregate(ours, golds, everything) - self._aggregate(theirs, golds, everything)
         beyond = min(float((gains <= 0).mean()), float((gains >= 0).mean()))
-        return Difference(value, float(low), float(high), min(1.0, 2 * beyond), len(items))
+        return Difference(value, float(low), float(high), min(1.0, 2 * beyond), len(items), "paired bootstrap 95 %")
 
     def _aggregate(self, judged: Judged, golds: Sequence[str], chosen: NDArray[np.int64]) -> float:
         return self._metric.aggregate(

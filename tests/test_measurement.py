@@ -49,12 +49,25 @@ def test_right_or_wrong_is_wilson(scores: list[float]) -> None:
 def test_fractions_are_bootstrapped(scores: list[float]) -> None:
     found = measure(scores)
     assert found.value == pytest.approx(math.fsum(scores) / len(scores))
-    assert found.low - 1e-9 <= found.value <= found.high + 1e-9
+    assert 0 <= found.low <= found.value + 1e-9
+    assert found.value - 1e-9 <= found.high <= 1
     assert found == measure(np.array(scores))
-    if any(score not in (0.0, 1.0) for score in scores):
+    if max(scores) - min(scores) > 1e-9 and any(score not in (0.0, 1.0) for score in scores):
         assert found.interval == "bootstrap 95 %"
         assert min(scores) - 1e-9 <= found.low
         assert found.high <= max(scores) + 1e-9
+
+
+@pytest.mark.parametrize(("value", "count"), [(0.25, 1), (0.5, 30), (0.9, 200)])
+def test_one_value_throughout_is_no_certainty(value: float, count: int) -> None:
+    """Where one in so many items had another value, none of them was seen with at least one chance in forty."""
+    found = measure([value] * count)
+    others = (value - found.low) / value
+    assert (1 - others) ** count == pytest.approx(0.025)
+    assert (found.high - value) / (1 - value) == pytest.approx(others)
+    assert found.interval == "Clopper-Pearson 95 %"
+    shifted = paired_difference([value] * count, [value / 3] * count)
+    assert -1 <= shifted.low < shifted.value < shifted.high <= 1
 
 
 def test_the_bootstrap_is_as_wide_as_theory_says() -> None:
@@ -98,7 +111,26 @@ def test_in_words() -> None:
 @given(fractions)
 def test_nothing_differs_from_itself(scores: list[float]) -> None:
     found = paired_difference(scores, scores)
-    assert (found.value, found.low, found.high, found.p_value, found.n) == (0.0, 0.0, 0.0, 1.0, len(scores))
+    assert (found.value, found.p_value, found.n) == (0.0, 1.0, len(scores))
+    assert found.low == -found.high < 0  # another item may differ
+    assert found.high < 2.8 / len(scores)
+
+
+def bonett_price(better: int, worse: int, count: int) -> tuple[float, float]:
+    """Bonett and Price 2012, in their symbols, cut to what a difference of shares can be."""
+    p12, p21 = (better + 1) / (count + 2), (worse + 1) / (count + 2)
+    half = 1.959963984540054 * math.sqrt((p12 + p21 - (p12 - p21) ** 2) / (count + 2))
+    return max(-1.0, p12 - p21 - half), min(1.0, p12 - p21 + half)
+
+
+@given(st.integers(0, 30), st.integers(0, 30), st.integers(0, 60))
+def test_right_or_wrong_differences_are_bonett_and_prices(better: int, worse: int, same: int) -> None:
+    ours = [1.0] * better + [0.0] * worse + [1.0] * (same + 1)
+    theirs = [0.0] * better + [1.0] * worse + [1.0] * (same + 1)
+    found = paired_difference(ours, theirs)
+    assert (found.low, found.high) == pytest.approx(bonett_price(better, worse, len(ours)))
+    assert -1 <= found.low <= found.value <= found.high <= 1
+    assert found.interval == "Bonett-Price 95 %"
 
 
 def exact_mcnemar(better: int, worse: int) -> float:

@@ -227,7 +227,8 @@ def test_a_metric_of_ones_own_gives_fractions() -> None:
     halves = resolve_metric(lambda example, prediction: 0.5, is_classification=False, golds=["x"])
     judge = free_text(["x", "y"], halves)
     measured = judge.measure([0, 1], judge.judge([0, 1], text_answers(["a", "b"], [True, True]), None))
-    assert (measured.value, measured.low, measured.high) == (0.5, 0.5, 0.5)
+    assert measured.value == 0.5
+    assert 0 < measured.low < 0.5 < measured.high < 1
 
 
 def test_label_choices_without_a_model() -> None:

@@ -1,0 +1,1 @@
+"""Test accuracy against model tokens, by strategy, mode and prior: ``python -m benchmarks.search --help``."""

@@ -2,7 +2,8 @@
 
 Each runs with its own defaults, or bounded: then it gets a time, and is asked for as many candidates, trials and
 validation rows as fit (:mod:`benchmarks.rivals.plans`), by the seconds that a first few requests took. Where the time
-is over all the same, requests are refused, which DSPy counts as wrong answers, and the best candidate so far stays.
+is over all the same, requests but for proposals are refused, which DSPy counts as wrong answers, and the best
+candidate so far stays.
 
 What else is chosen for them, in their favour: one model for all copies (DSPy's deep copies would load the file
 again), no cache but no retries either, one thread (the model takes one request at a time), no end after ten errors
@@ -74,17 +75,12 @@ class _Run:
             follows_schemas=job.adapter == "json",
             seed=job.seed,
         )
-        self.lm = self._model(_ANSWER_TOKENS)
-        self._proposer = self._model(_PROPOSAL_TOKENS)
+        self.lm = _model(self._engine, _ANSWER_TOKENS)
+        self._proposer = _model(_Unhurried(self._engine), _PROPOSAL_TOKENS)
         self.adapter = task_adapter(job.adapter, job.labels)
         self._student = dspy.Predict(task_signature(job.instruction, job.labels))
         self._training, self._validation = _examples(job.training), _examples(job.validation)
         self._plan: dict[str, Any] = {}
-
-    def _model(self, tokens: int) -> Any:
-        return dspy.LM(
-            "local/llama", engine=self._engine, cache=False, num_retries=0, temperature=0.0, max_tokens=tokens
-        )
 
     def cell(self) -> dict[str, Any]:
         """What the benchmark records."""
@@ -247,6 +243,29 @@ class _Run:
         with dspy.context(lm=self._proposer):
             dspy.Predict(DatasetDescriptor, temperature=1.0)(examples=repr(self._training[:10]))
         return time.perf_counter() - start
+
+
+class _Unhurried:
+    """The same engine without its deadline: a proposal that is refused ends MIPROv2 without any result."""
+
+    def __init__(self, engine: LlamaForDspy) -> None:
+        self._engine = engine
+        self.supported_params = engine.supported_params
+
+    def __deepcopy__(self, memo: dict[int, object]) -> _Unhurried:
+        return self
+
+    def complete(self, request: Any) -> Any:
+        """Answer a request."""
+        deadline, self._engine.deadline = self._engine.deadline, None
+        try:
+            return self._engine.complete(request)
+        finally:
+            self._engine.deadline = deadline
+
+
+def _model(engine: object, tokens: int) -> Any:
+    return dspy.LM("local/llama", engine=engine, cache=False, num_retries=0, temperature=0.0, max_tokens=tokens)
 
 
 _UNPARSABLE = "unparsable"

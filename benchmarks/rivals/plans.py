@@ -35,6 +35,8 @@ _MINIBATCH = 35
 _FULL_EVERY = 5
 _MINIBATCH_ABOVE = 50
 _SUMMARY_CALLS = 10  # that read the data, ten rows each
+_LONGER_PROPOSALS = 2.0  # than the first one: later ones read what earlier ones wrote
+_INFORMED_SHARE = 0.25  # of the time that describing data and program may take; the trials need the rest
 _CALLS_AN_INSTRUCTION = 3  # describe the program, describe the module, propose
 
 
@@ -123,7 +125,7 @@ def mipro_plan(
     Args:
         seconds: what is allowed.
         call_seconds: of one run of the program.
-        proposal_seconds: of one request of the proposer.
+        proposal_seconds: of the proposer's first request.
         rows: validation rows there are.
         training_rows: training rows there are.
     """
@@ -135,9 +137,11 @@ def mipro_plan(
     ]
     for plan in plans:
         proposals = full_proposer_calls(plan.instructions, training_rows) if plan.informed else plan.instructions
+        proposing = _LONGER_PROPOSALS * proposals * proposal_seconds
         runs = mipro_calls(plan.trials, plan.validation_rows, minibatch=plan.minibatch)
         runs += (plan.sets - 2) * _BOOTSTRAP_CALLS
-        if proposals * proposal_seconds + runs * call_seconds <= seconds:
+        too_long = plan.informed and proposing > _INFORMED_SHARE * seconds
+        if not too_long and proposing + runs * call_seconds <= seconds:
             return plan
     return plans[-1]
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +19,8 @@ import numpy as np
 
 import promptsearch as ps
 from benchmarks.common import Dataset, Results, read_dataset
-from promptsearch.calibration import batch_offsets, normalized
-from promptsearch.candidate import Candidate
-from promptsearch.embed.transformer import resolve_encoder
-from promptsearch.evaluation import Answers, Asker
+from benchmarks.recipes import Bench
 from promptsearch.lm.resolve import OpenedModel, open_engine
-from promptsearch.measurement import Measurement
-from promptsearch.prompting import PromptBuilder
-from promptsearch.workbench import Neighbourhood, demonstrations_of, embed_splits
-
-SHOTS = 8
-CALIBRATION_ROWS = 64
 
 
 def main() -> None:
@@ -75,7 +65,7 @@ def _cell(
     test = [task.examples[number] for number in task.parts.test]
     measured = {"optimize": result.prompt.evaluate(test)}
     if not options.skip_recipes:
-        measured.update(_recipes(task, opened, seed))
+        measured.update(Bench(task, opened, seed).plain_recipes())
     return {
         **{name: value.to_dict() for name, value in measured.items()},
         "inside": {
@@ -92,56 +82,6 @@ def _cell(
             "notes": list(result.notes),
         },
     }
-
-
-def _recipes(task: ps.Task, opened: OpenedModel, seed: int) -> dict[str, Measurement]:
-    """The plain recipes on all test rows."""
-    splits = task.split(seed)
-    near = embed_splits(task, splits, resolve_encoder(None), lambda done, total: None)
-    shown = demonstrations_of(task.examples, near.splits.pool)
-    builder = PromptBuilder(opened.engine, task.inputs, task.output, shown, 16)
-    asker = Asker(opened.engine, builder, task.labels)
-    judge = near.judge(task, task.require_metric(), prior=False)
-    items = list(near.splits.test)
-    labels = len(task.labels or ())
-    zero = Candidate(instruction=task.instructions[0] if task.instructions else "")
-    random = replace(zero, demonstrations=_random_shots(task, near, seed))
-    nearest = replace(zero, mode="retrieved", count=SHOTS)
-    found = {}
-    for name, candidate in (("zero_shot", zero), ("random_8", random), ("nearest_8", nearest)):
-        answers = _ask(asker, task, near, candidate, items)
-        calibrating = _ask(asker, task, near, candidate, list(near.splits.search[:CALIBRATION_ROWS]))
-        offsets = batch_offsets(normalized(calibrating.log_probabilities))
-        plain = judge.plain(labels)
-        calibrated = replace(plain, calibration="batch", offsets=tuple(offsets.tolist()))
-        found[name] = judge.measure(items, judge.judge(items, answers, plain))
-        found[f"{name}_calibrated"] = judge.measure(items, judge.judge(items, answers, calibrated))
-    for name, logs in (("label_vote", near.votes), ("embedding_prior", near.priors)):
-        found[name] = judge.measure(items, judge.judge_labels(items, np.stack([logs[item] for item in items])))
-    return found
-
-
-def _ask(asker: Asker, task: ps.Task, near: Neighbourhood, candidate: Candidate, items: list[int]) -> Answers:
-    values: list[object] = []
-    for start in range(0, len(items), 128):
-        part = items[start : start + 128]
-        inputs = [task.examples[item].fields for item in part]
-        values += asker.ask(candidate, inputs, near.matcher.matches(candidate, part))
-    return asker.answers(values)
-
-
-def _random_shots(task: ps.Task, near: Neighbourhood, seed: int) -> tuple[int, ...]:
-    """Random demonstrations, as many of each label as goes."""
-    rng = np.random.default_rng([seed, 11])
-    groups: dict[str, list[int]] = {}
-    for number in rng.permutation(near.pool.ids).tolist():
-        groups.setdefault(task.examples[number].output, []).append(number)
-    chosen: list[int] = []
-    while len(chosen) < min(SHOTS, len(near.pool)):
-        for label in rng.permutation(sorted(groups)).tolist():
-            if groups[label] and len(chosen) < SHOTS:
-                chosen.append(groups[label].pop())
-    return tuple(chosen[place] for place in rng.permutation(len(chosen)))
 
 
 def _line(cell: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 import promptsearch as ps
+from promptsearch.errors import UserError
 from promptsearch.files import write_whole
 
 PACKAGES = ("llama-cpp-python", "faiss-cpu", "torch", "sentence-transformers", "numpy")
@@ -113,6 +114,21 @@ def _command(arguments: list[str]) -> str:
     roles = {"--data": "DIR", "--json": "FILE", "--plots": "FOLDER"}
     before = ["", *arguments]
     return " ".join(roles.get(option, value) for option, value in zip(before, arguments, strict=False))
+
+
+def require_same_settings(path: Path, settings: dict[str, Any]) -> None:
+    """Refuse to add to results that were measured otherwise.
+
+    Raises:
+        UserError: naming what differs.
+    """
+    if not path.is_file():
+        return
+    kept = json.loads(path.read_text("utf-8")).get("settings") or {}
+    differing = [name for name in {**kept, **settings} if kept.get(name) != settings.get(name)]
+    if differing:
+        were = ", ".join(f"{name}: {kept.get(name)} instead of {settings.get(name)}" for name in differing)
+        raise UserError(f"{path} holds results of other settings ({were}); give another --json")
 
 
 class Results:

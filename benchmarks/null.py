@@ -48,6 +48,7 @@ from promptsearch.embed.transformer import resolve_encoder
 from promptsearch.lm.resolve import OpenedModel, open_engine
 from promptsearch.measurement import measure, paired_difference
 from promptsearch.prompting import PromptBuilder, answer_room
+from promptsearch.search.drawing import draw
 from promptsearch.template import PLAIN_TEMPLATES
 from promptsearch.workbench import demonstrations_of, make_space
 
@@ -276,14 +277,13 @@ def _sampled(
     builder = PromptBuilder(opened.engine, task.inputs, task.output, shown, room)
     laid_out = make_space(task, splits, space, opened.engine, builder, room)
     rng = np.random.default_rng([seed, 34])
-    return [replace(laid_out.draw(rng), calibration="batch") for _ in range(count)]
+    return [replace(draw(laid_out, rng), calibration="batch") for _ in range(count)]
 
 
 def _vote_scores(task: ps.Task, rows: SearchRows) -> Scores:
-    labels, items = task.labels or (), rows.near.splits.test
-    priors = rows.near.priors(items, len(labels))
+    items = rows.near.splits.test
     judge = rows.near.judge(task, task.require_metric(), prior=False)
-    return judge.judge_labels(items, np.stack([priors[item] for item in items])).scores
+    return judge.judge_labels(items, np.stack([rows.near.votes[item] for item in items])).scores
 
 
 def against(winner: Scores, reference: Scores, searched: float, reference_searched: float | None) -> dict[str, Any]:

@@ -41,7 +41,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib.metadata
-import json
 import signal
 import subprocess
 import sys
@@ -50,14 +49,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import Results, machine
+from benchmarks.common import Results, machine, require_same_settings
 from benchmarks.throughput_cases import CASES, FULL, QUICK, Case, make_case
 from benchmarks.throughput_cells import make_cell
 from benchmarks.throughput_figures import spread, summary, table, verdicts
 from benchmarks.throughput_first import first_answers
 from benchmarks.throughput_processes import DEFAULT, POLICIES, USERS_OWN, ContenderError, Worker
 from benchmarks.throughput_rounds import Setting, run_rounds, worker_spec
-from promptsearch.errors import PromptsearchError, UserError
+from promptsearch.errors import PromptsearchError
 from promptsearch.lm.llamacpp.opening import check_file
 from promptsearch.lm.llamacpp.weights import AS_IS, choose_weights
 from promptsearch.lm.resolve import PACKAGED, packaged_model
@@ -152,12 +151,7 @@ def _results(path: Path, setting: Setting, quick: bool) -> Results:
         "revision": _revision(),
         "environment": USERS_OWN,
     }
-    if path.is_file():
-        kept = json.loads(path.read_text("utf-8")).get("settings") or {}
-        differing = [name for name in {**kept, **settings} if kept.get(name) != settings.get(name)]
-        if differing:
-            were = ", ".join(f"{name}: {kept.get(name)} instead of {settings.get(name)}" for name in differing)
-            raise UserError(f"{path} holds results of other settings ({were}); give another --json")
+    require_same_settings(path, settings)
     return Results(path, settings)
 
 

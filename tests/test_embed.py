@@ -187,7 +187,7 @@ def test_own_layers_are_sentence_transformers(exact_encoder: TransformerEncoder)
     wanted = reference.encode(TEXTS)
     assert np.abs(exact_encoder.encode(TEXTS) - wanted).max() < 1e-6
     assert reference.fingerprint == TransformerEncoder(str(packaged.parent), in_child_process=False).fingerprint
-    assert reference.fingerprint != encoder.fingerprint
+    assert reference.fingerprint != exact_encoder.fingerprint
 
 
 def test_vectors_mean_something(encoder: TransformerEncoder) -> None:

@@ -104,7 +104,7 @@ def test_own_layers_are_sentence_transformers(exact_encoder: TransformerEncoder)
     for ours, wanted in zip(exact_encoder.token_vectors(TEXTS), reference.token_vectors(TEXTS), strict=True):
         assert ours.shape == wanted.shape
         assert np.abs(ours - wanted).max(initial=0.0) < 1e-5
-    for ours, wanted in zip(encoder.token_ids(TEXTS), reference.token_ids(TEXTS), strict=True):
+    for ours, wanted in zip(exact_encoder.token_ids(TEXTS), reference.token_ids(TEXTS), strict=True):
         assert np.array_equal(ours, wanted)
 
 

@@ -37,7 +37,6 @@ __all__ = [
 CONTENT_FREE = ("N/A", "[MASK]", "")
 _LARGEST_PRIOR = 8.0  # beyond this the prior decides alone
 _SHIFT_ITEMS = 4.0
-_SHIFT_ROUNDS = 20
 _PULL_TO_PRIOR = 4.0  # of a Gaussian around prior weight 1: a standard deviation of 0.5
 _PULL_FROM_MODEL = 2.0  # of one around 0 on what the model adds to the prior: 0.7 nats
 _OFFSET_PENALTY = 2.0  # of a Gaussian on what "fitted" adds to batch offsets: a standard deviation of 0.7
@@ -91,16 +90,13 @@ def route_shifts(logs: FloatArray, routes: NDArray[np.int64], golds: NDArray[np.
         Shape (routes, labels); a route without items has none.
     """
     readable = np.isfinite(logs).all(axis=1)
-    kept, route, gold = logs[readable], np.eye(count)[routes[readable]], np.eye(logs.shape[1])[golds[readable]]
-    shifts = np.zeros((count, logs.shape[1]))
-    if not len(kept):
-        return shifts
-    of_route = route.sum(axis=0)[:, None] + _SHIFT_ITEMS
-    of_label = np.maximum(gold.sum(axis=0)[:, None], 1.0)
-    for _ in range(_SHIFT_ROUNDS):  # alternating least squares: each step has a closed form
-        effects = gold.T @ (kept - route @ shifts) / of_label
-        shifts = route.T @ (kept - gold @ effects) / of_route
-    return np.asarray(shifts)
+    labels = logs.shape[1]
+    design = np.concatenate([np.eye(count)[routes[readable]], np.eye(labels)[golds[readable]]], axis=1)
+    pull = np.diag([_SHIFT_ITEMS] * count + [0.0] * labels)
+    with one_thread():
+        # Least squares by the normal equations; a label that no item has leaves its effect at 0.
+        solved = np.linalg.lstsq(design.T @ design + pull, design.T @ logs[readable], rcond=None)[0]
+    return np.asarray(solved[:count])
 
 
 @dataclass(frozen=True)

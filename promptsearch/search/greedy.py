@@ -9,6 +9,7 @@ Leaves out: sets of retrieved and routed candidates; they are tried as anchors, 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -25,9 +26,11 @@ __all__ = ["greedy"]
 
 _ANCHOR_SHARE = 0.3  # of the allowance, for first looks at candidates that must be tried
 _ANCHORS_KEPT = 5  # one in so many goes on after the first look; the others have told what they could
-_STEP_SHARE = 0.08  # of the allowance, for one step
+_STEP_SHARE = 0.05  # of the allowance, for one step
+_IMPROVING_SHARE = 0.25  # of the allowance, left for the local search
 _FEWEST_EXAMPLES = 2
 _MOST_EXAMPLES = 12  # compared in one step
+_TOLERANCE = 1.0
 _PATIENCE = 3  # steps in a row that find nothing better
 _NEIGHBOURS = 8
 _LIKELY_SHARE = 0.5  # of a race's price: most of its arms fall behind the incumbent early
@@ -99,12 +102,24 @@ def _select_forward(race: Race, start: Candidate, rng: np.random.Generator) -> _
     incumbent, misses = start, 0
     while misses < _PATIENCE:
         arms = _payable(race, _extensions(race, incumbent, rng))
-        if not arms:
+        if not arms or race.left < _IMPROVING_SHARE * race.allowance.total:
             return
-        yield from race.run(arms, against=incumbent)
-        best = best_first({arm: race.scores[arm] for arm in [incumbent, *arms] if race.seen(arm) == items})[0]
-        misses = misses + 1 if best == incumbent else 0
-        incumbent = best
+        yield from race.run(arms)
+        best = best_first({arm: race.scores[arm] for arm in arms if race.seen(arm) == items})[0]
+        if _holds_up(race.scores[best], race.scores[incumbent]):
+            incumbent, misses = best, 0
+        else:
+            misses += 1
+
+
+def _holds_up(ours: Scores, theirs: Scores) -> bool:
+    """Whether scores are no worse than others, by more than the standard error of the paired difference.
+
+    The incumbent was the best of its step and so was lucky; what is shorter by one would else win by luck alone.
+    """
+    difference = ours.values - theirs.values
+    error = float(difference.std(ddof=1)) / math.sqrt(len(difference)) if len(difference) > 1 else 0.0
+    return float(difference.mean()) >= -_TOLERANCE * error - 1e-9
 
 
 def _extensions(race: Race, incumbent: Candidate, rng: np.random.Generator) -> list[Candidate]:
@@ -141,6 +156,19 @@ def _longer_sets(
             continue
         tried.add(number)
         yield ((*shown, number), (number, *shown)) if shown else ((number,),)
+        if len(shown) > 1 and turn % len(_PROPOSERS) == 1:
+            yield ((*shown, *_as_many_again(race, shown, min(2 * len(shown), counts[-1]), rng)),)
+
+
+def _as_many_again(race: Race, shown: tuple[int, ...], count: int, rng: np.random.Generator) -> tuple[int, ...]:
+    """What a set is doubled by, at most up to ``count``: steps of one would never reach large sets."""
+    longer = shown
+    while len(longer) < count:
+        number = _balancing(race, longer, rng)
+        if number is None:
+            break
+        longer = (*longer, number)
+    return longer[len(shown) :]
 
 
 # -- proposals: an example beside those that are taken ------------------------------------------------------

@@ -40,7 +40,7 @@ _RANDOM_TRIALS = 10  # before the sampler has a say
 _FEWEST_ORDERINGS = 8
 _MOST_ORDERINGS = 64
 _TRIALS_AN_ORDERING = 4  # that the allowance should pay for, so that the sampler can learn which is good
-_REPEATS = 8  # proposals in a row that are of no use, after which they are drawn at random
+_REPEATS = 3  # proposals in a row that are of no use, after which they are drawn at random
 _MOST_MISSES = 120  # in a row: a space may hold fewer candidates than the allowance pays for
 
 

@@ -7,7 +7,10 @@ import sys
 
 import pytest
 
-HEAVY = ("numpy", "torch", "faiss", "llama_cpp", "dspy", "pandas", "sklearn", "scipy", "sentence_transformers")
+HEAVY = (
+    *("numpy", "torch", "faiss", "llama_cpp", "dspy", "pandas", "sklearn", "scipy", "sentence_transformers"),
+    *("optuna", "sqlalchemy"),
+)
 
 
 def loaded_by(*arguments: str) -> set[str]:

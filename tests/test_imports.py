@@ -8,16 +8,8 @@ import sys
 import pytest
 
 HEAVY = (
-    "numpy",
-    "torch",
-    "faiss",
-    "llama_cpp",
-    "dspy",
-    "pandas",
-    "sklearn",
-    "scipy",
-    "sentence_transformers",
-    "bm25s",
+    *("numpy", "torch", "faiss", "llama_cpp", "dspy", "pandas", "sklearn", "scipy", "sentence_transformers"),
+    *("bm25s", "optuna", "sqlalchemy"),
 )
 
 

@@ -117,6 +117,7 @@ LEAVES = {
     "typer": {"cli"},
     "rich": {"cli", "terminal"},
     "httpx": {"lm.endpoint"},
+    "optuna": {"search.tpe"},
     "jinja2": {"template", "report"},
 }
 

@@ -1,13 +1,15 @@
 """Forward selection: one demonstration after another, each the best of a handful, then local search.
 
-Zhang et al. 2022 (arXiv 2211.04486) compare every example of the pool at each step; here a few proposals are raced
-against the set so far, on the same items. A step that finds nothing is repeated with other proposals before the
-selection ends, because the first demonstrations often help only together.
+Zhang et al. 2022 (arXiv 2211.04486) compare every example of the pool at each step. Here each step races a few, and
+compares the best with the set so far on the same items; a longer set is kept unless it is worse by more than the
+error of that comparison. A step that finds none is repeated with other examples before the selection ends, because
+the first demonstrations often help only together.
 Leaves out: sets of retrieved and routed candidates; they are tried as anchors, and changed by the local search.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -25,11 +27,14 @@ __all__ = ["greedy"]
 
 _ANCHOR_SHARE = 0.3  # of the allowance, for first looks at candidates that must be tried
 _ANCHORS_KEPT = 5  # one in so many goes on after the first look; the others have told what they could
-_STEP_SHARE = 0.08  # of the allowance, for one step
-_FEWEST_EXAMPLES = 2
-_MOST_EXAMPLES = 12  # compared in one step
-_PATIENCE = 3  # steps in a row that find nothing better
+_STEP_SHARE = 0.05  # of the allowance, for one step
+_IMPROVING_SHARE = 0.15  # of the allowance, left for the local search
+_FEWEST_EXAMPLES = 2  # compared in one step, whatever its share
+_MOST_EXAMPLES = 12
+_TOLERANCE = 1.0  # standard errors of the paired difference
+_PATIENCE = 3  # steps in a row that find no longer set
 _NEIGHBOURS = 8
+_REWORDED_EVERY = 3  # one neighbour in so many has other words, the others mostly other demonstrations
 _LIKELY_SHARE = 0.5  # of a race's price: most of its arms fall behind the incumbent early
 _FINALISTS = 5
 
@@ -90,25 +95,41 @@ def _payable(race: Race, arms: Sequence[Candidate]) -> list[Candidate]:
 # -- forward selection --------------------------------------------------------------------------------------
 
 
-def _select_forward(race: Race, start: Candidate, rng: np.random.Generator) -> _Steps:
-    """Add demonstrations while one that is not worse is found."""
+def _select_forward(race: Race, words: Candidate, rng: np.random.Generator) -> _Steps:
+    """Add demonstrations while a longer set is found that is not worse."""
     items = race.rungs[-1]
-    if race.price(start, race.seen(start), items) > race.left:
-        return
-    yield from race.score([start], items)
-    incumbent, misses = start, 0
-    while misses < _PATIENCE:
-        arms = _payable(race, _extensions(race, incumbent, rng))
+    incumbent: Candidate | None = None
+    if 0 in race.space.shots:
+        if race.price(words, race.seen(words), items) > race.left:
+            return
+        if race.seen(words) < items:
+            yield from race.score([words], items)
+        incumbent = words
+    misses = 0
+    while misses < _PATIENCE and race.left > _IMPROVING_SHARE * race.allowance.total:
+        arms = _payable(race, _extensions(race, incumbent or words, rng))
         if not arms:
             return
-        yield from race.run(arms, against=incumbent)
-        best = best_first({arm: race.scores[arm] for arm in [incumbent, *arms] if race.seen(arm) == items})[0]
-        misses = misses + 1 if best == incumbent else 0
-        incumbent = best
+        yield from race.run(arms)
+        best = best_first({arm: race.scores[arm] for arm in arms if race.seen(arm) == items})[0]
+        if incumbent is None or _holds_up(race.scores[best], race.scores[incumbent]):
+            incumbent, misses = best, 0
+        else:
+            misses += 1
+
+
+def _holds_up(ours: Scores, theirs: Scores) -> bool:
+    """Whether scores are not worse than others by more than the error of the paired difference.
+
+    The others were the best of their own step and so are too high; without tolerance their luck would end the search.
+    """
+    difference = ours.values - theirs.values
+    error = float(difference.std(ddof=1)) / math.sqrt(len(difference)) if len(difference) > 1 else 0.0
+    return float(difference.mean()) >= -_TOLERANCE * error - 1e-9
 
 
 def _extensions(race: Race, incumbent: Candidate, rng: np.random.Generator) -> list[Candidate]:
-    """The set with one more demonstration, at its end and at its front, for a handful of examples."""
+    """The set with one more demonstration, at its end or front, for a handful of examples; and a larger set."""
     arms: list[Candidate] = []
     examples = 0
     for shown in _longer_sets(race, incumbent.demonstrations, rng):
@@ -126,7 +147,7 @@ def _extensions(race: Race, incumbent: Candidate, rng: np.random.Generator) -> l
 def _longer_sets(
     race: Race, shown: tuple[int, ...], rng: np.random.Generator
 ) -> Iterator[tuple[tuple[int, ...], ...]]:
-    """For each of some examples, or first sets, the demonstrations that it makes."""
+    """Demonstrations to try; what an example makes in both its places comes together."""
     counts = [count for count in race.space.shots if count > 0]
     if not counts or len(shown) >= counts[-1]:
         return
@@ -137,10 +158,23 @@ def _longer_sets(
     tried: set[int] = set()
     for turn in range(2 * _MOST_EXAMPLES):
         number = _PROPOSERS[turn % len(_PROPOSERS)](race, (*shown, *tried), rng)
+        if turn % len(_PROPOSERS) == 1 and len(shown) > 1:
+            yield (_doubled(race, shown, counts[-1], rng),)
         if number is None or len(tried) == _MOST_EXAMPLES:
             continue
         tried.add(number)
         yield ((*shown, number), (number, *shown)) if shown else ((number,),)
+
+
+def _doubled(race: Race, shown: tuple[int, ...], most: int, rng: np.random.Generator) -> tuple[int, ...]:
+    """A set with as many again, labels in turn: steps of one would never reach large sets."""
+    longer = shown
+    while len(longer) < min(2 * len(shown), most):
+        number = _balancing(race, longer, rng)
+        if number is None:
+            break
+        longer = (*longer, number)
+    return longer
 
 
 # -- proposals: an example beside those that are taken ------------------------------------------------------
@@ -200,11 +234,28 @@ def _neighbours(race: Race, incumbent: Candidate, rng: np.random.Generator) -> l
     """Candidates one change away that were not tried; random ones where there are none."""
     weights = conditional_accuracy(race.scores)
     found: list[Candidate] = []
+    arm: Candidate | None
     for turn in range(60 * _NEIGHBOURS):
         if len(found) == _NEIGHBOURS:
             break
-        near = turn < 40 * _NEIGHBOURS
-        arm = mutate(race.space, incumbent, weights, rng) if near else draw_any(race.space, rng)
+        if turn >= 40 * _NEIGHBOURS:
+            arm = draw_any(race.space, rng)
+        elif turn % _REWORDED_EVERY == 0:
+            arm = _reworded(race.space, incumbent, rng)
+        else:
+            arm = mutate(race.space, incumbent, weights, rng)
         if arm is not None and arm not in found and arm not in race.scores:
             found.append(arm)
     return found
+
+
+def _reworded(space: SearchSpace, candidate: Candidate, rng: np.random.Generator) -> Candidate | None:
+    """Another template, instruction or pair of names; None where it does not fit."""
+    input_name, output_name = space.names[int(rng.integers(len(space.names)))]
+    changes = (
+        replace(candidate, template=str(rng.choice(space.templates))),
+        replace(candidate, instruction=str(rng.choice(space.instructions))),
+        replace(candidate, input_name=input_name, output_name=output_name),
+    )
+    changed = changes[int(rng.integers(len(changes)))]
+    return changed if space.fits(changed) else None

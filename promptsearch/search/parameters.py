@@ -209,10 +209,14 @@ class Parameters:
             levels["order"] = ORDERS.index(candidate.order)
             levels["reranker"] = self.space.space.rerankers.index(candidate.reranker)
         else:
-            clusters, count = len(candidate.routes), candidate.shots
-            levels["clusters"] = self._clusters.index(clusters)
-            levels["routed shots"] = self._routed.index(count)
-            levels["ordering"] = [self._routes(each, clusters, count) for each in self.orderings].index(
-                candidate.routes
-            )
+            levels["clusters"] = self._clusters.index(len(candidate.routes))
+            levels["routed shots"], levels["ordering"] = self._guess_routes(candidate.routes)
         return levels
+
+    def _guess_routes(self, routes: tuple[tuple[int, ...], ...]) -> tuple[int, int]:
+        """Levels of count and ordering; a small cluster's route does not tell how many were asked for."""
+        for at, count in enumerate(self._routed):
+            for place, ordering in enumerate(self.orderings):
+                if self._routes(ordering, len(routes), count) == routes:
+                    return at, place
+        raise ValueError("no ordering gives these routes")

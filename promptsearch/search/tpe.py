@@ -37,10 +37,11 @@ _ANCHORS_KEPT = 5  # one in so many goes on after the first look; the others hav
 _FINALISTS = 5
 _PROMOTED = 0.5  # of the candidates that were scored on a rung, those that go on
 _RANDOM_TRIALS = 10  # before the sampler has a say
+_CONSIDERED = 4  # draws of which the sampler takes the best; of many it takes levels that were hardly tried yet
 _FEWEST_ORDERINGS = 8
 _MOST_ORDERINGS = 64
 _TRIALS_AN_ORDERING = 4  # that the allowance should pay for, so that the sampler can learn which is good
-_REPEATS = 8  # proposals in a row that are of no use, after which they are drawn at random
+_REPEATS = 3  # proposals in a row that are of no use, after which they are drawn at random
 _MOST_MISSES = 120  # in a row: a space may hold fewer candidates than the allowance pays for
 
 
@@ -137,7 +138,9 @@ class _Sampler:
         self._items = items
         self._states = optuna.trial.TrialState
         with _quiet_optuna():
-            self._tpe = optuna.samplers.TPESampler(seed=seed, n_startup_trials=_RANDOM_TRIALS)
+            self._tpe = optuna.samplers.TPESampler(
+                seed=seed, n_startup_trials=_RANDOM_TRIALS, n_ei_candidates=_CONSIDERED
+            )
             self._random = optuna.samplers.RandomSampler(seed=seed + 1)
             self._study = optuna.create_study(
                 storage=optuna.storages.InMemoryStorage(),

@@ -2,126 +2,64 @@
 
 from __future__ import annotations
 
-import hashlib
+import functools
 import itertools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_up import ZERO, Watched, by_examples, by_template, clustered, first_ones, make, run
 
 from promptsearch.candidate import Candidate
 from promptsearch.search.base import Allowance, Request, Scores, Strategy, best_first, rank_key
+from promptsearch.search.greedy import greedy
 from promptsearch.search.halving import halving
 from promptsearch.search.log_knowledge import conditional_accuracy
 from promptsearch.search.race import Race, rungs_for
 from promptsearch.search.random_search import random_search
-from promptsearch.search.space import Lengths, SearchSpace, Space
+from promptsearch.search.space import SearchSpace
+from promptsearch.search.tpe import tpe
 
-ZERO = Candidate("Say.", "t0")
-STRATEGIES = pytest.mark.parametrize("strategy", [halving, random_search], ids=["halving", "random"])
-
-
-def share(*parts: object) -> float:
-    """A number in [0, 1) that these values determine."""
-    digest = hashlib.blake2b(repr(parts).encode(), digest_size=6).digest()
-    return int.from_bytes(digest, "big") / 2**48
-
-
-def make(*, pool: int = 40, templates: int = 9, **space: object) -> SearchSpace:
-    ids = list(range(pool))
-    return SearchSpace(
-        Space(**space),  # type: ignore[arg-type]
-        templates=[f"t{number}" for number in range(templates)],
-        instructions=("Say.", ""),
-        pool=ids,
-        labels=[number % 2 for number in ids],
-        lengths=Lengths({"Say.": 2, "": 0}, dict.fromkeys(ids, 25), 20.0, 40, 2000),
-    )
-
-
-def by_template(candidate: Candidate) -> float:
-    """One template is best, and the instruction helps a little."""
-    return 0.5 + 0.05 * int(candidate.template[1:]) + (0.03 if candidate.instruction else 0.0)
-
-
-def by_examples(candidate: Candidate) -> float:
-    """Every fifth example of the pool helps, every seventh harms."""
-    return float(
-        np.clip(0.55 + sum(0.08 * (n % 5 == 0) - 0.08 * (n % 7 == 0) for n in candidate.demonstrations), 0.1, 0.95)
-    )
-
-
-@dataclass
-class Watched:
-    """What a strategy asked for, what that cost, and what it returned."""
-
-    requests: list[Request]
-    spent: float
-    finalists: list[Candidate]
-    scores: dict[Candidate, Scores]
-
-
-def run(
-    strategy: Strategy,
-    space: SearchSpace,
-    allowance: Allowance,
-    quality: Callable[[Candidate], float],
-    *,
-    seed: int = 0,
-    anchors: Sequence[Candidate] = (ZERO,),
-    most_requests: int = 2000,
-) -> Watched:
-    """Answer a strategy's requests with coin tosses of a candidate's quality."""
-    race = strategy(space, anchors, allowance, np.random.default_rng(seed))
-    watched = Watched([], 0.0, [], {})
-    try:
-        request = next(race)
-        while True:
-            watched.requests.append(request)
-            assert len(watched.requests) <= most_requests, "a strategy that never ends"
-            assert 1 <= request.items <= allowance.items
-            for candidate in request.candidates:
-                before = watched.scores[candidate].items if candidate in watched.scores else 0
-                new = max(0, request.items - before)
-                watched.spent += allowance.price(space, candidate, new, begun=before > 0)
-                tosses = np.array([share(candidate.key, item, seed) for item in range(request.items)])
-                right = quality(candidate)
-                watched.scores[candidate] = Scores((tosses < right) * 1.0, 0.5 * (tosses < right) + 0.5 * right)
-            request = race.send({candidate: watched.scores[candidate] for candidate in request.candidates})
-    except StopIteration as finished:
-        watched.finalists = finished.value
-    return watched
+EVERY = {"halving": halving, "random": random_search, "greedy": greedy, "tpe": tpe}
+STRATEGIES = pytest.mark.parametrize("strategy", EVERY.values(), ids=EVERY)
 
 
 # -- what they find -----------------------------------------------------------------------------------------
 
 
-def test_halving_finds_a_near_best_arm() -> None:
+@STRATEGIES
+def test_a_near_best_arm_is_found(strategy: Strategy) -> None:
     space = make(shots=(0,))
     found = [
-        by_template(run(halving, space, Allowance(4000, 200, True), by_template, seed=seed).finalists[0])
-        for seed in range(20)
+        by_template(run(strategy, space, Allowance(4000, 200, True), by_template, seed=seed).finalists[0])
+        for seed in range(8)
     ]
-    assert sum(quality >= 0.5 + 0.05 * 8 - 0.06 for quality in found) >= 16
+    assert sum(quality >= 0.5 + 0.05 * 8 - 0.06 for quality in found) >= 7
 
 
-def test_halving_beats_random_search_at_equal_allowance() -> None:
+@functools.cache
+def mean_quality(strategy: Strategy) -> float:
+    """Of the first finalist, where each example helps or harms."""
     space, allowance = make(templates=2), Allowance(6000, 200, True)
-
-    def mean_quality(strategy: Strategy) -> float:
-        found = [run(strategy, space, allowance, by_examples, seed=seed).finalists[0] for seed in range(20)]
-        return float(np.mean([by_examples(each) for each in found]))
-
-    halved, random = mean_quality(halving), mean_quality(random_search)
-    assert halved > random + 0.01
-    assert halved > 0.85
+    found = [run(strategy, space, allowance, by_examples, seed=seed).finalists[0] for seed in range(12)]
+    return float(np.mean([by_examples(each) for each in found]))
 
 
-def test_the_best_finalist_comes_first() -> None:
-    watched = run(halving, make(), Allowance(5000, 150, True), by_examples)
+@pytest.mark.parametrize("strategy", [halving, greedy, tpe])
+def test_random_search_is_beaten_at_equal_allowance(strategy: Strategy) -> None:
+    assert mean_quality(strategy) > mean_quality(random_search) + 0.02
+    assert mean_quality(strategy) > 0.82
+
+
+@STRATEGIES
+def test_the_best_finalist_comes_first(strategy: Strategy) -> None:
+    watched = run(strategy, make(), Allowance(5000, 150, True), by_examples)
     keys = [rank_key(watched.scores[each]) for each in watched.finalists]
     assert keys == sorted(keys, reverse=True)
     assert {watched.scores[each].items for each in watched.finalists} == {150}
@@ -143,7 +81,7 @@ def test_no_more_than_the_allowance(strategy: Strategy, by_evaluations: bool, it
 
 @STRATEGIES
 @settings(max_examples=25)
-@given(seed=st.integers(0, 2**32 - 1), rounds=st.floats(0, 25), items=st.integers(1, 120), pool=st.integers(2, 30))
+@given(seed=st.integers(0, 2**32 - 1), rounds=st.floats(0, 25), items=st.integers(1, 120), pool=st.integers(1, 30))
 def test_any_allowance(strategy: Strategy, seed: int, rounds: float, items: int, pool: int) -> None:
     """Requests are whole, anchors are tried where they can be paid, and there is always a finalist."""
     anchors = (ZERO, Candidate("", "t0"), Candidate("Say.", "t0", mode="retrieved", count=1))
@@ -173,22 +111,72 @@ def test_the_same_seed_asks_the_same(strategy: Strategy) -> None:
     assert watch(4).requests != watch(5).requests
 
 
+def asked(seed: int) -> dict[str, list[list[str]]]:
+    """For each strategy, the keys of what it asked for in a space of all modes."""
+    space = make(clusters=clustered(40, 60, 2, 4), choosers={"first": first_ones}, clusters_tried=(2, 4))
+    return {
+        name: [
+            [candidate.key for candidate in request.candidates]
+            for request in run(strategy, space, Allowance(2500, 60, True), by_examples, seed=seed).requests
+        ]
+        for name, strategy in EVERY.items()
+    }
+
+
+SCRIPT = """
+import json, sys
+sys.path.insert(0, {tests!r})
+from test_strategies import asked
+print(json.dumps(asked(3)))
+"""
+
+
+def test_another_process_asks_the_same() -> None:
+    script = SCRIPT.format(tests=str(Path(__file__).parent))
+    environment = {**os.environ, "PYTHONHASHSEED": "77", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == asked(3)
+
+
 @STRATEGIES
 @pytest.mark.parametrize(
     "space",
     [
+        make(pool=1),
         make(pool=2),
+        make(labels=1),
         make(shots=(0,)),
         make(shots=(0,), templates=1),
         make(shots=(0,), templates=1, modes=("static",)),
         make(pool=2, shots=(1,), modes=("retrieved",)),
+        make(pool=2, modes=("routed",)),
+        make(pool=4, shots=(1, 2), clusters=clustered(4, 60, 2), clusters_tried=(2,), modes=("routed",)),
+        make(pool=6, shots=(3,), templates=1, modes=("static",), choosers={"first": first_ones}),
+        make(pool=3, shots=(64,)),
     ],
-    ids=["two examples", "no demonstrations", "next to nothing", "two candidates", "retrieving only"],
+    ids=[
+        "one example",
+        "two examples",
+        "free text",
+        "no demonstrations",
+        "next to nothing",
+        "two candidates",
+        "retrieving only",
+        "routed without clusters",
+        "routed only",
+        "one size",
+        "more demonstrations than there are",
+    ],
 )
-@pytest.mark.parametrize("total", [1.0, 100.0, 50_000.0])
+@pytest.mark.parametrize("total", [1.0, 100.0, 6000.0])
 def test_small_spaces_come_to_an_end(strategy: Strategy, space: SearchSpace, total: float) -> None:
     watched = run(strategy, space, Allowance(total, 60, True), by_template)
     assert 1 <= len(watched.finalists) <= 5
+    assert all(space.fits(candidate) for candidate in watched.scores)
+    assert {candidate.mode for candidate in watched.scores if candidate.shots} <= set(space.space.modes)
 
 
 def races(watched: Watched) -> list[list[Request]]:

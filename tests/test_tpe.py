@@ -233,6 +233,15 @@ def test_nothing_is_begun_that_cannot_be_paid(seed: int, total: int) -> None:
     assert watched.spent <= max(total, 48)
 
 
+def test_dear_candidates_are_left_alone() -> None:
+    """A reranked query costs so much that a few first looks would take the allowance."""
+    space = make(rerankers=("none", "mdl"), modes=("retrieved", "static"))
+    watched = run(tpe, space, Allowance(60_000, 60), by_template)
+    first = {arm: space.price(arm, 24) for arm in watched.scores}
+    assert max(first.values()) <= 0.05 * 60_000
+    assert {arm.mode for arm in first} == {"retrieved", "static"}
+
+
 # -- Optuna -------------------------------------------------------------------------------------------------
 
 

@@ -36,7 +36,8 @@ _ANCHOR_SHARE = 0.3  # of the allowance, for first looks at candidates that must
 _ANCHORS_KEPT = 5  # one in so many goes on after the first look; the others have told what they could
 _FINALISTS = 5
 _PROMOTED = 0.5  # of the candidates that were scored on a rung, those that go on
-_RANDOM_TRIALS = 10  # before the sampler has a say
+_LOOK_SHARE = 0.05  # of the allowance, that a first look may cost; what an anchor's cost is never too much
+_RANDOM_TRIALS = 10  # before the sampler has a say, anchors included
 _CONSIDERED = 4  # draws of which the sampler takes the best; of many it takes levels that were hardly tried yet
 _FEWEST_ORDERINGS = 8
 _MOST_ORDERINGS = 64
@@ -61,10 +62,12 @@ def tpe(
         for items in race.rungs:
             ladder.add(race.scores[anchor], items)
         sampler.tell_known(anchor, race.scores[anchor])
+    looks = [allowance.price(space, anchor, race.rungs[0], begun=False) for anchor in looked]
+    dearest = max(_LOOK_SHARE * allowance.total, *looks)
     misses = 0
     while misses < _MOST_MISSES:
         trial, candidate = sampler.ask(at_random=misses >= _REPEATS)
-        if not _worth_trying(race, candidate):
+        if not _worth_trying(race, candidate, dearest):
             sampler.drop(trial)
             misses += 1
             continue
@@ -83,11 +86,11 @@ def _affordable_orderings(race: Race) -> int:
     return int(np.clip(race.allowance.total / trial / _TRIALS_AN_ORDERING, _FEWEST_ORDERINGS, _MOST_ORDERINGS))
 
 
-def _worth_trying(race: Race, candidate: Candidate) -> bool:
-    """Whether a candidate is new, fits, and can be paid for."""
+def _worth_trying(race: Race, candidate: Candidate, dearest: float) -> bool:
+    """Whether a candidate is new, fits, and can be looked at for what is left and for no more than ``dearest``."""
     if candidate in race.scores or not race.space.fits(candidate):
         return False
-    return race.price(candidate, 0, race.rungs[0]) <= race.left
+    return race.price(candidate, 0, race.rungs[0]) <= min(dearest, race.left)
 
 
 def _climb(race: Race, ladder: _Ladder, candidate: Candidate) -> Generator[Request, Mapping[Candidate, Scores], None]:

@@ -3,8 +3,9 @@
 A race scores all its candidates on few items, keeps the better half, doubles the items, and so on (Jamieson and
 Talwalkar 2016, arXiv 1502.07943). The first race draws candidates at random, with the choices that did well in first
 looks at the baselines and the wordings. Later rounds take proposals from sources that are credited by what became
-of their candidates; newcomers must hold their own against the best survivor at equal length. At the end other orders
-of the best set are tried, which also tells how much order alone moves its score.
+of their candidates; newcomers go on while they are not measurably behind the leader on the same items. At the end
+other orders of the best set are tried, which also tells how much order alone moves its score, and the leaders are
+scored on all items.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ _ANCHOR_SHARE = 0.3  # of the allowance, for first looks at candidates that must
 _ANCHORS_KEPT = 5  # one in so many goes on after the first look; the others have told what they could
 _DEAR_SHARE = 0.15  # of the first race, for first looks at candidates of each dear mode
 _ORDER_SHARE = 0.08  # of the allowance, for other orders of the best set
+_FINAL_SHARE = 0.15  # of the allowance, for scoring the leaders on all items
 _MOST_ORDERS = 6
 _FINALISTS = 5
 _NEWCOMERS = 8
@@ -47,16 +49,18 @@ def halving(
     yield from race.score(known, race.rungs[0])  # a first look tells which choices to draw
     yield from race.run(_field(race, known, allowance.total * _EXPLORING_SHARE, rng))
     proposals = Proposals(rng)
-    kept_back = _ORDER_SHARE * allowance.total
+    kept_back = (_ORDER_SHARE + _FINAL_SHARE) * allowance.total
     while True:
-        survivors = race.survivors(_FINALISTS)
+        survivors = race.leaders(_FINALISTS)
         newcomers = proposals.newcomers(race, survivors, _NEWCOMERS, _LIKELY_SHARE * (race.left - kept_back))
         if not newcomers or _LIKELY_SHARE * race.price_of_race(newcomers) > race.left - kept_back:
             break
         yield from race.run(newcomers, against=survivors[0])
         proposals.learn(race, newcomers)
     yield from race.run(_orders(race, survivors), against=survivors[0])
-    return race.survivors(_FINALISTS)
+    leaders = race.leaders(_FINALISTS)
+    yield from race.score(race.affordable(leaders, 0, allowance.items), allowance.items)
+    return race.leaders(_FINALISTS)
 
 
 def _field(race: Race, anchors: Sequence[Candidate], units: float, rng: np.random.Generator) -> list[Candidate]:
@@ -109,7 +113,7 @@ def _orders(race: Race, survivors: Sequence[Candidate]) -> list[Candidate]:
     left = race.left
     for option in spread:
         left -= race.price(option, 0, race.rungs[0])
-        if left < 0:
+        if left < _FINAL_SHARE * race.allowance.total:
             break
         affordable.append(option)
     return affordable

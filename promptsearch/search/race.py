@@ -13,13 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from promptsearch.candidate import Candidate
-from promptsearch.search.base import Allowance, Request, Scores, best_first, rank_key
+from promptsearch.lm.base import FloatArray
+from promptsearch.search.base import Allowance, Request, Scores, best_first
+from promptsearch.search.log_knowledge import candidate_effects
 from promptsearch.search.space import SearchSpace
 
 __all__ = ["FIRST_RUNG", "Race", "rungs_for"]
 
 FIRST_RUNG = 24
 _KEEP = 0.5
+_TRUSTED_ITEMS = 96  # that a leader was scored on at least, once anybody was
 
 
 class Race:
@@ -104,7 +107,7 @@ class Race:
     def run(
         self, arms: Sequence[Candidate], against: Candidate | None = None
     ) -> Generator[Request, Mapping[Candidate, Scores], None]:
-        """Successive halving. With ``against``, an arm goes on only while it is not behind that one."""
+        """Successive halving. With ``against``, an arm goes on only while it is not measurably behind that one."""
         alive = list(arms)
         for rung, items in enumerate(self.rungs):
             yield from self.score(alive, items)
@@ -121,10 +124,27 @@ class Race:
         full = {arm: scores for arm, scores in self.scores.items() if scores.items == most}
         return best_first(full)[:count]
 
+    def leaders(self, count: int) -> list[Candidate]:
+        """The best candidates of any length that can be trusted, by effects that are fair across lengths."""
+        longest = max(scores.items for scores in self.scores.values())
+        effects = candidate_effects(self.scores)
+        trusted = [arm for arm, scores in self.scores.items() if scores.items >= min(_TRUSTED_ITEMS, longest)]
+        return sorted(trusted, key=lambda arm: (-round(effects[arm], 9), arm.key))[:count]
+
     def _behind(self, arm: Candidate, against: Candidate | None, items: int) -> bool:
+        """Whether an arm lies more than one standard error of the paired difference behind another."""
         if against is None:
             return False
-        return rank_key(self.scores[arm].upto(items)) < rank_key(self.scores[against].upto(items)) - 1e-9
+        common = min(items, self.seen(against))
+        ours, theirs = (_steadied(self.scores[each].upto(common)) for each in (arm, against))
+        difference = theirs - ours
+        error = float(difference.std(ddof=1)) / np.sqrt(common) if common > 1 else 0.0
+        return float(difference.mean()) > error + 1e-9
+
+
+def _steadied(scores: Scores) -> FloatArray:
+    """Item scores that also move with the probability of the right answer."""
+    return (scores.values + scores.confidence) / 2
 
 
 def rungs_for(items: int) -> tuple[int, ...]:

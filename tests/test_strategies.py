@@ -191,28 +191,50 @@ def races(watched: Watched) -> list[list[Request]]:
 
 def test_a_race_halves_its_arms_and_doubles_the_items() -> None:
     watched = run(halving, make(), Allowance(8000, 200, True), by_examples)
-    whole = [race for race in races(watched) if race[-1].items == 200]
-    assert whole
-    for race in whole:
-        assert [request.items for request in race] == [24, 48, 96, 200]
-        for before, after in itertools.pairwise(race):
-            assert len(after.candidates) <= (len(before.candidates) + 1) // 2
-            ranked = best_first({arm: watched.scores[arm].upto(before.items) for arm in before.candidates})
-            assert list(after.candidates) == ranked[: len(after.candidates)]
+    race = next(race for race in races(watched) if race[-1].items == 200)
+    assert [request.items for request in race] == [24, 48, 96, 200]
+    for before, after in itertools.pairwise(race):
+        assert len(after.candidates) <= (len(before.candidates) + 1) // 2
+        ranked = best_first({arm: watched.scores[arm].upto(before.items) for arm in before.candidates})
+        assert list(after.candidates) == ranked[: len(after.candidates)]
 
 
-def test_newcomers_go_on_only_while_not_behind() -> None:
+def test_leaders_meet_on_all_items() -> None:
     watched = run(halving, make(), Allowance(8000, 200, True), by_examples)
-    every = races(watched)
-    first = next(place for place, race in enumerate(every) if race[-1].items == 200)
-    known = {arm for race in every[: first + 1] for request in race for arm in request.candidates}
-    against = best_first({arm: watched.scores[arm] for arm in every[first][-1].candidates})[0]
-    second = every[first + 1]
-    assert known.isdisjoint(second[0].candidates)
-    for before, after in itertools.pairwise(second):
-        for arm in after.candidates:
-            ours = rank_key(watched.scores[arm].upto(before.items))
-            assert ours >= rank_key(watched.scores[against].upto(before.items)) - 1e-9
+    assert {watched.scores[arm].items for arm in watched.finalists[:2]} == {200}
+    assert watched.requests[-1].items == 200
+
+
+def stopped_race(items: int, worth: dict[str, np.ndarray]) -> tuple[Race, dict[str, Candidate]]:
+    """A race in which candidates were scored once."""
+    race = Race(make(), Allowance(1e9, items, True))
+    arms = {name: Candidate(name) for name in worth}
+    for name, values in worth.items():
+        race.scores[arms[name]] = Scores(values, values)
+    return race, arms
+
+
+@given(st.integers(0, 10**6), st.integers(2, 60), st.integers(2, 60))
+def test_an_arm_is_behind_by_more_than_its_standard_error(seed: int, mine: int, theirs: int) -> None:
+    rng = np.random.default_rng(seed)
+    worth = {"arm": rng.random(mine), "leader": rng.random(theirs)}
+    race, arms = stopped_race(60, worth)
+    common = min(mine, theirs)
+    gaps = [float(b - a) for a, b in zip(worth["arm"][:common], worth["leader"][:common], strict=True)]
+    mean = sum(gaps) / common
+    error = (sum((gap - mean) ** 2 for gap in gaps) / (common - 1) / common) ** 0.5
+    if abs(mean - error) > 1e-6:
+        assert race._behind(arms["arm"], arms["leader"], mine) == (mean > error)
+    assert not race._behind(arms["arm"], None, mine)
+
+
+def test_a_lucky_short_look_does_not_lead() -> None:
+    """Nobody leads who was seen on fewer items than can be trusted, once others were."""
+    race, arms = stopped_race(
+        200,
+        {"lucky": np.ones(24), "good": np.repeat([1.0, 0.0], [160, 40]), "fair": np.repeat([1.0, 0.0], [120, 80])},
+    )
+    assert race.leaders(5) == [arms["good"], arms["fair"]]
 
 
 # -- parts --------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from promptsearch.candidate import Candidate
 from promptsearch.errors import BudgetError
 from promptsearch.evaluation import Evaluator
 from promptsearch.events import Listener, Note, Progress
+from promptsearch.lm.base import FloatArray
 from promptsearch.measurement import Measurement, measure
 from promptsearch.scoring import Judge, Judged
 from promptsearch.search.base import Allowance, Scores, Strategy, best_first
@@ -32,7 +33,7 @@ from promptsearch.store import RunStore
 
 __all__ = ["FEWEST_TEST", "Finalist", "Outcome", "Plan", "Study", "make_plan", "require_enough"]
 
-_SEARCH_SHARE = 0.55
+_SEARCH_SHARE = 0.6
 _CONFIRM_SHARE = 0.12
 _SAFETY = 0.9  # of a time budget: fits, files and slower long prompts take the rest
 _FEWEST_FINALISTS = 3
@@ -152,6 +153,11 @@ class Outcome:
 
 class _BudgetMetError(Exception):
     """Ends the race; its argument says what was met."""
+
+
+def _steadied(judged: Judged) -> FloatArray:
+    """Item scores that also move with the right answer's probability: fewer rows tell candidates apart by them."""
+    return (judged.scores + judged.confidence) / 2
 
 
 class Study:
@@ -371,8 +377,11 @@ class Study:
         """The finalist to take, by its scores on confirmation and search rows together and its prompt's tokens."""
         raced = [self._scores[finalist.raced or finalist.candidate].items for finalist in finalists]
         common = search_items[: min(raced)]
-        searched = [self.judged(finalist, common).scores for finalist in finalists]
-        pooled = [np.concatenate(pair) for pair in zip([each.scores for each in judged], searched, strict=True)]
+        searched = [self.judged(finalist, common) for finalist in finalists]
+        pooled = [
+            np.concatenate([_steadied(confirmed), _steadied(known)])
+            for confirmed, known in zip(judged, searched, strict=True)
+        ]
         tokens = [self.space.prompt_tokens(finalist.candidate) for finalist in finalists]
         return choose(pooled, tokens, self._prefer)
 

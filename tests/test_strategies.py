@@ -191,8 +191,8 @@ def races(watched: Watched) -> list[list[Request]]:
 
 def test_a_race_halves_its_arms_and_doubles_the_items() -> None:
     watched = run(halving, make(), Allowance(8000, 200, True), by_examples)
-    race = next(race for race in races(watched) if race[-1].items == 200)
-    assert [request.items for request in race] == [24, 48, 96, 200]
+    race = next(race for race in races(watched) if len(race) > 2)[:3]
+    assert [request.items for request in race] == [24, 48, 96]
     for before, after in itertools.pairwise(race):
         assert len(after.candidates) <= (len(before.candidates) + 1) // 2
         ranked = best_first({arm: watched.scores[arm].upto(before.items) for arm in before.candidates})

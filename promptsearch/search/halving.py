@@ -3,9 +3,9 @@
 A race scores all its candidates on few items, keeps the better half, doubles the items, and so on (Jamieson and
 Talwalkar 2016, arXiv 1502.07943). The first race draws candidates at random, with the choices that did well in first
 looks at the baselines and the wordings. Later rounds take proposals from sources that are credited by what became
-of their candidates; newcomers go on while they are not measurably behind the leader on the same items. At the end
-other orders of the best set are tried, which also tells how much order alone moves its score, and the leaders are
-scored on all items.
+of their candidates; newcomers go on while they are not measurably behind the leader on the same items. All these
+races end where a candidate can be trusted to lead. At the end other orders of the best set are tried, which also
+tells how much order alone moves its score, and the leaders are scored on all items.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from promptsearch.search.space import SearchSpace
 
 __all__ = ["halving"]
 
-_EXPLORING_SHARE = 0.5  # of the allowance, for the first race
-_ANCHOR_SHARE = 0.3  # of the allowance, for first looks at candidates that must be tried
+_EXPLORING_SHARE = 0.4  # of the allowance, for the first race
+_ANCHOR_SHARE = 0.25  # of the allowance, for first looks at candidates that must be tried
 _ANCHORS_KEPT = 5  # one in so many goes on after the first look; the others have told what they could
 _DEAR_SHARE = 0.15  # of the first race, for first looks at candidates of each dear mode
 _ORDER_SHARE = 0.08  # of the allowance, for other orders of the best set
-_FINAL_SHARE = 0.15  # of the allowance, for scoring the leaders on all items
+_FINAL_SHARE = 0.22  # of the allowance, for scoring the leaders on all items
 _MOST_ORDERS = 6
 _FINALISTS = 5
 _NEWCOMERS = 8
@@ -47,17 +47,19 @@ def halving(
     race = Race(space, allowance)
     known = race.affordable(list(dict.fromkeys(anchors)), 0, race.rungs[0], _ANCHOR_SHARE)
     yield from race.score(known, race.rungs[0])  # a first look tells which choices to draw
-    yield from race.run(_field(race, known, allowance.total * _EXPLORING_SHARE, rng))
+    field = _field(race, known, allowance.total * _EXPLORING_SHARE, rng)
+    yield from race.run(field, rungs=race.short_rungs)
     proposals = Proposals(rng)
     kept_back = (_ORDER_SHARE + _FINAL_SHARE) * allowance.total
     while True:
         survivors = race.leaders(_FINALISTS)
         newcomers = proposals.newcomers(race, survivors, _NEWCOMERS, _LIKELY_SHARE * (race.left - kept_back))
-        if not newcomers or _LIKELY_SHARE * race.price_of_race(newcomers) > race.left - kept_back:
+        price = race.price_of_race(newcomers, race.short_rungs) if newcomers else 0.0
+        if not newcomers or _LIKELY_SHARE * price > race.left - kept_back:
             break
-        yield from race.run(newcomers, against=survivors[0])
+        yield from race.run(newcomers, survivors[0], race.short_rungs)
         proposals.learn(race, newcomers)
-    yield from race.run(_orders(race, survivors), against=survivors[0])
+    yield from race.run(_orders(race, survivors), survivors[0], race.short_rungs)
     leaders = race.leaders(_FINALISTS)
     yield from race.score(race.affordable(leaders, 0, allowance.items), allowance.items)
     return race.leaders(_FINALISTS)
@@ -70,7 +72,7 @@ def _field(race: Race, anchors: Sequence[Candidate], units: float, rng: np.rando
     arms = looked[: max(2, len(looked) // _ANCHORS_KEPT)]
     arms += _dear_ones(race, arms, units, preferences, rng)
     for _ in range(1000):
-        if len(arms) >= _FEWEST_ARMS and race.price_of_race(arms) > units:
+        if len(arms) >= _FEWEST_ARMS and race.price_of_race(arms, race.short_rungs) > units:
             break
         arm = draw(race.space, rng, preferences)
         if arm not in arms:

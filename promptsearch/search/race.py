@@ -31,6 +31,10 @@ class Race:
     Args:
         space: what the candidates are.
         allowance: what may be spent.
+
+    Attributes:
+        rungs: cumulative items of a race's rounds, the last one all items.
+        short_rungs: those after which a candidate can be trusted to lead.
     """
 
     def __init__(self, space: SearchSpace, allowance: Allowance) -> None:
@@ -39,6 +43,7 @@ class Race:
         self.left = allowance.total
         self.scores: dict[Candidate, Scores] = {}
         self.rungs = rungs_for(allowance.items)
+        self.short_rungs = tuple(rung for rung in self.rungs if rung <= _TRUSTED_ITEMS) or self.rungs[:1]
         self._read: dict[Candidate, NDArray[np.bool_]] = {}  # which items each prompt was asked about
 
     # -- prices ---------------------------------------------------------------------------------------------
@@ -52,10 +57,10 @@ class Race:
             total += self.allowance.price(self.space, reading, new, begun=known is not None or start > 0)
         return total
 
-    def price_of_race(self, arms: Sequence[Candidate]) -> float:
-        """Expected units of a whole race of these arms, with the mean arm's price at each rung."""
+    def price_of_race(self, arms: Sequence[Candidate], rungs: Sequence[int] = ()) -> float:
+        """Expected units of a race of these arms, with the mean arm's price at each rung; all rungs without any."""
         total, alive, start = 0.0, float(len(arms)), 0
-        for stop in self.rungs:
+        for stop in rungs or self.rungs:
             mean = sum(self.price(arm, start, stop) for arm in arms) / len(arms)
             total += max(1.0, alive) * mean
             alive, start = alive * _KEEP, stop
@@ -105,18 +110,25 @@ class Race:
         self.scores.update((yield Request(tuple(candidates), items)))
 
     def run(
-        self, arms: Sequence[Candidate], against: Candidate | None = None
+        self, arms: Sequence[Candidate], against: Candidate | None = None, rungs: Sequence[int] = ()
     ) -> Generator[Request, Mapping[Candidate, Scores], None]:
-        """Successive halving. With ``against``, an arm goes on only while it is not measurably behind that one."""
+        """Successive halving.
+
+        Args:
+            arms: who races.
+            against: an arm goes on only while it is not measurably behind this one.
+            rungs: cumulative items of each round; all rungs without any.
+        """
         alive = list(arms)
-        for rung, items in enumerate(self.rungs):
+        stops = tuple(rungs) or self.rungs
+        for rung, items in enumerate(stops):
             yield from self.score(alive, items)
-            if not alive or rung == len(self.rungs) - 1:
+            if not alive or rung == len(stops) - 1:
                 return
             ranked = best_first({arm: self.scores[arm] for arm in alive}, items)
             keep = max(1, int(np.ceil(len(ranked) * _KEEP)))
             alive = [arm for arm in ranked[:keep] if not self._behind(arm, against, items)]
-            alive = self.affordable(alive, items, self.rungs[rung + 1])
+            alive = self.affordable(alive, items, stops[rung + 1])
 
     def survivors(self, count: int) -> list[Candidate]:
         """The best candidates among those that were scored on the most items."""

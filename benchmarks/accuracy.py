@@ -63,7 +63,10 @@ def _cell(
     result = ps.optimize(task, opened, options.budget, seed=seed, progress=False)
     seconds = time.perf_counter() - start
     test = [task.examples[number] for number in task.parts.test]
-    measured = {"optimize": result.prompt.evaluate(test)}
+    measured = {
+        "optimize": result.prompt.evaluate(test),
+        "prompt_alone": result.prompt.without_prior().evaluate(test),
+    }
     if not options.skip_recipes:
         measured.update(Bench(task, opened, seed).plain_recipes())
     return {

@@ -30,7 +30,7 @@ from promptsearch.prompting import GENERATED_TOKENS, PromptBuilder, answer_room
 from promptsearch.result import Result, Trial, Trials
 from promptsearch.scoring import Judge, Judged
 from promptsearch.search.base import Strategy
-from promptsearch.search.drawing import draw, draw_demonstrations, draw_retrieved
+from promptsearch.search.drawing import draw_balanced, draw_fresh
 from promptsearch.search.front import PREFERENCES
 from promptsearch.search.greedy import greedy
 from promptsearch.search.halving import halving
@@ -99,8 +99,9 @@ def optimize(
             prompt runs on.
         space: what may vary; None for everything.
         strategy: ``"auto"`` or ``"halving"``, ``"greedy"``, ``"tpe"`` or ``"random"``.
-        prefer: ``"accuracy"`` takes the finalist with the best mean; ``"cheap"`` the one with the fewest prompt
-            tokens among those that are not measurably worse (one standard error of the paired difference).
+        prefer: ``"accuracy"`` takes the best finalist on search and confirmation rows, by its scores and the
+            probability it gives to right answers; ``"cheap"`` the one with the fewest prompt tokens among those that
+            are not measurably worse (one standard error of the paired difference).
         seed: the same seed on the same machine gives the same result.
         run: folder in which everything measured is written as it happens; the same call with the same folder
             goes on where a stopped one ended.
@@ -316,14 +317,14 @@ class _Job:
         instruction, template = space.instructions[0], space.templates[0]
         zero = Candidate(instruction=instruction, template=template)
         shots = min(_BASELINE_SHOTS, len(space.pool))
-        random = replace(zero, demonstrations=draw_demonstrations(space, shots, rng))
+        random = replace(zero, demonstrations=draw_balanced(space, shots, rng))
         while not space.fits(random) and random.demonstrations:
             random = replace(random, demonstrations=random.demonstrations[:-1])
         nearest = replace(zero, mode="retrieved", count=self._nearest_count(space, zero))
         baselines = {"zero_shot": zero, "random": random, "nearest": nearest}
         anchors = [zero, random, nearest, *_wordings(space, zero, random)]
         usable = [anchor for anchor in anchors if space.allows(anchor)]
-        usable = usable or [draw_retrieved(space, rng) or draw(space, rng)]
+        usable = usable or [draw_fresh(space, rng)]
         return [replace(anchor, calibration=space.calibration) for anchor in dict.fromkeys(usable)], baselines
 
     def _nearest_count(self, space: SearchSpace, zero: Candidate) -> int:
@@ -359,11 +360,10 @@ class _Job:
         for place, candidate in enumerate(asked):
             study.evaluator.answers(candidate, items)
             self.listen(Progress("test", (place + 1) / len(asked)))
-        alone = winner if winner.weighing is None else replace(winner, weighing=winner.weighing.without_prior())
         return _Measured(
             items,
             study.judged(winner, items),
-            study.judged(alone, items),
+            study.judged_alone(winner, items),
             self._baselines(study, near, items, baselines),
         )
 
@@ -419,10 +419,10 @@ class _Job:
         judge = near.judge(self.task, self.task.require_metric(), prior=False)
         baselines = {name: judge.measure(measured.items, judged) for name, judged in measured.baselines.items()}
         test = judge.measure(measured.items, measured.winner)
-        differences = {
-            name: judge.difference(measured.items, measured.winner, judged)
-            for name, judged in measured.baselines.items()
-        }
+        differences, alone = (
+            {name: judge.difference(measured.items, ours, judged) for name, judged in measured.baselines.items()}
+            for ours in (measured.winner, measured.alone)
+        )
         self.meter.enter("done")
         facts = self._facts(opened, near, study, measured)
         parts = PromptParts(
@@ -430,6 +430,7 @@ class _Job:
             candidate=outcome.winner.candidate,
             examples=demonstrations_of(self.task.examples, near.pool.ids.tolist()),
             weighing=outcome.winner.weighing,
+            weighing_alone=outcome.winner.alone,
             prior=near.prior,
             retriever=Retriever(near.pool, near.encoder, source),
             router=near.router(outcome.winner.candidate),
@@ -443,6 +444,9 @@ class _Job:
             baselines=baselines,
             improvement=differences["zero_shot"],
             against=differences,
+            improvement_without_prior=alone["zero_shot"],
+            against_without_prior=alone,
+            gain_of_prior=judge.difference(measured.items, measured.winner, measured.alone),
             trials=_trials(study.space, outcome),
             insights=outcome.insights,
             cost=self.meter.cost,

@@ -101,6 +101,7 @@ class PromptParts:
             weight.
         router: tells a query's cluster; needed where the prompt is routed.
         measured: what was measured of it when it was made, as plain values.
+        weighing_alone: the same as ``weighing`` fitted for the prompt without its prior; None where there is none.
     """
 
     task: Task
@@ -111,6 +112,7 @@ class PromptParts:
     retriever: Retriever | None = None
     router: Router | None = None
     measured: Mapping[str, Any] = field(default_factory=dict)
+    weighing_alone: Weighing | None = None
 
     @property
     def uses_prior(self) -> bool:
@@ -271,9 +273,12 @@ class Prompt:
         )
 
     def without_prior(self) -> Prompt:
-        """The prompt alone, without the prior."""
+        """The same prompt without the prior."""
         weighing = self._parts.weighing
-        return Prompt.from_parts(replace(self._parts, weighing=weighing and weighing.without_prior()), self._opened)
+        if weighing is None or not self._parts.uses_prior:
+            return self
+        alone = self._parts.weighing_alone or weighing.without_prior()
+        return Prompt.from_parts(replace(self._parts, weighing=alone), self._opened)
 
     # -- predicting -----------------------------------------------------------------------------------------
 
@@ -550,6 +555,7 @@ class Prompt:
                 for number in needed
             ],
             "weighing": parts.weighing.to_dict() if parts.weighing else None,
+            "weighing_alone": parts.weighing_alone.to_dict() if parts.weighing_alone else None,
             "prior": parts.prior.to_dict() if parts.prior and parts.uses_prior else None,
             "router": parts.router.to_list() if parts.router is not None else None,
             "encoder": _encoder_source(parts.retriever) if parts.needs_vectors else None,
@@ -707,6 +713,7 @@ def _parts_from(document: Mapping[str, Any], path: Path, encoder: object) -> Pro
             for row in document["examples"]
         }
         weighing = Weighing.from_dict(document["weighing"]) if document["weighing"] else None
+        alone = Weighing.from_dict(document["weighing_alone"]) if document.get("weighing_alone") else None
         saved = document["prior"]
         prior = EmbeddingPrior.from_dict(saved, len(task.labels or ())) if saved else None
         router = Router.from_list(document["router"]) if document.get("router") else None
@@ -716,7 +723,7 @@ def _parts_from(document: Mapping[str, Any], path: Path, encoder: object) -> Pro
     lost = [number for number in candidate.shown if number not in examples]
     if lost:
         raise ArtifactError(f"{str(path)!r} is damaged: demonstration {lost[0]} is missing; save it anew")
-    if weighing is not None and len(weighing.offsets) != len(task.labels or ()):
+    if any(len(each.offsets) != len(task.labels or ()) for each in (weighing, alone) if each is not None):
         raise ArtifactError(f"{str(path)!r} is damaged: its offsets do not match its labels; save it anew")
     if (weighing is None) != (task.labels is None):
         raise ArtifactError(f"{str(path)!r} is damaged: its weights do not match its labels; save it anew")
@@ -728,9 +735,9 @@ def _parts_from(document: Mapping[str, Any], path: Path, encoder: object) -> Pro
     retriever = _retriever_from(document, path, examples, encoder)
     if (candidate.mode == "routed") != (router is not None) or (router and router.count != len(candidate.routes)):
         raise ArtifactError(f"{str(path)!r} is damaged: it does not say which query takes which route; save it anew")
-    if weighing is not None and len(weighing.shifts) not in (0, len(candidate.routes)):
+    if any(len(each.shifts) not in (0, len(candidate.routes)) for each in (weighing, alone) if each is not None):
         raise ArtifactError(f"{str(path)!r} is damaged: its weights do not match its routes; save it anew")
-    parts = PromptParts(task, candidate, examples, weighing, prior, retriever, router, measured)
+    parts = PromptParts(task, candidate, examples, weighing, prior, retriever, router, measured, alone)
     if parts.needs_pool and (retriever is None or retriever.pool is None):
         raise ArtifactError(f"{str(path)!r} is damaged: it does not name its index; save it anew")
     if parts.needs_vectors and retriever is None:

@@ -47,7 +47,7 @@ def _rows(result: Result) -> list[_Row]:
     """The winner, and the baselines in the order of their usual list."""
     rows = [_Row(_FOUND, result.test, is_winner=True)]
     if result.test_without_prior != result.test:
-        rows.append(_Row(_ALONE, result.test_without_prior))
+        rows.append(_Row(_ALONE, result.test_without_prior, result.gain_of_prior))
     known = [name for name in BASELINE_NAMES if name in result.baselines]
     others = [name for name in result.baselines if name not in BASELINE_NAMES]
     for name in (*known, *others):
@@ -103,6 +103,13 @@ def _retrieval(candidate: Candidate) -> str:
     if candidate.reranker != "none":
         parts.insert(1, f"chosen by the model ({candidate.reranker})")
     return ", ".join(parts)
+
+
+def _alone(result: Result) -> str:
+    """What the prompt gains by itself; empty where there is no prior."""
+    if result.test_without_prior == result.test:
+        return ""
+    return f"{result.improvement_without_prior} over zero-shot, for the prompt alone, without the prior"
 
 
 def _order(result: Result) -> str:
@@ -198,7 +205,8 @@ def _facts_lines(result: Result) -> list[str]:
     """One line a fact, the fact's name in a column of its own."""
     facts = {
         "improvement": f"{result.improvement} over zero-shot",
-        "validation": f"{result.validation} (the winner was chosen by it: not a result)",
+        "alone": _alone(result),
+        "validation": f"{result.validation} (the winner was chosen by it, among others: not a result)",
         "failures": _failures(result.test),
         "prompt": _what_is_shown(result.prompt),
         "model": str(result.facts.get("model", result.prompt.model)),

@@ -112,7 +112,7 @@ def entropies(log_probabilities: FloatArray) -> FloatArray:
 def _ordered_sets(reading: Candidate, item: Mapping[str, str], match: Sequence[int]) -> list[tuple[int, ...]]:
     """The best matches as they come, and random ordered sets of the same size that the item's text determines."""
     count = min(reading.count, len(match))
-    text = "|".join([reading.key, *(f"{column}={value}" for column, value in sorted(item.items()))])
+    text = "|".join([reading.reading.key, *(f"{column}={value}" for column, value in sorted(item.items()))])
     seed = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8]
     rng = np.random.default_rng(int.from_bytes(seed, "big"))
     drawn = [tuple(match[at] for at in rng.permutation(len(match))[:count]) for _ in range(MDL_SETS - 1)]

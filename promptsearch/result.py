@@ -90,6 +90,9 @@ class Result:
         baselines: other ways to answer, measured on the same test rows; see :data:`BASELINE_NAMES`.
         improvement: paired difference to zero-shot on the test rows.
         against: paired difference to each baseline on the test rows.
+        improvement_without_prior: the same as ``improvement`` for the prompt alone.
+        against_without_prior: the same as ``against`` for the prompt alone.
+        gain_of_prior: paired difference between the prompt with the prior and alone.
         trials: everything that was tried.
         insights: the front of accuracy against prompt tokens, how much order matters, and what predicted what.
         cost: tokens, calls, and seconds by phase.
@@ -105,6 +108,9 @@ class Result:
     baselines: Mapping[str, Measurement]
     improvement: Difference
     against: Mapping[str, Difference]
+    improvement_without_prior: Difference
+    against_without_prior: Mapping[str, Difference]
+    gain_of_prior: Difference
     trials: Trials
     insights: Insights
     cost: Cost
@@ -122,6 +128,11 @@ class Result:
             "baselines": {name: value.to_dict() for name, value in self.baselines.items()},
             "improvement": self.improvement.to_dict(),
             "against": {name: difference.to_dict() for name, difference in self.against.items()},
+            "improvement_without_prior": self.improvement_without_prior.to_dict(),
+            "against_without_prior": {
+                name: difference.to_dict() for name, difference in self.against_without_prior.items()
+            },
+            "gain_of_prior": self.gain_of_prior.to_dict(),
             "demonstrations": [
                 {"inputs": dict(shown.inputs), "output": shown.output} for shown in self.prompt.demonstrations
             ],

@@ -19,7 +19,7 @@ from promptsearch.budget import Budget, Meter
 from promptsearch.calibration import Weighing
 from promptsearch.candidate import Candidate
 from promptsearch.errors import BudgetError
-from promptsearch.evaluation import Evaluator
+from promptsearch.evaluation import Answers, Evaluator
 from promptsearch.events import Listener, Note, Progress
 from promptsearch.lm.base import FloatArray
 from promptsearch.measurement import Measurement, measure
@@ -28,6 +28,7 @@ from promptsearch.search.base import Allowance, Scores, Strategy, best_first
 from promptsearch.search.confidence_sequence import certainly_better
 from promptsearch.search.front import choose
 from promptsearch.search.insights import Insights
+from promptsearch.search.log_knowledge import leaders
 from promptsearch.search.space import SearchSpace
 from promptsearch.store import RunStore
 
@@ -123,11 +124,13 @@ class Finalist:
         candidate: the candidate, with the calibration that was chosen for it.
         weighing: the fitted weights.
         raced: the candidate as it raced; None for one that did not.
+        alone: weights fitted for the prompt alone, without the prior.
     """
 
     candidate: Candidate
     weighing: Weighing | None
     raced: Candidate | None = None
+    alone: Weighing | None = None
 
 
 @dataclass(frozen=True)
@@ -289,10 +292,8 @@ class Study:
         return True
 
     def _best_so_far(self) -> list[Candidate]:
-        """Finalists of an unfinished race: those among the longest seen, by mean."""
-        most = max(scores.items for scores in self._scores.values())
-        seen = {arm: scores for arm, scores in self._scores.items() if scores.items >= most}
-        return best_first(seen)[:3]
+        """Finalists of an unfinished race."""
+        return leaders(self._scores, _FEWEST_FINALISTS)
 
     def _tell(self, alive: int) -> None:
         most = max(scores.items for scores in self._scores.values())
@@ -320,12 +321,11 @@ class Study:
         items = self._affordable_items(finalists, confirm_items)
         fitted = [self.fit(candidate, search_items) for candidate in finalists[: self._finalists(finalists, items)]]
         fitted = self._not_certainly_worse(fitted, items)
-        judged = []
         for place, finalist in enumerate(fitted):
-            judged.append(self.judged(finalist, items))
+            self.evaluator.answers(finalist.candidate, items)
             self._listen(Progress("confirm", (place + 1) / len(fitted), len(fitted), len(self._scores)))
-        best = self._choose(fitted, judged, search_items)
-        confirmed = self.judge.measure(items, judged[best])
+        best = self._choose(fitted, search_items, items)
+        confirmed = self.judge.measure(items, self.judged(fitted[best], items))
         return self._refitted(fitted[best], search_items, items), confirmed
 
     def _not_certainly_worse(self, finalists: Sequence[Finalist], items: Sequence[int]) -> list[Finalist]:
@@ -371,16 +371,21 @@ class Study:
         answers = self.evaluator.answers(candidate, items)
         free = self.evaluator.content_free(candidate) if candidate.calibration == "contextual" else None
         weighing = self.judge.fit(candidate.calibration, items, answers, free)
-        return replace(winner, weighing=weighing)
+        alone = self._fit_alone(weighing, items, answers, free)
+        return replace(winner, weighing=weighing, alone=alone)
 
-    def _choose(self, finalists: Sequence[Finalist], judged: Sequence[Judged], search_items: Sequence[int]) -> int:
-        """The finalist to take, by its scores on confirmation and search rows together and its prompt's tokens."""
-        raced = [self._scores[finalist.raced or finalist.candidate].items for finalist in finalists]
-        common = search_items[: min(raced)]
-        searched = [self.judged(finalist, common) for finalist in finalists]
+    def _choose(
+        self, finalists: Sequence[Finalist], search_items: Sequence[int], confirm_items: Sequence[int]
+    ) -> int:
+        """The finalist to take, by its scores on confirmation and search rows together and its prompt's tokens.
+
+        Scores count as deployed and of the prompt alone: a strong prior makes finalists look alike.
+        """
+        shortest = min(self._scores[finalist.raced or finalist.candidate].items for finalist in finalists)
+        items = [*confirm_items, *search_items[:shortest]]
         pooled = [
-            np.concatenate([_steadied(confirmed), _steadied(known)])
-            for confirmed, known in zip(judged, searched, strict=True)
+            (_steadied(self.judged(finalist, items)) + _steadied(self.judged_alone(finalist, items))) / 2
+            for finalist in finalists
         ]
         tokens = [self.space.prompt_tokens(finalist.candidate) for finalist in finalists]
         return choose(pooled, tokens, self._prefer)
@@ -403,12 +408,25 @@ class Study:
         _, calibration, free = max(options, key=lambda option: option[0])
         chosen = replace(candidate, calibration=calibration)
         weighing = self.judge.fit(calibration, items, answers, free)
-        return Finalist(chosen, weighing, candidate)
+        return Finalist(chosen, weighing, candidate, self._fit_alone(weighing, items, answers, free))
+
+    def _fit_alone(
+        self, weighing: Weighing, items: Sequence[int], answers: Answers, free: FloatArray | None
+    ) -> Weighing:
+        """Weights of the prompt alone: what was fitted beside a prior leans on it."""
+        if weighing.prior_weight == 0:
+            return weighing
+        return self._alone.fit(weighing.calibration, items, answers, free)
 
     def judged(self, finalist: Finalist, items: Sequence[int]) -> Judged:
         """A finalist's predictions on items, asked where they are not known yet."""
         answers = self.evaluator.answers(finalist.candidate, items)
         return self.judge.judge(items, answers, finalist.weighing)
+
+    def judged_alone(self, finalist: Finalist, items: Sequence[int]) -> Judged:
+        """The same for the prompt alone, without the prior."""
+        answers = self.evaluator.answers(finalist.candidate, items)
+        return self._alone.judge(items, answers, finalist.alone)
 
     def affordable_test_items(self, candidates: Sequence[Candidate], items: Sequence[int]) -> Sequence[int]:
         """As many test rows as the rest of the budget pays for.

@@ -28,14 +28,19 @@ OTHER = Candidate("", "arrow")
 
 
 class Known(Study):
-    """A study that knows how finalists did on search rows."""
+    """A study that knows how finalists did; confirmation rows are those from 1000 on."""
+
+    late: dict[Candidate, list[float]]
 
     def judged(self, finalist: Finalist, items: Sequence[int]) -> Judged:
-        values = self._scores[finalist.candidate].values[: len(items)]
+        early, late = self._scores[finalist.candidate].values, self.late[finalist.candidate]
+        values = np.array([late[item - 1000] if item >= 1000 else early[item] for item in items])
         return Judged((), values, values, {})
 
+    judged_alone = judged
 
-def study(scores: dict[Candidate, Any], prefer: str = "accuracy") -> Study:
+
+def study(scores: dict[Candidate, Any], prefer: str = "accuracy") -> Known:
     """A study that has seen these scores on search rows."""
     lengths = Lengths({"": 0}, dict.fromkeys(range(20), 25), 20.0, 30, 1000)
     space = SearchSpace(
@@ -58,9 +63,10 @@ def study(scores: dict[Candidate, Any], prefer: str = "accuracy") -> Study:
 def choose(scores: dict[Candidate, tuple[list[float], list[float]]], prefer: str = "accuracy") -> Candidate:
     """The winner, from scores on search rows and on confirmation rows."""
     made = study({candidate: seen for candidate, (seen, _) in scores.items()}, prefer)
-    judged = [Judged((), np.array(late), np.array(late), {}) for _, late in scores.values()]
+    made.late = {candidate: late for candidate, (_, late) in scores.items()}
     finalists = [Finalist(candidate, None) for candidate in scores]
-    return list(scores)[made._choose(finalists, judged, range(1000))]
+    confirmed = len(next(iter(made.late.values())))
+    return list(scores)[made._choose(finalists, range(1000), range(1000, 1000 + confirmed))]
 
 
 @given(st.integers(1, 10**9), st.sampled_from(["tokens", "evaluations"]))

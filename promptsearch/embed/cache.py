@@ -35,8 +35,8 @@ __all__ = ["CachedEncoder"]
 
 _LOGGER = logging.getLogger(__name__)
 
-FILE_NAME = "vectors-1.sqlite3"
-"""The number is the table's layout: another layout takes another file."""
+FILE_NAME = "vectors-2.sqlite3"
+"""The number is that of the table's layout and of the encoder's arithmetic: others take another file."""
 
 _BUSY_SECONDS = 30.0
 _KEYS_A_QUERY = 500  # SQLite's oldest limit on parameters is 999
@@ -48,7 +48,7 @@ class CachedEncoder:
 
     Args:
         encoder: what encodes the texts that are not yet known.
-        path: the SQLite file; None: ``vectors-1.sqlite3`` under ``cache_dir()``.
+        path: the SQLite file; None: ``vectors-2.sqlite3`` under ``cache_dir()``.
 
     Attributes:
         encoder: the encoder given.

@@ -69,7 +69,7 @@ def _worth_by_set(space: SearchSpace, scores: Mapping[Candidate, Scores]) -> dic
     size = max((each.items for each in scores.values()), default=0)
     totals: dict[tuple[int, ...], FloatArray] = {}
     for candidate, seen in scores.items():
-        worth = 0.5 * (seen.values + seen.confidence)
+        worth = seen.steadied
         for shown, places in _sets_of(space, candidate, seen.items):
             row = totals.setdefault(shown, np.full(size, np.nan))
             row[places] = np.fmax(row[places], worth[places])

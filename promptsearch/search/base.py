@@ -45,6 +45,11 @@ class Scores:
         """Items seen."""
         return len(self.values)
 
+    @property
+    def steadied(self) -> FloatArray:
+        """Item scores that also move with the right answer's probability: fewer items tell candidates apart."""
+        return np.asarray((self.values + self.confidence) / 2)
+
     def upto(self, items: int) -> Scores:
         """The same on the first ``items`` items."""
         return Scores(self.values[:items], self.confidence[:items])

@@ -19,7 +19,9 @@ __all__ = [
     "central_members",
     "draw",
     "draw_any",
+    "draw_balanced",
     "draw_demonstrations",
+    "draw_fresh",
     "draw_retrieved",
     "draw_routed",
     "retrieved_counts",
@@ -55,6 +57,15 @@ def draw(space: SearchSpace, rng: np.random.Generator, preferences: Preferences 
         if space.fits(candidate):
             return candidate
     return Candidate(instruction=space.instructions[0], template=space.templates[0])
+
+
+def draw_fresh(space: SearchSpace, rng: np.random.Generator, preferences: Preferences | None = None) -> Candidate:
+    """A random candidate of the cheapest mode that the space has."""
+    if "static" in space.space.modes:
+        return draw(space, rng, preferences)
+    found = draw_routed(space, rng, preferences) if rng.random() < 0.5 else None
+    found = found or draw_retrieved(space, rng, preferences) or draw_routed(space, rng, preferences)
+    return found or draw(space, rng, preferences)
 
 
 def draw_any(space: SearchSpace, rng: np.random.Generator) -> Candidate:
@@ -136,6 +147,11 @@ def draw_demonstrations(space: SearchSpace, count: int, rng: np.random.Generator
         chosen = space.choosers[name](count, rng)
         return tuple(chosen[place] for place in rng.permutation(len(chosen)))
     return _from_group(space, space.pool.tolist(), count, rng, natural=rng.random() < _NATURAL_SHARE)
+
+
+def draw_balanced(space: SearchSpace, count: int, rng: np.random.Generator) -> tuple[int, ...]:
+    """Random demonstrations, as many of each label, in random order."""
+    return _from_group(space, space.pool.tolist(), count, rng, natural=False)
 
 
 def _from_group(

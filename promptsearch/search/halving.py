@@ -18,7 +18,7 @@ import numpy as np
 
 from promptsearch.candidate import Candidate
 from promptsearch.search.base import Allowance, StrategyRun, best_first
-from promptsearch.search.drawing import Preferences, draw, draw_retrieved, draw_routed
+from promptsearch.search.drawing import Preferences, draw_fresh, draw_retrieved, draw_routed
 from promptsearch.search.effects import choice_effects
 from promptsearch.search.order import neighbours
 from promptsearch.search.proposals import Proposals
@@ -35,6 +35,7 @@ _ORDER_SHARE = 0.08  # of the allowance, for other orders of the best set
 _FINAL_SHARE = 0.22  # of the allowance, for scoring the leaders on all items
 _MOST_ORDERS = 6
 _FINALISTS = 5
+_FEWEST_WHOLE = 3
 _NEWCOMERS = 8
 _FEWEST_ARMS = 6
 _LIKELY_SHARE = 0.5  # of a later race's price: most of its arms fall behind the survivors early
@@ -62,7 +63,9 @@ def halving(
     yield from race.run(_orders(race, survivors), survivors[0], race.short_rungs)
     leaders = race.leaders(_FINALISTS)
     yield from race.score(race.affordable(leaders, 0, allowance.items), allowance.items)
-    return race.leaders(_FINALISTS)
+    finalists = race.leaders(_FINALISTS)
+    whole = [finalist for finalist in finalists if race.seen(finalist) == allowance.items]
+    return whole if len(whole) >= _FEWEST_WHOLE else finalists  # all are compared on what the shortest saw
 
 
 def _field(race: Race, anchors: Sequence[Candidate], units: float, rng: np.random.Generator) -> list[Candidate]:
@@ -70,11 +73,12 @@ def _field(race: Race, anchors: Sequence[Candidate], units: float, rng: np.rando
     preferences = choice_effects(race.scores)
     looked = best_first({anchor: race.scores[anchor] for anchor in anchors})
     arms = looked[: max(2, len(looked) // _ANCHORS_KEPT)]
-    arms += _dear_ones(race, arms, units, preferences, rng)
+    if "static" in race.space.space.modes:  # else all arms are dear
+        arms += _dear_ones(race, arms, units, preferences, rng)
     for _ in range(1000):
         if len(arms) >= _FEWEST_ARMS and race.price_of_race(arms, race.short_rungs) > units:
             break
-        arm = draw(race.space, rng, preferences)
+        arm = draw_fresh(race.space, rng, preferences)
         if arm not in arms:
             arms.append(arm)
     return arms

@@ -21,7 +21,10 @@ from promptsearch.candidate import Candidate
 from promptsearch.lm.base import FloatArray
 from promptsearch.search.base import Scores
 
-__all__ = ["candidate_effects", "conditional_accuracy", "reliability", "showing"]
+__all__ = ["TRUSTED_ITEMS", "candidate_effects", "conditional_accuracy", "leaders", "reliability", "showing"]
+
+TRUSTED_ITEMS = 96
+"""Items that a leader was scored on at least, once anybody was."""
 
 _NOISE = 32.0  # variance of an item's score over that of candidates' true means: 47 without the steadying, 19 with
 _FEW_SETS = 3.0  # sets of average quality that each example is counted with
@@ -77,11 +80,24 @@ def candidate_effects(scores: Mapping[Candidate, Scores]) -> dict[Candidate, flo
     # Everybody who saw one item between two lengths saw all between them, so blocks of items do for items.
     ends = np.unique(lengths)
     blocks = [(int(start), int(stop)) for start, stop in pairwise([0, *ends.tolist()])]
-    steadied = [(scores[arm].values + scores[arm].confidence) / 2 for arm in arms]
+    steadied = [scores[arm].steadied for arm in arms]
     totals = np.array([[each[start:stop].sum() for start, stop in blocks] for each in steadied])
     seen = (lengths[:, None] >= ends[None, :]).astype(np.float64)
     effects = _fit_effects(totals, seen, np.diff(ends, prepend=0).astype(np.float64))
     return dict(zip(arms, effects.tolist(), strict=True))
+
+
+def leaders(scores: Mapping[Candidate, Scores], count: int) -> list[Candidate]:
+    """The best candidates of any length that can be trusted, by effects that are fair across lengths.
+
+    Args:
+        scores: item scores on prefixes of one shared order, of one candidate at least.
+        count: how many.
+    """
+    longest = max(seen.items for seen in scores.values())
+    effects = candidate_effects(scores)
+    trusted = [arm for arm, seen in scores.items() if seen.items and seen.items >= min(TRUSTED_ITEMS, longest)]
+    return sorted(trusted, key=lambda arm: (-round(effects[arm], 9), arm.key))[:count]
 
 
 def _fit_effects(totals: FloatArray, seen: FloatArray, sizes: FloatArray) -> FloatArray:

@@ -33,7 +33,7 @@ def mutate(space: SearchSpace, candidate: Candidate, weights: Weights, rng: np.r
     changes = _CHANGES[candidate.mode]
     change = changes[int(rng.integers(len(changes)))]
     changed = change(space, candidate, weights, rng)
-    return changed if changed is not None and changed != candidate and space.fits(changed) else None
+    return changed if changed is not None and changed != candidate and space.allows(changed) else None
 
 
 def recombine(space: SearchSpace, left: Candidate, right: Candidate, rng: np.random.Generator) -> Candidate | None:

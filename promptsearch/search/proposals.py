@@ -20,7 +20,7 @@ import numpy as np
 from promptsearch.candidate import Candidate
 from promptsearch.search.assembly import assemble
 from promptsearch.search.datamodel import Datamodel, fit_datamodel
-from promptsearch.search.drawing import Preferences, draw, draw_retrieved, draw_routed
+from promptsearch.search.drawing import Preferences, draw_fresh, draw_retrieved, draw_routed
 from promptsearch.search.effects import choice_effects
 from promptsearch.search.log_knowledge import conditional_accuracy
 from promptsearch.search.mutation import mutate, recombine
@@ -62,7 +62,12 @@ class Knowledge:
         )
 
     def most_promising(self, candidates: Sequence[Candidate]) -> Candidate:
-        """The candidate that the best trusted predictor expects most of; the first one without any."""
+        """The candidate that the best trusted predictor expects most of; the first one without any.
+
+        Predictors are trusted to rank candidates of equally many demonstrations, so only those of the first one's
+        number are compared.
+        """
+        candidates = [each for each in candidates if each.shots == candidates[0].shots]
         predictors = [each for each in (self.datamodel, self.surrogate) if each is not None and each.is_trusted]
         if not predictors or len(candidates) == 1:
             return candidates[0]
@@ -147,7 +152,7 @@ def _parent(survivors: Sequence[Candidate], rng: np.random.Generator) -> Candida
 def _fresh(
     race: Race, survivors: Sequence[Candidate], known: Knowledge, rng: np.random.Generator
 ) -> Candidate | None:
-    drawn = [draw(race.space, rng, known.preferences) for _ in range(_AT_ONCE)]
+    drawn = [draw_fresh(race.space, rng, known.preferences) for _ in range(_AT_ONCE)]
     return known.most_promising(drawn)
 
 

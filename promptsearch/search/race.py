@@ -13,16 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from promptsearch.candidate import Candidate
-from promptsearch.lm.base import FloatArray
 from promptsearch.search.base import Allowance, Request, Scores, best_first
-from promptsearch.search.log_knowledge import candidate_effects
+from promptsearch.search.elimination import survivors as unbeaten_arms
+from promptsearch.search.log_knowledge import TRUSTED_ITEMS, leaders
 from promptsearch.search.space import SearchSpace
 
 __all__ = ["FIRST_RUNG", "Race", "rungs_for"]
 
 FIRST_RUNG = 24
 _KEEP = 0.5
-_TRUSTED_ITEMS = 96  # that a leader was scored on at least, once anybody was
 
 
 class Race:
@@ -43,7 +42,7 @@ class Race:
         self.left = allowance.total
         self.scores: dict[Candidate, Scores] = {}
         self.rungs = rungs_for(allowance.items)
-        self.short_rungs = tuple(rung for rung in self.rungs if rung <= _TRUSTED_ITEMS) or self.rungs[:1]
+        self.short_rungs = tuple(rung for rung in self.rungs if rung <= TRUSTED_ITEMS) or self.rungs[:1]
         self._read: dict[Candidate, NDArray[np.bool_]] = {}  # which items each prompt was asked about
 
     # -- prices ---------------------------------------------------------------------------------------------
@@ -112,7 +111,7 @@ class Race:
     def run(
         self, arms: Sequence[Candidate], against: Candidate | None = None, rungs: Sequence[int] = ()
     ) -> Generator[Request, Mapping[Candidate, Scores], None]:
-        """Successive halving.
+        """Successive halving: the better half goes on, without those that a rival beats by a paired test.
 
         Args:
             arms: who races.
@@ -127,7 +126,8 @@ class Race:
                 return
             ranked = best_first({arm: self.scores[arm] for arm in alive}, items)
             keep = max(1, int(np.ceil(len(ranked) * _KEEP)))
-            alive = [arm for arm in ranked[:keep] if not self._behind(arm, against, items)]
+            unbeaten = set(unbeaten_arms({arm: self.scores[arm].upto(items) for arm in ranked[:keep]}))
+            alive = [arm for arm in ranked[:keep] if arm in unbeaten and not self._behind(arm, against, items)]
             alive = self.affordable(alive, items, stops[rung + 1])
 
     def survivors(self, count: int) -> list[Candidate]:
@@ -137,26 +137,18 @@ class Race:
         return best_first(full)[:count]
 
     def leaders(self, count: int) -> list[Candidate]:
-        """The best candidates of any length that can be trusted, by effects that are fair across lengths."""
-        longest = max(scores.items for scores in self.scores.values())
-        effects = candidate_effects(self.scores)
-        trusted = [arm for arm, scores in self.scores.items() if scores.items >= min(_TRUSTED_ITEMS, longest)]
-        return sorted(trusted, key=lambda arm: (-round(effects[arm], 9), arm.key))[:count]
+        """See :func:`promptsearch.search.log_knowledge.leaders`."""
+        return leaders(self.scores, count)
 
     def _behind(self, arm: Candidate, against: Candidate | None, items: int) -> bool:
         """Whether an arm lies more than one standard error of the paired difference behind another."""
         if against is None:
             return False
         common = min(items, self.seen(against))
-        ours, theirs = (_steadied(self.scores[each].upto(common)) for each in (arm, against))
+        ours, theirs = (self.scores[each].upto(common).steadied for each in (arm, against))
         difference = theirs - ours
         error = float(difference.std(ddof=1)) / np.sqrt(common) if common > 1 else 0.0
         return float(difference.mean()) > error + 1e-9
-
-
-def _steadied(scores: Scores) -> FloatArray:
-    """Item scores that also move with the probability of the right answer."""
-    return (scores.values + scores.confidence) / 2
 
 
 def rungs_for(items: int) -> tuple[int, ...]:

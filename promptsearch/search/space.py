@@ -28,7 +28,7 @@ class Space:
     """What a user lets the search vary; None leaves a choice to the library.
 
     Attributes:
-        shots: numbers of demonstrations to try.
+        shots: numbers of demonstrations to draw; changes of a set may lead anywhere between the least and the most.
         modes: among "static", "retrieved" and "routed".
         retrievers: how demonstrations of one query are found, among "nearest", "mmr", "dpp", "bm25", "hybrid" and
             "coverage".
@@ -219,9 +219,12 @@ class SearchSpace:
         return self.prefix_tokens(candidate) <= room
 
     def allows(self, candidate: Candidate) -> bool:
-        """Whether the user's space holds a candidate, and it fits."""
-        allowed = candidate.mode in self.space.modes and candidate.shots in self.shots
-        return allowed and self.fits(candidate)
+        """Whether the user's space holds a candidate, and it fits.
+
+        Sets may have any number of demonstrations between the least and the most that the user names.
+        """
+        within = min(self.shots, default=0) <= candidate.shots <= self.most_shots
+        return candidate.mode in self.space.modes and within and self.fits(candidate)
 
     # -- prices ---------------------------------------------------------------------------------------------
 

@@ -472,7 +472,7 @@ def one_long_row() -> ps.Task:
         (lambda lm: search(one_long_row(), lm), ContextError, "row 59"),
         (lambda lm: search(None, lm, "0s"), BudgetError, "budget"),
         (lambda lm: search(None, lm, "soon"), BudgetError, "soon"),
-        (lambda lm: search(None, lm, strategy="tpe"), ps.UserError, "strategy"),
+        (lambda lm: search(None, lm, strategy="bayes"), ps.UserError, "strategy"),
         (lambda lm: search(numbered_rows(60), lm), ps.UserError, "Task"),  # type: ignore[arg-type]
         (lambda lm: search(None, lm, space=ps.Space(templates=("none",))), ps.UserError, "none"),
         (lambda lm: search(None, lm, space=ps.Space(modes=("all",))), ps.UserError, "all"),

@@ -63,7 +63,8 @@ def test_the_best_finalist_comes_first(strategy: Strategy) -> None:
     keys = [rank_key(watched.scores[each]) for each in watched.finalists]
     assert keys == sorted(keys, reverse=True)
     assert {watched.scores[each].items for each in watched.finalists} == {150}
-    assert len(set(watched.finalists)) == len(watched.finalists) == 5
+    assert len(set(watched.finalists)) == len(watched.finalists)
+    assert 3 <= len(watched.finalists) <= 5
 
 
 # -- what they ask for --------------------------------------------------------------------------------------

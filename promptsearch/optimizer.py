@@ -45,6 +45,7 @@ from promptsearch.version import __version__
 from promptsearch.workbench import (
     Neighbourhood,
     check_lengths,
+    check_space,
     demonstrations_of,
     embed_splits,
     make_space,
@@ -128,6 +129,7 @@ def optimize(
     task.require_metric()
     chosen: Any = encoder  # checked there
     found = resolve_encoder(chosen)
+    check_space(space or Space(), task, found)
     splits = _limited_pool(task.split(seed), limits, seed)
     with _listener(progress) as listen:
         job = _Job(task, splits, limits, space or Space(), STRATEGIES[strategy], prefer, seed, listen)

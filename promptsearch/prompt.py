@@ -735,6 +735,7 @@ def _parts_from(document: Mapping[str, Any], path: Path, encoder: object) -> Pro
     retriever = _retriever_from(document, path, examples, encoder)
     if (candidate.mode == "routed") != (router is not None) or (router and router.count != len(candidate.routes)):
         raise ArtifactError(f"{str(path)!r} is damaged: it does not say which query takes which route; save it anew")
+    _check_index(None if retriever is None else retriever.pool, candidate, router, path)
     if any(len(each.shifts) not in (0, len(candidate.routes)) for each in (weighing, alone) if each is not None):
         raise ArtifactError(f"{str(path)!r} is damaged: its weights do not match its routes; save it anew")
     parts = PromptParts(task, candidate, examples, weighing, prior, retriever, router, measured, alone)
@@ -743,6 +744,22 @@ def _parts_from(document: Mapping[str, Any], path: Path, encoder: object) -> Pro
     if parts.needs_vectors and retriever is None:
         raise ArtifactError(f"{str(path)!r} is damaged: it does not name its encoder; save it anew")
     return parts
+
+
+def _check_index(pool: Pool | None, candidate: Candidate, router: Router | None, path: Path) -> None:
+    """Refuse examples that the index lacks, and centres of other vectors than its own."""
+    if pool is None:
+        return
+    lost = set(candidate.among).difference(pool.ids.tolist())
+    if lost:
+        raise ArtifactError(f"{str(path)!r} is damaged: its index lacks example {min(lost)}; save it anew")
+    if len(set(candidate.among)) < len(candidate.among):
+        raise ArtifactError(f"{str(path)!r} is damaged: it retrieves among the same example twice; save it anew")
+    if router is not None and router.centres.shape[1] != pool.dimension:
+        raise ArtifactError(
+            f"{str(path)!r} is damaged: its routes have {router.centres.shape[1]} dimensions and its index "
+            f"{pool.dimension}; save it anew"
+        )
 
 
 def _retriever_from(

@@ -5,7 +5,7 @@ Invariant: ``Result.test`` was measured on rows that no choice saw; every baseli
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,7 +57,9 @@ class Trial:
     def to_dict(self) -> dict[str, Any]:
         """Plain values in one flat row."""
         values = self.candidate.to_dict()
-        values["demonstrations"] = " ".join(map(str, self.candidate.demonstrations))
+        values["demonstrations"] = _spaced(self.candidate.demonstrations)
+        values["routes"] = " | ".join(map(_spaced, self.candidate.routes))
+        values["among"] = _spaced(self.candidate.among)
         return {
             "number": self.number,
             "items": self.items,
@@ -66,6 +68,10 @@ class Trial:
             "prompt_tokens": self.prompt_tokens,
             **values,
         }
+
+
+def _spaced(numbers: Iterable[int]) -> str:
+    return " ".join(map(str, numbers))
 
 
 class Trials(list[Trial]):

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from promptsearch.candidate import Candidate
 from promptsearch.data.splits import Splits, remove_near_duplicates
-from promptsearch.embed.base import Encoder
+from promptsearch.embed.base import Encoder, token_encoder
 from promptsearch.embed.cache import CachedEncoder
-from promptsearch.errors import ContextError, DataError
+from promptsearch.errors import ContextError, DataError, UserError
 from promptsearch.lm.base import Engine, FloatArray
 from promptsearch.matching import ItemMatcher, Matching
 from promptsearch.metrics import Metric
@@ -27,12 +27,21 @@ from promptsearch.prompting import PromptBuilder
 from promptsearch.routing import Router, fit_router
 from promptsearch.scoring import Judge
 from promptsearch.search.attention import LinearAttention
+from promptsearch.search.drawing import retrieved_counts, routed_counts, usable_clusters
 from promptsearch.search.space import Chooser, Clusters, Lengths, SearchSpace, Space
 from promptsearch.select.registry import selector
 from promptsearch.task import Example, Task
 from promptsearch.template import CHAT_TEMPLATES, PLAIN_TEMPLATES, TEMPLATES, Demonstration
 
-__all__ = ["Neighbourhood", "check_lengths", "embed_splits", "make_space", "usable_instructions"]
+__all__ = [
+    "Neighbourhood",
+    "check_lengths",
+    "check_space",
+    "embed_splits",
+    "make_space",
+    "require_candidates",
+    "usable_instructions",
+]
 
 _NEIGHBOURS = 32
 _LISTED_LABELS = 20
@@ -140,6 +149,28 @@ def _fit_prior(pool: Pool, label_of: NDArray[np.int64], label_count: int) -> Emb
     return fit_embedding_prior(pool.vectors, label_of[pool.ids], neighbours, label_count)
 
 
+def check_space(space: Space, task: Task, encoder: object) -> None:
+    """Refuse ways to retrieve that this task or encoder cannot serve.
+
+    Args:
+        space: what may vary.
+        task: the task.
+        encoder: what will make the vectors.
+
+    Raises:
+        UserError: naming what cannot be served.
+    """
+    if "retrieved" not in space.modes:
+        return
+    if "mdl" in space.rerankers and task.labels is None:
+        raise UserError("reranker 'mdl' compares labels and this task is free text; leave it out of rerankers")
+    if "coverage" in space.retrievers and token_encoder(encoder) is None:
+        raise UserError(
+            "retriever 'coverage' compares token vectors and this encoder has none; take the default encoder, or "
+            "leave it out of retrievers"
+        )
+
+
 def usable_instructions(task: Task, *, vary: bool) -> tuple[str, ...]:
     """Instructions to search among, the one that a zero-shot prompt uses first."""
     given = list(task.instructions)
@@ -198,6 +229,9 @@ def make_space(
         builder: makes its prompts.
         room: tokens to keep free for an answer.
         matcher: the pool's clusters and selection strategies, once there are vectors.
+
+    Raises:
+        UserError: the space holds no candidate over this pool.
     """
     templates = space.templates or tuple(template.name for template in PLAIN_TEMPLATES)
     if space.templates is None and builder.renderer.chat is not None and builder.renderer.chat.usable:
@@ -218,7 +252,7 @@ def make_space(
         longest_query=max(tokens),
         context=engine.context_tokens - room,
     )
-    return SearchSpace(
+    found = SearchSpace(
         space,
         templates=templates,
         names=usable_names(task, space),
@@ -230,6 +264,35 @@ def make_space(
         choosers={} if matcher is None else _choosers(matcher, splits.search),
         attention=None if matcher is None or task.labels is None else _attention(task, matcher, splits.search),
     )
+    require_candidates(found, clustered=matcher is not None)
+    return found
+
+
+def require_candidates(space: SearchSpace, *, clustered: bool) -> None:
+    """Refuse a space in which there is nothing to search.
+
+    Args:
+        space: what there is.
+        clustered: whether its clusters are known by now.
+
+    Raises:
+        UserError: no number of demonstrations, or no clustering, is left for any of its modes.
+    """
+    modes, shots, pool = space.space.modes, space.space.shots, len(space.pool)
+    if not space.shots:
+        raise UserError(f"shots={shots!r} are all more than the {pool} examples of the pool; give smaller ones")
+    if "static" in modes or retrieved_counts(space):
+        return
+    if not routed_counts(space):
+        raise UserError(
+            f"shots={shots!r} leave nothing to search in modes={modes!r} with a pool of {pool}; give small ones such "
+            "as (1, 2, 4), or more modes"
+        )
+    if clustered and not usable_clusters(space):
+        raise UserError(
+            f"the pool of {pool} falls into none of clusters={space.space.clusters!r} and modes={modes!r} need one; "
+            "give clusters=(...) smaller, or another mode"
+        )
 
 
 def _attention(task: Task, matcher: ItemMatcher, items: Sequence[int]) -> LinearAttention:

@@ -16,9 +16,11 @@ import pytest
 from fakes import WatchedLM, WordEncoder, golds_of, last_number, numbered_rows, numbered_task
 
 import promptsearch as ps
+from promptsearch.candidate import Candidate
 from promptsearch.errors import ArtifactError, BudgetError, ContextError, DataError, ModelError
 from promptsearch.events import Event, Note
 from promptsearch.lm.fake import FakeLM, ScriptedLM
+from promptsearch.result import Trial
 
 BUDGET = "1500 evaluations"
 
@@ -64,6 +66,7 @@ def test_a_result_is_whole() -> None:
     assert result.cost.evaluations == sum(map(len, lm.calls))
     assert set(result.cost.seconds) == {"setup", "search", "confirm", "test"}
     assert len(result.trials.to_pandas()) == len(result.trials) > 8
+    assert all(isinstance(value, (str, int, float)) for trial in result.trials for value in trial.to_dict().values())
     assert [trial.number for trial in result.trials] == list(range(len(result.trials)))
     assert result.facts["test_rows_measured"] == result.test.n
     assert json.loads(json.dumps(result.to_dict()))["test"]["value"] == result.test.value
@@ -371,6 +374,13 @@ def test_an_interrupted_run_can_go_on(tmp_path: Path) -> None:
     assert found["trials"] == expected["trials"]
 
 
+def test_a_trial_is_one_flat_row() -> None:
+    routed = Candidate(mode="routed", routes=((1, 2), (3, 4)))
+    among = Candidate(mode="retrieved", count=2, among=(5, 6, 7))
+    rows = [Trial(0, each, 8, 0.5, 0.6, 40.0).to_dict() for each in (routed, among)]
+    assert [(row["routes"], row["among"]) for row in rows] == [("1 2 | 3 4", ""), ("", "5 6 7")]
+
+
 # -- kinds of task ----------------------------------------------------------------------------------------------
 
 
@@ -458,6 +468,10 @@ def one_long_row() -> ps.Task:
     )
 
 
+def free_text() -> ps.Task:
+    return ps.Task(numbered_rows(60), inputs="text", output="label", labels=False, metric="exact_match")
+
+
 @pytest.mark.parametrize(
     ("call", "error", "says"),
     [
@@ -477,6 +491,10 @@ def one_long_row() -> ps.Task:
         (lambda lm: search(None, lm, space=ps.Space(templates=("none",))), ps.UserError, "none"),
         (lambda lm: search(None, lm, space=ps.Space(modes=("all",))), ps.UserError, "all"),
         (lambda lm: search(None, lm, space=ps.Space(templates=("chat-turns",))), ModelError, "chat template"),
+        (lambda lm: search(None, lm, space=ps.Space(shots=(0,), modes=("retrieved",))), ps.UserError, "shots"),
+        (lambda lm: search(None, lm, space=ps.Space(clusters=(90,), modes=("routed",))), ps.UserError, "clusters"),
+        (lambda lm: search(None, lm, space=ps.Space(retrievers=("coverage",))), ps.UserError, "token vectors"),
+        (lambda lm: search(free_text(), lm, space=ps.Space(rerankers=("mdl",))), ps.UserError, "free text"),
         (lambda lm: search(None, "no-such-model"), ModelError, "no-such-model"),
         (lambda lm: search(None, object()), ModelError, "object"),
         (lambda lm: search(None, lm, run=__file__), ArtifactError, "is a file"),

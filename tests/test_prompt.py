@@ -353,6 +353,34 @@ def test_the_index_of_another_prompt(tmp_path: Path) -> None:
         load(path)
 
 
+@pytest.mark.parametrize(("among", "says"), [([3, 4, 77], "77"), ([3, 4, 3], "twice")])
+def test_examples_that_the_index_lacks(among: list[int], says: str, tmp_path: Path) -> None:
+    path = make("retrieved").save(tmp_path / "p.json")
+    document = json.loads(path.read_text())
+    document["candidate"]["among"] = [3, 4, 5, 6]
+    path.write_text(json.dumps(document))
+    texts = {TASK.examples[number].text for number in (3, 4, 5, 6)}
+    for prediction in load(path).predict(ITEMS[:3]):
+        assert {shown.inputs["text"] for shown in prediction.demonstrations} <= texts
+    document["candidate"]["among"] = among
+    path.write_text(json.dumps(document))
+    with pytest.raises(ArtifactError, match=says):
+        load(path)
+
+
+def test_routes_of_other_vectors_than_the_index(tmp_path: Path) -> None:
+    """A prompt with routes keeps an index where its prior has a vote."""
+    weighing = Weighing("batch", (-0.3, -0.9), 0.6, 1.5, SHIFTS)
+    parts = replace(make("routed").parts, prior=prior_of("vote"), weighing=weighing)
+    path = ps.Prompt.from_parts(parts, OpenedModel(model(), "")).save(tmp_path / "p.json")
+    load(path).predict(ITEMS[:3])
+    document = json.loads(path.read_text())
+    document["router"] = [centre[:-1] for centre in document["router"]]
+    path.write_text(json.dumps(document))
+    with pytest.raises(ArtifactError, match="dimensions"):
+        load(path)
+
+
 @pytest.mark.parametrize(
     "content", ["", "{}", "[]", "null", "nonsense", '{"format": "promptsearch prompt"}', "\x00" * 9]
 )

@@ -16,6 +16,7 @@ from promptsearch.errors import UserError
 from promptsearch.search.drawing import draw, draw_any, draw_demonstrations, draw_retrieved, draw_routed
 from promptsearch.search.mutation import mutate, recombine
 from promptsearch.search.space import Clusters, Lengths, SearchSpace, Space
+from promptsearch.workbench import require_candidates
 
 TEMPLATES = ("fields", "arrow", "bare")
 INSTRUCTIONS = ("Say which.", "", "Decide with care between all of them.")
@@ -283,6 +284,24 @@ def test_small_spaces(space: SearchSpace, why: str) -> None:
         {"clusters": (1,)},
         {"retrievers": ("guessed",)},
         {"rerankers": ()},
+        {"shots": {0, 2, 4}},
+        {"modes": {"static", "routed"}},
+        {"retrievers": frozenset({"mmr", "nearest"})},
+        {"clusters": dict.fromkeys((4, 8))},
+        {"shots": b"ab"},
+        {"templates": {"fields", "arrow"}},
+        {"templates": ("fields", 3)},
+        {"templates": "fields"},
+        {"names": {("Review", "Sentiment")}},
+        {"names": ("Review", "Sentiment")},
+        {"names": ("ab",)},
+        {"names": (("Review",),)},
+        {"names": (("Review", 3),)},
+        {"names": ({"Review", "Sentiment"},)},
+        {"names": 3},
+        {"prior": 1},
+        {"prior": None},
+        {"instructions": "no"},
     ],
 )
 def test_a_space_that_is_none(given: dict[str, Any]) -> None:
@@ -293,4 +312,43 @@ def test_a_space_that_is_none(given: dict[str, Any]) -> None:
 
 
 def test_a_space_given_as_lists() -> None:
-    assert Space(shots=[0, 2], modes=["static"]) == Space(shots=(0, 2), modes=("static",))  # type: ignore[arg-type]
+    lists = {"shots": [0, 2], "modes": ["static"], "templates": ["fields"], "names": [["Review", "Sentiment"]]}
+    tuples = {"shots": (0, 2), "modes": ("static",), "templates": ("fields",), "names": (("Review", "Sentiment"),)}
+    assert repr(Space(**lists)) == repr(Space(**tuples))  # type: ignore[arg-type]
+    assert Space(names=[]).names == ()  # type: ignore[arg-type]
+
+
+# -- spaces that hold nothing ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("space", "clustered", "says"),
+    [
+        ({"shots": (0,), "modes": ("retrieved",)}, False, "shots"),
+        ({"shots": (0,), "modes": ("retrieved", "routed")}, False, "shots"),
+        ({"shots": (0, 12), "modes": ("routed",)}, False, "shots"),
+        ({"shots": (13, 40)}, False, "shots"),
+        ({"clusters": (5, 7), "modes": ("routed",)}, True, "clusters"),
+    ],
+)
+def test_a_space_without_candidates_is_refused(space: dict[str, Any], clustered: bool, says: str) -> None:
+    with pytest.raises(UserError, match=says) as caught:
+        require_candidates(make(**space), clustered=clustered)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("space", "clustered"),
+    [
+        ({"shots": (0,)}, True),
+        ({"shots": (0, 12), "modes": ("retrieved",)}, True),
+        ({"clusters": (5, 2), "modes": ("routed",)}, True),
+        ({"clusters": (5, 7), "modes": ("routed",)}, False),
+        ({"clusters": (5, 7), "modes": ("routed", "retrieved")}, True),
+    ],
+)
+def test_a_space_with_any_candidate_is_kept(space: dict[str, Any], clustered: bool) -> None:
+    made = make(**space)
+    require_candidates(made, clustered=clustered)
+    rng = np.random.default_rng(0)
+    assert not clustered or any(made.allows(draw_any(made, rng)) for _ in range(20))

@@ -7,8 +7,9 @@ Leaves out: texts, models, scores; lengths, labels and clusters are plain number
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,8 @@ _CURATED = 24  # examples that a curated pool holds at least
 class Space:
     """What a user lets the search vary; None leaves a choice to the library.
 
+    Choices have an order, since what a seed draws depends on it: sets are refused, lists become tuples.
+
     Attributes:
         shots: numbers of demonstrations to draw; changes of a set may lead anywhere between the least and the most.
         modes: among "static", "retrieved" and "routed".
@@ -40,6 +43,9 @@ class Space:
         calibrations: among "none", "batch", "contextual" and "fitted".
         prior: whether labels of similar examples may be added to the model's log-probabilities.
         instructions: whether the prompt may also go without the task's instruction.
+
+    Raises:
+        UserError: an attribute is of another type, empty, or holds what is not known.
     """
 
     shots: tuple[int, ...] = (0, 1, 2, 4, 8, 16, 32)
@@ -58,8 +64,8 @@ class Space:
             given: object = getattr(self, name)
             if given is None and name == "templates":
                 continue
-            if isinstance(given, str) or not isinstance(given, Collection) or not given:
-                raise UserError(f"{name}={given!r} leaves nothing to search; give a tuple of at least one")
+            if not _is_sequence(given) or not given:
+                raise UserError(f"{name}={given!r} is no ordered choice of at least one; give a tuple")
             unknown = [value for value in given if known is not None and value not in known]
             if unknown:
                 raise UserError(f"{name} holds the unknown {unknown[0]!r}; give some of {', '.join(known or ())}")
@@ -68,6 +74,32 @@ class Space:
             wrong = [count for count in getattr(self, name) if type(count) is not int or count < least]
             if wrong:
                 raise UserError(f"{name} holds {wrong[0]!r}; give whole numbers from {least}")
+        for template in self.templates or ():
+            if not isinstance(template, str):
+                raise UserError(f"templates holds {template!r}, which is no name; give names of templates")
+        if self.names is not None:
+            object.__setattr__(self, "names", _pairs(self.names))
+        for name in ("prior", "instructions"):
+            if not isinstance(getattr(self, name), bool):
+                raise UserError(f"{name}={getattr(self, name)!r} is no yes or no; give True or False")
+
+
+def _is_sequence(given: object) -> TypeGuard[Sequence[object]]:
+    """Whether this is an ordered collection of choices, which a text is not."""
+    return isinstance(given, Sequence) and not isinstance(given, (str, bytes, bytearray))
+
+
+def _pairs(given: object) -> tuple[tuple[str, str], ...]:
+    """Names for input and output as tuples; none leave the columns' own."""
+    if not _is_sequence(given):
+        raise UserError(f"names={given!r} is no sequence; give a tuple of pairs like ('Review', 'Sentiment')")
+    pairs: list[tuple[str, str]] = []
+    for pair in given:
+        texts = [text for text in pair if isinstance(text, str)] if _is_sequence(pair) and len(pair) == 2 else []
+        if len(texts) != 2:
+            raise UserError(f"names holds {pair!r}; give pairs of texts like ('Review', 'Sentiment')")
+        pairs.append((texts[0], texts[1]))
+    return tuple(pairs)
 
 
 _KNOWN: Mapping[str, tuple[str, ...] | None] = {

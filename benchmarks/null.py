@@ -6,10 +6,10 @@
 other, so every gain that a search reports is imagined. Labels are drawn evenly rather than permuted as they were:
 with the data's own counts a prompt that learns the commonest label would honestly beat zero-shot.
 ``demonstrations``: the pool holds another dataset's texts with this one's label words by lot; validation and test
-rows are real. ``separators``: no demonstrations; the search chooses template and names, and the names are words
-drawn by lot. In these two nothing can be learnt about the task, but a prompt still shows label words and a format,
-and separators do matter, so a gain on test rows may be real: what must not be is optimism, a gain on the search
-rows that the test rows do not confirm.
+rows are real, and all prompts hold a fixed set. ``separators``: no demonstrations; the search chooses template and
+names, and the names are words drawn by lot. In these two nothing can be learnt about the task, but a prompt still
+shows label words and a format, and separators do matter, so a gain on test rows may be real: what must not be is
+optimism, a gain on the search rows that the test rows do not confirm.
 
 Calibration gains by itself and is no null. Each winner therefore meets zero-shot with the winner's own calibration
 fitted on the same rows (``zero_shot_alike``), and where prompts may differ honestly also the average of candidates
@@ -132,8 +132,15 @@ def _everything(task: ps.Task, seed: int) -> ps.Space:
 
 
 def _demonstrations_only(task: ps.Task, seed: int) -> ps.Space:
-    """Demonstrations vary and nothing else does."""
-    return ps.Space(templates=("fields",), names=(), instructions=False, prior=False, calibrations=CALIBRATIONS)
+    """Fixed sets of demonstrations vary and nothing else does, so that candidates drawn alike give an average."""
+    return ps.Space(
+        modes=("static",),
+        templates=("fields",),
+        names=(),
+        instructions=False,
+        prior=False,
+        calibrations=CALIBRATIONS,
+    )
 
 
 def _separators_only(task: ps.Task, seed: int) -> ps.Space:
@@ -270,12 +277,12 @@ def measure_null(
 def _sampled(
     task: ps.Task, space: ps.Space, opened: OpenedModel, rows: SearchRows, count: int, seed: int
 ) -> list[Candidate]:
-    """Candidates drawn at random from a space, as the search draws them before it knows anything."""
+    """Candidates drawn at random from a static space, as the search draws them before it knows anything."""
     labels, splits = task.labels, rows.near.splits
     room = answer_room(opened.engine, labels, 1)
     shown = demonstrations_of(task.examples, splits.pool)
     builder = PromptBuilder(opened.engine, task.inputs, task.output, shown, room)
-    laid_out = make_space(task, splits, space, opened.engine, builder, room)
+    laid_out = make_space(task, splits, space, opened.engine, builder, room, rows.near.matcher)
     rng = np.random.default_rng([seed, 34])
     return [replace(draw(laid_out, rng), calibration="batch") for _ in range(count)]
 

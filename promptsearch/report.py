@@ -113,9 +113,12 @@ def _alone(result: Result) -> str:
 
 
 def _order(result: Result) -> str:
-    """How much order alone moves the score; empty where no set was tried in several orders."""
-    effect = result.insights.order
-    return "" if effect is None else f"{effect}, on {effect.items} search rows"
+    """How much order alone moves the score of the winning set; empty where it was tried in too few other orders."""
+    effect, own = result.insights.order, result.insights.winner_order
+    if effect is None:
+        return ""
+    winner = "" if own is None else f"; the winner's own order, chosen by these rows, scores {100 * own:.1f} %"
+    return f"beside the orders that the search chose, {effect}, on {effect.items} search rows{winner}"
 
 
 def _front(result: Result) -> str:

@@ -102,11 +102,17 @@ class Reranker:
 
 
 def entropies(log_probabilities: FloatArray) -> FloatArray:
-    """Entropy in nats of each row's distribution over the labels, shape (prompts,)."""
+    """Entropy in nats of each row's distribution over the labels, shape (prompts,).
+
+    A row that gives no label any probability (all -inf) has no distribution; it is the least certain: inf.
+    """
     from scipy.special import log_softmax
     from scipy.stats import entropy
 
-    return np.asarray(entropy(np.exp(log_softmax(log_probabilities, axis=1)), axis=1))
+    found = np.full(len(log_probabilities), np.inf)
+    possible = ~np.isneginf(log_probabilities).all(axis=1)
+    found[possible] = entropy(np.exp(log_softmax(log_probabilities[possible], axis=1)), axis=1)
+    return found
 
 
 def _ordered_sets(reading: Candidate, item: Mapping[str, str], match: Sequence[int]) -> list[tuple[int, ...]]:

@@ -25,7 +25,9 @@ from benchmarks.outside import (
     uncalibrated,
     winning_trial,
 )
+from promptsearch import workbench
 from promptsearch.lm.resolve import open_engine
+from promptsearch.select.registry import selector
 
 test_rows.__test__ = False  # type: ignore[attr-defined]
 LABELS = ("bad", "good", "odd")
@@ -103,8 +105,7 @@ def test_only_what_an_experiment_is_about_varies() -> None:
         lm = WatchedLM({}, reliability=0.7)
         result = ps.optimize(task, lm, "900 evaluations", encoder=WordEncoder(), space=space, progress=False)
         tried = [trial.candidate.to_dict() for trial in result.trials]
-        ignored = {"calibration", "mode", "count", "order"}
-        differing = {key for key in tried[0] if len({str(each[key]) for each in tried}) > 1} - ignored
+        differing = {key for key in tried[0] if len({str(each[key]) for each in tried}) > 1} - {"calibration"}
         assert differing == varied
         assert result.test == result.test_without_prior
 
@@ -155,6 +156,29 @@ def test_the_winning_trial_is_the_prompts_own() -> None:
     assert best_search_value(result) >= trial.value or trial.items < max(each.items for each in result.trials)
 
 
+def test_the_average_is_over_what_the_search_draws_before_it_knows_anything() -> None:
+    for experiment in null.EXPERIMENTS.values():
+        assert not experiment.sampled or experiment.space(
+            null.real_task(dataset(), dataset(), 0, {"train": 100, "test": 50}), 0
+        ).modes == ("static",)
+    space = ps.Space(modes=("static",), shots=(2,), templates=("fields",), names=(), instructions=False)
+    task, _, result = searched()
+    opened, encoder = open_engine(WatchedLM({}, reliability=0.7)), WordEncoder()
+    rows = search_rows(task, result, encoder, 0)
+    chosen = []
+    with pytest.MonkeyPatch.context() as patch:
+
+        def watched(name: str, *given: Any) -> Any:
+            chosen.append(name)
+            return selector(name, *given)
+
+        patch.setattr(workbench, "selector", watched)
+        drawn = null._sampled(task, space, opened, rows, 40, 0)
+    assert {(each.mode, each.shots, each.calibration) for each in drawn} == {("static", 2, "batch")}
+    assert 2 <= len(chosen) <= 25  # a quarter of the sets
+    assert {number for each in drawn for number in each.demonstrations} <= set(rows.near.splits.pool)
+
+
 @pytest.mark.parametrize("kind", sorted(null.EXPERIMENTS))
 def test_a_null_cell_is_whole(kind: str) -> None:
     experiment = null.EXPERIMENTS[kind]
@@ -164,6 +188,7 @@ def test_a_null_cell_is_whole(kind: str) -> None:
     cell = null.measure_null(
         task, experiment.space(task, 0), opened, WordEncoder(), 0, budget="900 evaluations", sample=sample
     )
+    assert not experiment.sampled or cell["winner"]["mode"] == "static"
     wanted = {"zero_shot", "zero_shot_alike"} | ({"average"} if sample else {"label_vote"})
     assert set(cell["against"]) == wanted
     for name in wanted & {"zero_shot_alike", "average"}:

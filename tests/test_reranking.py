@@ -85,3 +85,11 @@ def test_entropies_by_their_formula(rows: list[list[float]]) -> None:
     for row, found in zip(rows, entropies(np.array(rows)), strict=True):
         shares = np.exp(row) / np.exp(row).sum()
         assert found == pytest.approx(-sum(share * np.log(share) for share in shares), abs=1e-9)
+
+
+def test_a_row_without_any_possible_label_is_the_least_certain() -> None:
+    rows = np.array([[-np.inf] * 3, [-1.0] * 3, [0.0, -np.inf, -np.inf], [-np.inf, -1.0, -1.0]])
+    found = entropies(rows)
+    assert found.tolist() == pytest.approx([np.inf, np.log(3), 0.0, np.log(2)])
+    assert found.argmin() == 2
+    assert entropies(rows[:1]).tolist() == [np.inf]

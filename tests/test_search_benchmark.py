@@ -5,16 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fakes import WatchedLM, WordEncoder, golds_of, numbered_task
+from made_up import ZERO, by_examples, make, run
 
 import promptsearch as ps
 from benchmarks.search import summary
 from benchmarks.search.cells import measure_search
-from benchmarks.search.methods import CANDIDATES, RECIPE, methods, recipe_budget
+from benchmarks.search.methods import CANDIDATES, OWN_STRATEGIES, RECIPE, methods, plain_random, recipe_budget
 from promptsearch.candidate import MODES
 from promptsearch.lm.resolve import open_engine
 from promptsearch.optimizer import STRATEGIES
+from promptsearch.search.base import Allowance
+from promptsearch.study import make_plan
 
 
 def point(value: float, choosing: float, per_query: float = 10.0) -> summary.Point:
@@ -132,5 +136,25 @@ def test_plots_are_written(tmp_path: Path) -> None:
     assert (tmp_path / "plots" / "a.svg").read_bytes() == (tmp_path / "plots" / "again.svg").read_bytes()
 
 
-def test_budgets_are_in_evaluations() -> None:
-    assert recipe_budget(100) == ps.Budget(evaluations=11639)
+@pytest.mark.parametrize("rows", [1, 37, 100, 999])
+def test_the_recipes_budget_is_the_least_that_races_64_candidates(rows: int) -> None:
+    def raced(evaluations: int) -> int:
+        return make_plan(ps.Budget(evaluations=evaluations), tokens_per_second=0.0, setup_seconds=0.0).search
+
+    total = recipe_budget(rows).evaluations
+    assert total is not None
+    assert raced(total - 1) < CANDIDATES * rows <= raced(total) < (CANDIDATES + 1) * rows
+
+
+def test_the_recipe_draws_sets_and_never_chooses_them() -> None:
+    def choose(count: int, rng: np.random.Generator) -> tuple[int, ...]:
+        raise AssertionError("a selection strategy was asked")
+
+    space = make(shots=(8,), modes=("static",), templates=1, choosers={"any": choose})
+    found = run(plain_random, space, Allowance(CANDIDATES * 10, 10, True), by_examples)
+    assert len(found.scores) == CANDIDATES
+    assert ZERO not in found.scores
+    assert {(each.mode, each.shots) for each in found.scores} == {("static", 8)}
+    assert set(space.choosers) == {"any"}
+    assert {method.strategy for method in methods().values() if not method.budgeted} == set(OWN_STRATEGIES)
+    assert not set(OWN_STRATEGIES) & set(STRATEGIES)

@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 
 from promptsearch.candidate import Candidate
 from promptsearch.errors import UserError
-from promptsearch.search.drawing import draw, draw_any, draw_demonstrations, draw_retrieved, draw_routed
+from promptsearch.search.drawing import (
+    draw,
+    draw_any,
+    draw_demonstrations,
+    draw_retrieved,
+    draw_routed,
+    retrieved_counts,
+)
 from promptsearch.search.mutation import mutate, recombine
 from promptsearch.search.space import Clusters, Lengths, SearchSpace, Space
 from promptsearch.workbench import require_candidates
@@ -194,6 +201,13 @@ def test_everything_is_drawn_and_every_change_happens() -> None:
     assert {each.template for each in changed} == set(TEMPLATES)
     assert {each.instruction for each in changed} == set(INSTRUCTIONS)
     assert any(sorted(each.demonstrations) == [100, 101, 102, 103] != list(each.demonstrations) for each in changed)
+
+
+def test_retrieved_counts_change_within_those_that_are_drawn() -> None:
+    space, rng = make(), np.random.default_rng(0)
+    start = Candidate("Say which.", "fields", mode="retrieved", count=2)
+    changed = [each for _ in range(400) if (each := mutate(space, start, {}, rng)) is not None]
+    assert {each.count for each in changed} == set(retrieved_counts(space)) < set(space.shots)
 
 
 def test_mostly_as_many_of_each_label() -> None:

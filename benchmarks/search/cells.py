@@ -11,12 +11,14 @@ from collections.abc import Collection
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import promptsearch as ps
 from benchmarks.outside import best_search_value
-from benchmarks.search.methods import Method
+from benchmarks.search.methods import OWN_STRATEGIES, Method
 from promptsearch.embed.base import Encoder
 from promptsearch.lm.resolve import OpenedModel
+from promptsearch.optimizer import STRATEGIES
 from promptsearch.store import RunStore
 
 
@@ -45,7 +47,7 @@ def measure_search(
     """One method, budget and seed on one task."""
     numbers = task.split(seed).test
     begun = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, patch.dict(STRATEGIES, OWN_STRATEGIES):
         result = ps.optimize(
             task,
             opened,

@@ -5,17 +5,25 @@ Invariant: a method is a name and plain values; names are what the result file k
 
 from __future__ import annotations
 
-import math
+import copy
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 import promptsearch as ps
-from promptsearch.candidate import MODES
+from promptsearch.candidate import MODES, Candidate
 from promptsearch.optimizer import STRATEGIES
+from promptsearch.search.base import Allowance, Strategy, StrategyRun
+from promptsearch.search.random_search import random_search
+from promptsearch.search.space import SearchSpace
+from promptsearch.study import make_plan
 
 CANDIDATES = 64
 RECIPE = "best_of_64"
+PLAIN_RANDOM = "plain random"
 PRIOR = "+prior"
-_SEARCH_SHARE = 0.55  # of a budget in evaluations that goes to the race
 _MODE_STRATEGY = "halving"
 
 
@@ -25,7 +33,7 @@ class Method:
 
     Attributes:
         name: as it is kept and shown.
-        strategy: what ``optimize`` is given.
+        strategy: what ``optimize`` is given; one of its own strategies or of ``OWN_STRATEGIES``.
         space: what may vary.
         budgeted: whether it runs at every token budget; else it has a budget of its own.
     """
@@ -46,9 +54,12 @@ def methods() -> dict[str, Method]:
     ]
     found += [Method(f"{mode} only", _MODE_STRATEGY, ps.Space(modes=(mode,), prior=False)) for mode in MODES]
     found += [
-        Method(RECIPE, "random", _recipe_space(), budgeted=False),
+        Method(RECIPE, PLAIN_RANDOM, _recipe_space(), budgeted=False),
         Method(
-            f"{RECIPE} any wording", "random", ps.Space(shots=(8,), modes=("static",), prior=False), budgeted=False
+            f"{RECIPE} any wording",
+            PLAIN_RANDOM,
+            ps.Space(shots=(8,), modes=("static",), prior=False),
+            budgeted=False,
         ),
     ]
     return {method.name: method for method in found}
@@ -69,4 +80,24 @@ def _recipe_space() -> ps.Space:
 
 def recipe_budget(search_rows: int) -> ps.Budget:
     """A budget that pays for exactly 64 candidates on all search rows, and for as much measuring as any other."""
-    return ps.Budget(evaluations=math.ceil((CANDIDATES * search_rows + 1) / _SEARCH_SHARE))
+    wanted = CANDIDATES * search_rows
+    totals = range(wanted, 100 * wanted)  # no plan gives the race less than a hundredth
+    return ps.Budget(evaluations=totals[bisect_left(totals, wanted, key=_for_the_race)])
+
+
+def _for_the_race(evaluations: int) -> int:
+    """Evaluations of a budget that a search may race with."""
+    return make_plan(ps.Budget(evaluations=evaluations), tokens_per_second=0.0, setup_seconds=0.0).search
+
+
+def plain_random(
+    space: SearchSpace, anchors: Sequence[Candidate], allowance: Allowance, rng: np.random.Generator
+) -> StrategyRun:
+    """Random search without anchors and without the sets that selection strategies choose: what the recipe draws."""
+    plain = copy.copy(space)
+    plain.choosers = {}
+    return random_search(plain, (), allowance, rng)
+
+
+OWN_STRATEGIES: Mapping[str, Strategy] = {PLAIN_RANDOM: plain_random}
+"""Strategies that the package does not offer."""

@@ -34,8 +34,10 @@ class Insights:
             is a candidate's place in the order of appearance. Values on search rows are too high for prompts that
             were chosen by them.
         front_items: search rows that the front was measured on.
-        order: how much order alone moves the score of the winning set, or, where the winner has no fixed set, of the
-            best set that was tried in several orders; None where no set was.
+        order: how much order alone moves the score of the winning set, by the orders that it was not chosen for;
+            None where the winner has no fixed set, or one that was tried in too few orders.
+        winner_order: mean score of the winner's own order on the same search rows, too high as the winner was
+            chosen by them; None where ``order`` is.
         surrogate: what similarity alone predicts; None for free text.
         datamodel: what the members of a set predict; None where too few sets were tried.
     """
@@ -43,6 +45,7 @@ class Insights:
     front: tuple[FrontPoint, ...]
     front_items: int
     order: OrderEffect | None
+    winner_order: float | None
     surrogate: Surrogate | None
     datamodel: Datamodel | None
 
@@ -56,10 +59,12 @@ class Insights:
             winner: the candidate that was chosen, as it raced.
         """
         front, items = _front(space, scores)
+        order, winner_order = _order(scores, winner)
         return cls(
             front,
             items,
-            _order(scores, winner),
+            order,
+            winner_order,
             None if space.attention is None else fit_surrogate(scores, space.attention),
             fit_datamodel(scores, space.labels_by_id),
         )
@@ -70,6 +75,7 @@ class Insights:
             "front": [{"trial": each.index, "tokens": each.tokens, **each.value.to_dict()} for each in self.front],
             "front_items": self.front_items,
             "order": None if self.order is None else asdict(self.order),
+            "winner_order": self.winner_order,
             "surrogate": _predictor(self.surrogate),
             "datamodel": _predictor(self.datamodel),
         }
@@ -98,19 +104,31 @@ def _front(space: SearchSpace, scores: Mapping[Candidate, Scores]) -> tuple[tupl
     return tuple(replace(point, index=kept[point.index]) for point in found), items
 
 
-def _order(scores: Mapping[Candidate, Scores], winner: Candidate) -> OrderEffect | None:
-    """The effect of order on the winning set, else on the best one that was tried in several orders."""
-    groups: dict[Candidate, list[Scores]] = {}
-    for arm, seen in scores.items():
-        if arm.mode == "static" and seen.items >= _FEWEST_ITEMS:
-            groups.setdefault(_unordered(arm), []).append(seen)
-    usable = {arm: found for arm, found in groups.items() if len(found) >= _FEWEST_ORDERS}
-    if not usable:
-        return None
-    own = usable.get(_unordered(winner))
-    chosen = own or max(usable.values(), key=lambda found: max(float(each.values.mean()) for each in found))
-    items = min(each.items for each in chosen)
-    return order_effect(np.stack([each.values[:items] for each in chosen]), np.random.default_rng(0))
+def _order(scores: Mapping[Candidate, Scores], winner: Candidate) -> tuple[OrderEffect | None, float | None]:
+    """The effect of order on the winning set, and the mean score of the winner's own order on the same rows.
+
+    Two orders of the set are no random ones and stay out of the comparison: the winner's, which scored best of all
+    candidates on these very rows, and the one that the set was first tried in, whose score made the search try
+    others. Compared with orders that were merely drawn they would stand out even where order had no effect.
+    """
+    if winner.mode != "static":
+        return None, None
+    own = _unordered(winner)
+    seen = {arm: found for arm, found in scores.items() if arm.mode == "static" and _unordered(arm) == own}
+    if not seen:
+        return None, None
+    selected = {winner.demonstrations, next(iter(seen)).demonstrations}
+    drawn = [
+        found for arm, found in seen.items() if arm.demonstrations not in selected and found.items >= _FEWEST_ITEMS
+    ]
+    if len(drawn) < _FEWEST_ORDERS:
+        return None, None
+    items = min(found.items for found in drawn)
+    effect = order_effect(np.stack([found.values[:items] for found in drawn]), np.random.default_rng(0))
+    winning = [
+        found for arm, found in seen.items() if arm.demonstrations == winner.demonstrations and found.items >= items
+    ]
+    return effect, float(winning[0].values[:items].mean()) if winning else None
 
 
 def _unordered(candidate: Candidate) -> Candidate:

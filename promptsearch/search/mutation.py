@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from promptsearch.candidate import ORDERS, Candidate
+from promptsearch.search.drawing import retrieved_counts
 from promptsearch.search.space import SearchSpace
 
 __all__ = ["mutate", "recombine"]
@@ -177,9 +178,10 @@ def _names(space: SearchSpace, candidate: Candidate, weights: Weights, rng: np.r
     return replace(candidate, input_name=input_name, output_name=output_name)
 
 
-def _count(space: SearchSpace, candidate: Candidate, weights: Weights, rng: np.random.Generator) -> Candidate:
-    counts = [count for count in space.shots if count > 0]
-    return replace(candidate, count=int(rng.choice(counts)))
+def _count(space: SearchSpace, candidate: Candidate, weights: Weights, rng: np.random.Generator) -> Candidate | None:
+    """Another number of demonstrations for each query, None for a baseline whose mode the space itself lacks."""
+    counts = retrieved_counts(space)
+    return replace(candidate, count=int(rng.choice(counts))) if counts else None
 
 
 def _order(space: SearchSpace, candidate: Candidate, weights: Weights, rng: np.random.Generator) -> Candidate:

@@ -5,7 +5,8 @@ A label's log-probability holds the prompt's own bias. *Batch calibration* subtr
 log-probability on inputs without content (Zhao et al. 2021, arXiv 2102.09690); *fitted* offsets start from batch
 calibration and move to where the labels of search items are likeliest. The *prior* adds
 ``weight * log p(label | the query's vector)``.
-Invariant: everything fitted is fitted on search items, is a plain value, and works on one query alone.
+Invariant: everything fitted is fitted on search items (the winner's once more with those that confirmed it, when all
+is chosen), is a plain value, and works on one query alone.
 Leaves out: where log-probabilities come from, those of the model and those of the prior.
 """
 

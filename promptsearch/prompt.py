@@ -487,8 +487,8 @@ class Prompt:
             prefix_state: also write ``<name>.prefix``: what the model computed for instruction and demonstrations
                 (some MB), so that the first prediction after loading starts with the query. It is used only with
                 the same model and weights; without it, or with another model, nothing changes but the time. Nothing
-                is written for free text, where each query has its own demonstrations, where these are short, and
-                for models whose memory is more than attention.
+                is written for free text, where queries have demonstrations of their own or by cluster, where these
+                are short, and for models whose memory is more than attention.
         """
         target = Path(path)
         document = self._document()

@@ -65,7 +65,7 @@ class Reranker:
         usable = [place for place, prompt in enumerate(prompts) if self._builder.fits(prompt)]
         if not usable:
             return tuple(match[: reading.count])
-        query = str(prompts[usable[0]])[prompts[usable[0]].shared :]  # the same after every example
+        query = _query_text(prompts[usable[0]], item)  # the same after every example
         beginnings = [_beginning(prompts[place]) for place in usable]
         likelihood = self._engine.score(beginnings, [query])[:, 0]
         best_first = sorted(range(len(usable)), key=lambda at: (-float(likelihood[at]), usable[at]))
@@ -123,6 +123,14 @@ def _ordered_sets(reading: Candidate, item: Mapping[str, str], match: Sequence[i
     rng = np.random.default_rng(int.from_bytes(seed, "big"))
     drawn = [tuple(match[at] for at in rng.permutation(len(match))[:count]) for _ in range(MDL_SETS - 1)]
     return [tuple(match[:count]), *drawn]
+
+
+def _query_text(prompt: Rendered, item: Mapping[str, str]) -> str:
+    """What follows an example up to the end of the item's own texts; the answer's cue is the same for all."""
+    rest = str(prompt)[prompt.shared :]
+    last = [text for text in item.values() if text.strip()][-1:]
+    end = rest.rfind(last[0]) if last else -1
+    return rest if end < 0 else rest[: end + len(last[0])]
 
 
 def _beginning(prompt: Rendered) -> Rendered:

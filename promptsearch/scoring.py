@@ -1,7 +1,7 @@
 """What answers are worth: item scores, fitted weighings, and measurements.
 
 Invariant: whatever is fitted here is fitted on the items that are passed in, which callers take from the search
-split; measuring fits nothing.
+split and, once the winner is chosen, from the confirmation split; measuring fits nothing.
 Leaves out: asking the model.
 """
 

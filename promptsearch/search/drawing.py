@@ -56,7 +56,7 @@ def draw(space: SearchSpace, rng: np.random.Generator, preferences: Preferences 
         candidate = _worded(space, known, rng, demonstrations=draw_demonstrations(space, count, rng))
         if space.fits(candidate):
             return candidate
-    return Candidate(instruction=space.instructions[0], template=space.templates[0])
+    return Candidate(instruction=space.instructions[0], template=space.templates[0], calibration=space.calibration)
 
 
 def draw_fresh(space: SearchSpace, rng: np.random.Generator, preferences: Preferences | None = None) -> Candidate:

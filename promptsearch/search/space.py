@@ -278,20 +278,22 @@ class SearchSpace:
         return instruction + sum(self.lengths.demonstrations[number] for number in candidate.demonstrations)
 
     def prompt_tokens(self, candidate: Candidate) -> float:
-        """Tokens of the whole prompt of a query, on average."""
-        return self.prefix_tokens(candidate) + self.lengths.query
+        """Tokens that a query's prompt takes, on average, with those that choosing its demonstrations takes."""
+        return self.prefix_tokens(candidate) + self.lengths.query + self._choosing_tokens(candidate)
 
     def query_tokens(self, candidate: Candidate) -> float:
         """Tokens that each further query costs, choosing its demonstrations included."""
-        own = self.lengths.query
         if candidate.mode != "retrieved":
-            return own
-        choosing = {
-            "none": 0.0,
-            "cone": CONSIDERED * (self._mean_length + own),
-            "mdl": MDL_SETS * (own + self.prefix_tokens(candidate)),
-        }
-        return own + self.prefix_tokens(candidate) + choosing[candidate.reranker]
+            return self.lengths.query
+        return self.prompt_tokens(candidate)
+
+    def _choosing_tokens(self, candidate: Candidate) -> float:
+        """Tokens by which the model itself chooses a query's demonstrations."""
+        if candidate.mode != "retrieved" or candidate.reranker == "none":
+            return 0.0
+        if candidate.reranker == "cone":
+            return CONSIDERED * (self._mean_length + self.lengths.query)
+        return MDL_SETS * (self.lengths.query + self.prefix_tokens(candidate))
 
     def opening_tokens(self, candidate: Candidate) -> float:
         """Tokens with which queries of a candidate begin, each beginning once."""

@@ -25,7 +25,8 @@ from promptsearch.lm.llamacpp.busy import QUIET_SHARE
 from promptsearch.lm.resolve import OpenedModel, open_engine
 from promptsearch.machine import encoder_speed, measure_encoder_speed, model_speed
 from promptsearch.measurement import Difference, Measurement
-from promptsearch.prompt import Prompt, PromptParts, Retriever
+from promptsearch.parts import PromptParts, Retriever
+from promptsearch.prompt import Prompt
 from promptsearch.prompting import GENERATED_TOKENS, PromptBuilder, answer_room
 from promptsearch.result import Result, Trial, Trials
 from promptsearch.scoring import Judge, Judged

@@ -1,8 +1,8 @@
 """The prompt to deploy: it predicts, shows itself, and survives on disk.
 
-Invariant: a loaded prompt reads and weighs exactly as the saved one; its file is plain JSON (and a FAISS index
-beside it where it retrieves), so that loading runs no code; no row of the task is in it but those it may show.
-Leaves out: how it was found.
+Invariant: a loaded prompt reads and weighs exactly as the saved one; no row of the task is in it but those it may
+show.
+Leaves out: how it was found, and what its file looks like (:mod:`promptsearch.artifact`).
 """
 
 from __future__ import annotations
@@ -18,11 +18,10 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from promptsearch.artifact import document_of, parts_from, read_document
 from promptsearch.calibration import Weighing, softmax
 from promptsearch.candidate import Candidate
 from promptsearch.data.text import normalised
-from promptsearch.embed.base import Encoder, encoder_name
-from promptsearch.embed.cache import CachedEncoder
 from promptsearch.errors import ArtifactError, ContextError, DataError, UserError
 from promptsearch.evaluation import Answers, Asker, join, join_routes
 from promptsearch.files import write_whole
@@ -31,10 +30,9 @@ from promptsearch.lm.resolve import OpenedModel, open_engine
 from promptsearch.matching import Matching
 from promptsearch.measurement import Measurement
 from promptsearch.metrics import Metric, resolve_metric
-from promptsearch.pool import Pool
-from promptsearch.prior import EmbeddingPrior, NeighbourLabels
+from promptsearch.parts import PromptParts
+from promptsearch.prior import NeighbourLabels
 from promptsearch.prompting import GENERATED_TOKENS, Built, PromptBuilder, answer_room
-from promptsearch.routing import Router
 from promptsearch.scoring import Judge
 from promptsearch.task import Example, Task, input_text
 from promptsearch.template import TEMPLATES, Demonstration
@@ -42,12 +40,9 @@ from promptsearch.template import TEMPLATES, Demonstration
 if TYPE_CHECKING:
     from promptsearch.lm.llamacpp.prefix import PrefixState
 
-__all__ = ["Prediction", "Prompt", "PromptParts", "Retriever"]
+__all__ = ["Prediction", "Prompt"]
 
 _logger = logging.getLogger(__name__)
-_FORMAT = "promptsearch prompt"
-_SCHEMA = 2
-_VOTE_SCHEMA = 1  # its prior is a vote of neighbours and nothing else
 _CALIBRATION_ITEMS = 128
 _BY_HAND = ("none", "contextual", "batch")  # "fitted" needs the labels of search rows
 _EVALUATED_A_CALL = 256
@@ -70,69 +65,6 @@ class Prediction:
     rationale: str | None = None
     demonstrations: tuple[Demonstration, ...] = ()
     failure: str | None = None
-
-
-@dataclass(frozen=True)
-class Retriever:
-    """Makes a query's vector, and finds similar labelled examples.
-
-    Attributes:
-        pool: vectors and index of the examples; None where only vectors are needed.
-        encoder: what makes a query's vector.
-        source: what opens the encoder again; empty for an object that only exists here.
-    """
-
-    pool: Pool | None
-    encoder: Encoder
-    source: str = ""
-
-
-@dataclass(frozen=True)
-class PromptParts:
-    """Everything that a prompt consists of, apart from the model.
-
-    Attributes:
-        task: columns, labels and metric; its rows are not needed.
-        candidate: what is shown; its demonstrations are keys of ``examples``.
-        examples: examples that can be shown, or vote, by number.
-        weighing: how log-probabilities become a choice; None for free text.
-        prior: what a query's vector says about labels; needed where the weighing gives it weight.
-        retriever: makes vectors and finds neighbours; needed where the prompt retrieves or routes, or the prior has
-            weight.
-        router: tells a query's cluster; needed where the prompt is routed.
-        measured: what was measured of it when it was made, as plain values.
-        weighing_alone: the same as ``weighing`` fitted for the prompt without its prior; None where there is none.
-    """
-
-    task: Task
-    candidate: Candidate
-    examples: Mapping[int, Demonstration]
-    weighing: Weighing | None = None
-    prior: EmbeddingPrior | None = None
-    retriever: Retriever | None = None
-    router: Router | None = None
-    measured: Mapping[str, Any] = field(default_factory=dict)
-    weighing_alone: Weighing | None = None
-
-    @property
-    def uses_prior(self) -> bool:
-        """Whether the prior has weight."""
-        return self.weighing is not None and self.weighing.prior_weight > 0 and self.prior is not None
-
-    @property
-    def needs_pool(self) -> bool:
-        """Whether predicting asks for similar examples."""
-        return self.candidate.mode == "retrieved" or self.voters > 0
-
-    @property
-    def needs_vectors(self) -> bool:
-        """Whether predicting asks for a query's vector."""
-        return self.needs_pool or self.uses_prior or self.candidate.mode == "routed"
-
-    @property
-    def voters(self) -> int:
-        """Similar examples that a query needs to let them vote."""
-        return self.prior.neighbours if self.prior is not None and self.uses_prior else 0
 
 
 @dataclass(frozen=True)
@@ -491,7 +423,7 @@ class Prompt:
                 are short, and for models whose memory is more than attention.
         """
         target = Path(path)
-        document = self._document()
+        document = document_of(self._parts, self._opened)
         state = self._prefix_state() if prefix_state else None
         if state is not None:
             from promptsearch.lm.llamacpp.prefix import write_prefix_state
@@ -535,39 +467,6 @@ class Prompt:
         candidate = self._parts.candidate
         return self._builder.render(candidate, candidate.demonstrations, dict.fromkeys(self.task.inputs, "-"))
 
-    def _document(self) -> dict[str, Any]:
-        from promptsearch.version import __version__
-
-        parts = self._parts
-        needed = parts.examples if parts.needs_pool else parts.candidate.shown
-        return {
-            "format": _FORMAT,
-            "schema": _SCHEMA,
-            "version": __version__,
-            "task": parts.task.to_spec(),
-            "candidate": parts.candidate.to_dict(),
-            "examples": [
-                {
-                    "number": number,
-                    "inputs": dict(parts.examples[number].inputs),
-                    "output": parts.examples[number].output,
-                }
-                for number in needed
-            ],
-            "weighing": parts.weighing.to_dict() if parts.weighing else None,
-            "weighing_alone": parts.weighing_alone.to_dict() if parts.weighing_alone else None,
-            "prior": parts.prior.to_dict() if parts.prior and parts.uses_prior else None,
-            "router": parts.router.to_list() if parts.router is not None else None,
-            "encoder": _encoder_source(parts.retriever) if parts.needs_vectors else None,
-            "model": {
-                "source": self._opened.source,
-                "name": self._opened.engine.name,
-                "fingerprint": self._opened.engine.fingerprint,
-                "weights": self._opened.kind,
-            },
-            "measured": dict(parts.measured),
-        }
-
     @classmethod
     def load(
         cls, path: str | Path, model: object = None, *, encoder: object = None, weights: str | None = None
@@ -585,7 +484,7 @@ class Prompt:
             ArtifactError: the file is none of ours, is damaged, or its index is missing.
         """
         source = Path(path)
-        document = _read_document(source)
+        document = read_document(source)
         saved = document["model"]
         if model is None and not saved["source"]:
             raise ArtifactError(
@@ -596,7 +495,7 @@ class Prompt:
             raise ArtifactError(  # a file must not decide where texts and an API key are sent
                 f"{str(source)!r} was made with the server {saved['source']!r}; give it as model= to use it"
             )
-        parts = _parts_from(document, source, encoder)
+        parts = parts_from(document, source, encoder)
         if weights is None:  # another model chooses its own
             weights = saved["weights"] if model is None else ""
         opened = open_engine(saved["source"] if model is None else model, weights or "auto")
@@ -655,149 +554,6 @@ def _demonstrations(task: Task, given: Iterable[Mapping[str, Any] | Example]) ->
     return [Demonstration(example.fields, example.output) for example in examples]
 
 
-def _encoder_source(retriever: Retriever | None) -> dict[str, str] | None:
-    if retriever is None:
-        return None
-    return {"source": retriever.source, "fingerprint": encoder_name(retriever.encoder)}
-
-
 def _prefix_file(path: Path) -> Path:
     """Where the prefix state of a saved prompt lies."""
     return path.with_name(path.stem + ".prefix")
-
-
-def _read_document(path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise ArtifactError(f"there is no saved prompt {str(path)!r}; give the file that save() wrote") from error
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{str(path)!r} cannot be read as a saved prompt ({error}); save it anew") from error
-    if not isinstance(document, dict) or document.get("format") != _FORMAT:
-        raise ArtifactError(f"{str(path)!r} is no saved prompt; give the file that save() wrote")
-    if document.get("schema") == _VOTE_SCHEMA:
-        document = _from_vote_schema(document)
-    if document.get("schema") != _SCHEMA:
-        raise ArtifactError(
-            f"{str(path)!r} has schema {document.get('schema')!r} and this version reads {_SCHEMA}; "
-            "use the version that wrote it"
-        )
-    missing = {"task", "candidate", "examples", "weighing", "prior", "encoder", "model", "measured"} - set(document)
-    model = document.get("model")
-    if missing or not isinstance(model, dict) or not {"source", "name", "fingerprint", "weights"} <= set(model):
-        raise ArtifactError(f"{str(path)!r} is damaged: it lacks {', '.join(sorted(missing)) or 'its model'}")
-    return dict(document)
-
-
-def _from_vote_schema(document: dict[str, Any]) -> dict[str, Any]:
-    """A document whose prior is a vote, as it would be written now."""
-    current = {name: value for name, value in document.items() if name != "vote"} | {"schema": _SCHEMA}
-    if "vote" in document:
-        vote = document["vote"]
-        alone = {"vote": vote, "vote_weight": 1.0, "linear": None, "linear_weight": 0.0}
-        current["prior"] = alone if vote else None
-    return current
-
-
-def _parts_from(document: Mapping[str, Any], path: Path, encoder: object) -> PromptParts:
-    """The parts of a saved prompt; anything that does not hold together is one error."""
-    candidate = Candidate.from_dict(document["candidate"])
-    task = Task.from_spec(document["task"])
-    if candidate.template not in TEMPLATES:
-        raise ArtifactError(f"{str(path)!r} uses the unknown template {candidate.template!r}; save it anew")
-    try:
-        examples = {
-            int(row["number"]): Demonstration(
-                {column: str(row["inputs"][column]) for column in task.inputs}, str(row["output"])
-            )
-            for row in document["examples"]
-        }
-        weighing = Weighing.from_dict(document["weighing"]) if document["weighing"] else None
-        alone = Weighing.from_dict(document["weighing_alone"]) if document.get("weighing_alone") else None
-        saved = document["prior"]
-        prior = EmbeddingPrior.from_dict(saved, len(task.labels or ())) if saved else None
-        router = Router.from_list(document["router"]) if document.get("router") else None
-        measured = dict(document["measured"])
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise ArtifactError(f"{str(path)!r} is damaged ({type(error).__name__}: {error}); save it anew") from error
-    lost = [number for number in candidate.shown if number not in examples]
-    if lost:
-        raise ArtifactError(f"{str(path)!r} is damaged: demonstration {lost[0]} is missing; save it anew")
-    if any(len(each.offsets) != len(task.labels or ()) for each in (weighing, alone) if each is not None):
-        raise ArtifactError(f"{str(path)!r} is damaged: its offsets do not match its labels; save it anew")
-    if (weighing is None) != (task.labels is None):
-        raise ArtifactError(f"{str(path)!r} is damaged: its weights do not match its labels; save it anew")
-    unknown = {shown.output for shown in examples.values()} - set(task.labels or ()) if prior is not None else ()
-    if unknown:
-        raise ArtifactError(f"{str(path)!r} is damaged: an example has no label of the task; save it anew")
-    if weighing is not None and weighing.prior_weight > 0 and prior is None:
-        raise ArtifactError(f"{str(path)!r} is damaged: it lacks its prior; save it anew")
-    retriever = _retriever_from(document, path, examples, encoder)
-    if (candidate.mode == "routed") != (router is not None) or (router and router.count != len(candidate.routes)):
-        raise ArtifactError(f"{str(path)!r} is damaged: it does not say which query takes which route; save it anew")
-    _check_index(None if retriever is None else retriever.pool, candidate, router, path)
-    if any(len(each.shifts) not in (0, len(candidate.routes)) for each in (weighing, alone) if each is not None):
-        raise ArtifactError(f"{str(path)!r} is damaged: its weights do not match its routes; save it anew")
-    parts = PromptParts(task, candidate, examples, weighing, prior, retriever, router, measured, alone)
-    if parts.needs_pool and (retriever is None or retriever.pool is None):
-        raise ArtifactError(f"{str(path)!r} is damaged: it does not name its index; save it anew")
-    if parts.needs_vectors and retriever is None:
-        raise ArtifactError(f"{str(path)!r} is damaged: it does not name its encoder; save it anew")
-    return parts
-
-
-def _check_index(pool: Pool | None, candidate: Candidate, router: Router | None, path: Path) -> None:
-    """Refuse examples that the index lacks, and centres of other vectors than its own."""
-    if pool is None:
-        return
-    lost = set(candidate.among).difference(pool.ids.tolist())
-    if lost:
-        raise ArtifactError(f"{str(path)!r} is damaged: its index lacks example {min(lost)}; save it anew")
-    if len(set(candidate.among)) < len(candidate.among):
-        raise ArtifactError(f"{str(path)!r} is damaged: it retrieves among the same example twice; save it anew")
-    if router is not None and router.centres.shape[1] != pool.dimension:
-        raise ArtifactError(
-            f"{str(path)!r} is damaged: its routes have {router.centres.shape[1]} dimensions and its index "
-            f"{pool.dimension}; save it anew"
-        )
-
-
-def _retriever_from(
-    document: Mapping[str, Any], path: Path, examples: Mapping[int, Demonstration], encoder: object
-) -> Retriever | None:
-    saved = document["encoder"]
-    if not saved:
-        return None
-    if not isinstance(saved, dict):
-        raise ArtifactError(f"{str(path)!r} is damaged: it does not name its encoder; save it anew")
-    from promptsearch.embed.transformer import resolve_encoder
-
-    pool = _pool_from(document, path, examples, saved.get("fingerprint")) if document.get("index") else None
-    source, fingerprint = str(saved.get("source", "")), saved.get("fingerprint")
-    if encoder is None and not source:
-        raise ArtifactError(
-            f"{str(path)!r} was made with an encoder object, which no file can hold; give it as encoder="
-        )
-    chosen: Any = source if encoder is None else encoder
-    opened = CachedEncoder(resolve_encoder(chosen))
-    if opened.fingerprint != fingerprint:
-        raise ArtifactError(
-            f"{str(path)!r} was made with vectors of {fingerprint!r}, and the encoder is now "
-            f"{opened.fingerprint!r}; give the one it was made with as encoder="
-        )
-    return Retriever(pool, opened, source)
-
-
-def _pool_from(
-    document: Mapping[str, Any], path: Path, examples: Mapping[int, Demonstration], fingerprint: Any
-) -> Pool:
-    """The index beside a saved prompt."""
-    name = Path(str(document["index"])).name
-    if not name:
-        raise ArtifactError(f"{str(path)!r} is damaged: it does not name its index; save it anew")
-    folder = path.with_name(name)
-    pool = Pool.load(folder, encoder=fingerprint)
-    lost = [int(number) for number in pool.ids if int(number) not in examples]
-    if lost:
-        raise ArtifactError(f"{str(folder)!r} does not belong to {str(path)!r}: example {lost[0]} is unknown")
-    return pool

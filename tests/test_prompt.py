@@ -26,9 +26,9 @@ from promptsearch.lm.base import Rendered
 from promptsearch.lm.fake import ScriptedLM
 from promptsearch.lm.llamacpp.engine import LlamaEngine
 from promptsearch.lm.resolve import OpenedModel
+from promptsearch.parts import PromptParts, Retriever
 from promptsearch.pool import Neighbours, Pool
 from promptsearch.prior import EmbeddingPrior, LinearClassifier, NeighbourVote
-from promptsearch.prompt import PromptParts, Retriever
 from promptsearch.routing import Router
 from promptsearch.template import Demonstration
 

@@ -1,0 +1,221 @@
+"""A prompt as a file: plain JSON, and a FAISS index beside it where it finds neighbours.
+
+Invariant: reading gives back the very parts that were written, or one error that says what is wrong; it runs no code.
+Leaves out: the model, which :mod:`promptsearch.prompt` opens, and its prefix state.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from promptsearch.calibration import Weighing
+from promptsearch.candidate import Candidate
+from promptsearch.embed.base import encoder_name
+from promptsearch.embed.cache import CachedEncoder
+from promptsearch.errors import ArtifactError
+from promptsearch.lm.resolve import OpenedModel
+from promptsearch.parts import PromptParts, Retriever
+from promptsearch.pool import Pool
+from promptsearch.prior import EmbeddingPrior
+from promptsearch.routing import Router
+from promptsearch.task import Task
+from promptsearch.template import TEMPLATES, Demonstration
+from promptsearch.version import __version__
+
+__all__ = ["document_of", "parts_from", "read_document"]
+
+_FORMAT = "promptsearch prompt"
+_SCHEMA = 2
+_VOTE_SCHEMA = 1  # its prior is a vote of neighbours and nothing else
+
+
+def document_of(parts: PromptParts, opened: OpenedModel) -> dict[str, Any]:
+    """A prompt as plain values, without its index."""
+    needed = parts.examples if parts.needs_pool else parts.candidate.shown
+    return {
+        "format": _FORMAT,
+        "schema": _SCHEMA,
+        "version": __version__,
+        "task": parts.task.to_spec(),
+        "candidate": parts.candidate.to_dict(),
+        "examples": [
+            {
+                "number": number,
+                "inputs": dict(parts.examples[number].inputs),
+                "output": parts.examples[number].output,
+            }
+            for number in needed
+        ],
+        "weighing": parts.weighing.to_dict() if parts.weighing else None,
+        "weighing_alone": parts.weighing_alone.to_dict() if parts.weighing_alone else None,
+        "prior": parts.prior.to_dict() if parts.prior and parts.uses_prior else None,
+        "router": parts.router.to_list() if parts.router is not None else None,
+        "encoder": _encoder_source(parts.retriever) if parts.needs_vectors else None,
+        "model": {
+            "source": opened.source,
+            "name": opened.engine.name,
+            "fingerprint": opened.engine.fingerprint,
+            "weights": opened.kind,
+        },
+        "measured": dict(parts.measured),
+    }
+
+
+def _encoder_source(retriever: Retriever | None) -> dict[str, str] | None:
+    if retriever is None:
+        return None
+    return {"source": retriever.source, "fingerprint": encoder_name(retriever.encoder)}
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """The file of a saved prompt as plain values, of the current schema.
+
+    Raises:
+        ArtifactError: it is none of ours, or is damaged.
+    """
+    try:
+        document = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise ArtifactError(f"there is no saved prompt {str(path)!r}; give the file that save() wrote") from error
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{str(path)!r} cannot be read as a saved prompt ({error}); save it anew") from error
+    if not isinstance(document, dict) or document.get("format") != _FORMAT:
+        raise ArtifactError(f"{str(path)!r} is no saved prompt; give the file that save() wrote")
+    if document.get("schema") == _VOTE_SCHEMA:
+        document = _from_vote_schema(document)
+    if document.get("schema") != _SCHEMA:
+        raise ArtifactError(
+            f"{str(path)!r} has schema {document.get('schema')!r} and this version reads {_SCHEMA}; "
+            "use the version that wrote it"
+        )
+    missing = {"task", "candidate", "examples", "weighing", "prior", "encoder", "model", "measured"} - set(document)
+    model = document.get("model")
+    if missing or not isinstance(model, dict) or not {"source", "name", "fingerprint", "weights"} <= set(model):
+        raise ArtifactError(f"{str(path)!r} is damaged: it lacks {', '.join(sorted(missing)) or 'its model'}")
+    return dict(document)
+
+
+def _from_vote_schema(document: dict[str, Any]) -> dict[str, Any]:
+    """A document whose prior is a vote, as it would be written now."""
+    current = {name: value for name, value in document.items() if name != "vote"} | {"schema": _SCHEMA}
+    if "vote" in document:
+        vote = document["vote"]
+        alone = {"vote": vote, "vote_weight": 1.0, "linear": None, "linear_weight": 0.0}
+        current["prior"] = alone if vote else None
+    return current
+
+
+def parts_from(document: Mapping[str, Any], path: Path, encoder: object) -> PromptParts:
+    """The parts of a saved prompt.
+
+    Args:
+        document: what :func:`read_document` gave.
+        path: the file, beside which its index lies.
+        encoder: another encoder than the saved one; None opens the saved one.
+
+    Raises:
+        ArtifactError: anything that does not hold together.
+    """
+    candidate = Candidate.from_dict(document["candidate"])
+    task = Task.from_spec(document["task"])
+    if candidate.template not in TEMPLATES:
+        raise ArtifactError(f"{str(path)!r} uses the unknown template {candidate.template!r}; save it anew")
+    try:
+        examples = {
+            int(row["number"]): Demonstration(
+                {column: str(row["inputs"][column]) for column in task.inputs}, str(row["output"])
+            )
+            for row in document["examples"]
+        }
+        weighing = Weighing.from_dict(document["weighing"]) if document["weighing"] else None
+        alone = Weighing.from_dict(document["weighing_alone"]) if document.get("weighing_alone") else None
+        saved = document["prior"]
+        prior = EmbeddingPrior.from_dict(saved, len(task.labels or ())) if saved else None
+        router = Router.from_list(document["router"]) if document.get("router") else None
+        measured = dict(document["measured"])
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise ArtifactError(f"{str(path)!r} is damaged ({type(error).__name__}: {error}); save it anew") from error
+    lost = [number for number in candidate.shown if number not in examples]
+    if lost:
+        raise ArtifactError(f"{str(path)!r} is damaged: demonstration {lost[0]} is missing; save it anew")
+    if any(len(each.offsets) != len(task.labels or ()) for each in (weighing, alone) if each is not None):
+        raise ArtifactError(f"{str(path)!r} is damaged: its offsets do not match its labels; save it anew")
+    if (weighing is None) != (task.labels is None):
+        raise ArtifactError(f"{str(path)!r} is damaged: its weights do not match its labels; save it anew")
+    unknown = {shown.output for shown in examples.values()} - set(task.labels or ()) if prior is not None else ()
+    if unknown:
+        raise ArtifactError(f"{str(path)!r} is damaged: an example has no label of the task; save it anew")
+    if weighing is not None and weighing.prior_weight > 0 and prior is None:
+        raise ArtifactError(f"{str(path)!r} is damaged: it lacks its prior; save it anew")
+    retriever = _retriever_from(document, path, examples, encoder)
+    if (candidate.mode == "routed") != (router is not None) or (router and router.count != len(candidate.routes)):
+        raise ArtifactError(f"{str(path)!r} is damaged: it does not say which query takes which route; save it anew")
+    _check_index(None if retriever is None else retriever.pool, candidate, router, path)
+    if any(len(each.shifts) not in (0, len(candidate.routes)) for each in (weighing, alone) if each is not None):
+        raise ArtifactError(f"{str(path)!r} is damaged: its weights do not match its routes; save it anew")
+    parts = PromptParts(task, candidate, examples, weighing, prior, retriever, router, measured, alone)
+    if parts.needs_pool and (retriever is None or retriever.pool is None):
+        raise ArtifactError(f"{str(path)!r} is damaged: it does not name its index; save it anew")
+    if parts.needs_vectors and retriever is None:
+        raise ArtifactError(f"{str(path)!r} is damaged: it does not name its encoder; save it anew")
+    return parts
+
+
+def _check_index(pool: Pool | None, candidate: Candidate, router: Router | None, path: Path) -> None:
+    """Refuse examples that the index lacks, and centres of other vectors than its own."""
+    if pool is None:
+        return
+    lost = set(candidate.among).difference(pool.ids.tolist())
+    if lost:
+        raise ArtifactError(f"{str(path)!r} is damaged: its index lacks example {min(lost)}; save it anew")
+    if len(set(candidate.among)) < len(candidate.among):
+        raise ArtifactError(f"{str(path)!r} is damaged: it retrieves among the same example twice; save it anew")
+    if router is not None and router.centres.shape[1] != pool.dimension:
+        raise ArtifactError(
+            f"{str(path)!r} is damaged: its routes have {router.centres.shape[1]} dimensions and its index "
+            f"{pool.dimension}; save it anew"
+        )
+
+
+def _retriever_from(
+    document: Mapping[str, Any], path: Path, examples: Mapping[int, Demonstration], encoder: object
+) -> Retriever | None:
+    saved = document["encoder"]
+    if not saved:
+        return None
+    if not isinstance(saved, dict):
+        raise ArtifactError(f"{str(path)!r} is damaged: it does not name its encoder; save it anew")
+    from promptsearch.embed.transformer import resolve_encoder
+
+    pool = _pool_from(document, path, examples, saved.get("fingerprint")) if document.get("index") else None
+    source, fingerprint = str(saved.get("source", "")), saved.get("fingerprint")
+    if encoder is None and not source:
+        raise ArtifactError(
+            f"{str(path)!r} was made with an encoder object, which no file can hold; give it as encoder="
+        )
+    chosen: Any = source if encoder is None else encoder
+    opened = CachedEncoder(resolve_encoder(chosen))
+    if opened.fingerprint != fingerprint:
+        raise ArtifactError(
+            f"{str(path)!r} was made with vectors of {fingerprint!r}, and the encoder is now "
+            f"{opened.fingerprint!r}; give the one it was made with as encoder="
+        )
+    return Retriever(pool, opened, source)
+
+
+def _pool_from(
+    document: Mapping[str, Any], path: Path, examples: Mapping[int, Demonstration], fingerprint: Any
+) -> Pool:
+    """The index beside a saved prompt."""
+    name = Path(str(document["index"])).name
+    if not name:
+        raise ArtifactError(f"{str(path)!r} is damaged: it does not name its index; save it anew")
+    folder = path.with_name(name)
+    pool = Pool.load(folder, encoder=fingerprint)
+    lost = [int(number) for number in pool.ids if int(number) not in examples]
+    if lost:
+        raise ArtifactError(f"{str(folder)!r} does not belong to {str(path)!r}: example {lost[0]} is unknown")
+    return pool

@@ -63,10 +63,8 @@ def _cell(
     result = ps.optimize(task, opened, options.budget, seed=seed, progress=False)
     seconds = time.perf_counter() - start
     test = [task.examples[number] for number in task.parts.test]
-    measured = {
-        "optimize": result.prompt.evaluate(test),
-        "prompt_alone": result.prompt.without_prior().evaluate(test),
-    }
+    with_prior, alone = result.prompt.evaluate_twice(test)
+    measured = {"optimize": with_prior, "prompt_alone": alone}
     if not options.skip_recipes:
         measured.update(Bench(task, opened, seed).plain_recipes())
     return {

@@ -206,11 +206,17 @@ class Prompt:
 
     def without_prior(self) -> Prompt:
         """The same prompt without the prior."""
+        if not self._parts.uses_prior:
+            return self
+        return Prompt.from_parts(replace(self._parts, weighing=self._alone), self._opened)
+
+    @property
+    def _alone(self) -> Weighing | None:
+        """How the model's log-probabilities become a choice without the prior."""
         weighing = self._parts.weighing
         if weighing is None or not self._parts.uses_prior:
-            return self
-        alone = self._parts.weighing_alone or weighing.without_prior()
-        return Prompt.from_parts(replace(self._parts, weighing=alone), self._opened)
+            return weighing
+        return self._parts.weighing_alone or weighing.without_prior()
 
     # -- predicting -----------------------------------------------------------------------------------------
 
@@ -269,13 +275,31 @@ class Prompt:
         """Measure the prompt on rows with the task's columns, in any form that :class:`Task` takes.
 
         Items that do not fit or cannot be understood are wrong, and are counted in ``failures``. A row that is also
-        among the prompt's examples never finds itself as its own neighbour; a prior's linear classifier has seen the
-        labels of all of them, so that only other rows measure it.
+        among the prompt's examples never finds itself as its own neighbour; a linear classifier in the prior has seen
+        its label all the same, so measure on other rows.
 
         Args:
             examples: the rows.
             metric: another metric than the task's, or the callable that a saved prompt could not keep.
         """
+        return self._measured(examples, metric, [self._parts.weighing])[0]
+
+    def evaluate_twice(
+        self, examples: object, metric: str | Callable[..., float] | None = None
+    ) -> tuple[Measurement, Measurement]:
+        """Measure the prompt as it is, and alone, without its prior; the model is asked once.
+
+        Args:
+            examples: as for :meth:`evaluate`.
+            metric: likewise.
+        """
+        as_it_is, alone = self._measured(examples, metric, [self._parts.weighing, self._alone])
+        return as_it_is, alone
+
+    def _measured(
+        self, examples: object, metric: str | Callable[..., float] | None, weighings: Sequence[Weighing | None]
+    ) -> list[Measurement]:
+        """The same answers, weighed in several ways."""
         kept = self.task.examples_from(examples)
         measured_by = self._metric(metric, [example.output for example in kept])
         near = self._neighbours([example.fields for example in kept], others_only=True)
@@ -284,11 +308,10 @@ class Prompt:
             stop = start + _EVALUATED_A_CALL
             inputs = [example.fields for example in kept[start:stop]]
             parts.append(self._answers(inputs, near.part(start, stop))[0])
-        places = list(range(len(kept)))
+        answers, places = join(parts), list(range(len(kept)))
         priors = {} if near.prior is None else dict(zip(places, near.prior, strict=True))
         judge = Judge([replace(kept[place], id=place) for place in places], self.task.labels, measured_by, priors)
-        judged = judge.judge(places, join(parts), self._parts.weighing)
-        return judge.measure(places, judged)
+        return [judge.measure(places, judge.judge(places, answers, weighing)) for weighing in weighings]
 
     def _metric(self, given: str | Callable[..., float] | None, golds: Sequence[str]) -> Metric:
         if given is None:

@@ -516,6 +516,11 @@ def test_batch_calibration_by_hand_reads_no_test_row() -> None:
     assert not any(row["text"] in asked for row in rows[40:])
 
 
+def test_measured_twice_is_measured_apart(prompt: ps.Prompt) -> None:
+    rows = TASK.examples[40:60]
+    assert prompt.evaluate_twice(rows) == (prompt.evaluate(rows), prompt.without_prior().evaluate(rows))
+
+
 def test_another_metric_can_be_given() -> None:
     prompt = make("static")
     assert prompt.evaluate(TASK.examples[40:60], metric=lambda example, prediction: 0.25).value == 0.25

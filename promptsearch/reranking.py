@@ -16,7 +16,7 @@ from dataclasses import replace
 import numpy as np
 
 from promptsearch.candidate import CONSIDERED, MDL_SETS, Candidate
-from promptsearch.lm.base import Engine, FloatArray, Rendered, Segment
+from promptsearch.lm.base import Engine, FloatArray, Rendered
 from promptsearch.prompting import PromptBuilder
 
 __all__ = ["Reranker", "entropies"]
@@ -66,7 +66,7 @@ class Reranker:
         if not usable:
             return tuple(match[: reading.count])
         query = _query_text(prompts[usable[0]], item)  # the same after every example
-        beginnings = [_beginning(prompts[place]) for place in usable]
+        beginnings = [Rendered(prompts[place].shared_segments, prompts[place].shared) for place in usable]
         likelihood = self._engine.score(beginnings, [query])[:, 0]
         best_first = sorted(range(len(usable)), key=lambda at: (-float(likelihood[at]), usable[at]))
         return tuple(match[usable[at]] for at in best_first[: reading.count])
@@ -131,15 +131,3 @@ def _query_text(prompt: Rendered, item: Mapping[str, str]) -> str:
     last = [text for text in item.values() if text.strip()][-1:]
     end = rest.rfind(last[0]) if last else -1
     return rest if end < 0 else rest[: end + len(last[0])]
-
-
-def _beginning(prompt: Rendered) -> Rendered:
-    """The part of a prompt before its query."""
-    left = prompt.shared
-    kept = []
-    for segment in prompt.segments:
-        if left <= 0:
-            break
-        kept.append(Segment(segment.text[:left], segment.control))
-        left -= len(segment.text)
-    return Rendered(kept, prompt.shared)

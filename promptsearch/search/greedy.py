@@ -25,7 +25,6 @@ from promptsearch.search.space import SearchSpace
 
 __all__ = ["greedy"]
 
-_ANCHOR_SHARE = 0.3  # of the allowance, for first looks at candidates that must be tried
 _ANCHORS_KEPT = 5  # one in so many goes on after the first look; the others have told what they could
 _STEP_SHARE = 0.05  # of the allowance, for one step
 _IMPROVING_SHARE = 0.15  # of the allowance, left for the local search
@@ -47,8 +46,7 @@ def greedy(
 ) -> StrategyRun:
     """First looks at the anchors, forward selection in the best one's words, then local search."""
     race = Race(space, allowance)
-    looked = race.affordable(list(dict.fromkeys(anchors)), 0, race.rungs[0], _ANCHOR_SHARE)
-    yield from race.score(looked, race.rungs[0])
+    looked = yield from race.first_looks(anchors)
     ranked = best_first({anchor: race.scores[anchor] for anchor in looked})
     yield from race.run(_field(race, ranked, rng))
     if "static" in space.space.modes:

@@ -28,7 +28,6 @@ from promptsearch.search.space import SearchSpace
 __all__ = ["halving"]
 
 _EXPLORING_SHARE = 0.4  # of the allowance, for the first race
-_ANCHOR_SHARE = 0.3  # of the allowance, for first looks at candidates that must be tried
 _ANCHORS_KEPT = 5  # one in so many goes on after the first look; the others have told what they could
 _DEAR_SHARE = 0.15  # of the first race, for first looks at candidates of each dear mode
 _ORDER_SHARE = 0.08  # of the allowance, for other orders of the best set
@@ -46,8 +45,7 @@ def halving(
 ) -> StrategyRun:
     """The default strategy."""
     race = Race(space, allowance)
-    known = race.affordable(list(dict.fromkeys(anchors)), 0, race.rungs[0], _ANCHOR_SHARE)
-    yield from race.score(known, race.rungs[0])  # a first look tells which choices to draw
+    known = yield from race.first_looks(anchors)  # they tell which choices to draw
     field = _field(race, known, allowance.total * _EXPLORING_SHARE, rng)
     yield from race.run(field, rungs=race.short_rungs)
     proposals = Proposals(rng)

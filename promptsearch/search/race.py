@@ -22,6 +22,7 @@ __all__ = ["FIRST_RUNG", "Race", "rungs_for"]
 
 FIRST_RUNG = 24
 _KEEP = 0.5
+_ANCHOR_SHARE = 0.3  # of the allowance, for first looks at candidates that must be tried
 
 
 class Race:
@@ -107,6 +108,14 @@ class Race:
                 known = self._read.setdefault(reading, np.zeros(self.allowance.items, dtype=bool))
                 known |= wanted
         self.scores.update((yield Request(tuple(candidates), items)))
+
+    def first_looks(
+        self, anchors: Sequence[Candidate]
+    ) -> Generator[Request, Mapping[Candidate, Scores], list[Candidate]]:
+        """Score as many anchors on the first rung as their share of what is left pays for, and return those."""
+        looked = self.affordable(list(dict.fromkeys(anchors)), 0, self.rungs[0], _ANCHOR_SHARE)
+        yield from self.score(looked, self.rungs[0])
+        return looked
 
     def run(
         self, arms: Sequence[Candidate], against: Candidate | None = None, rungs: Sequence[int] = ()

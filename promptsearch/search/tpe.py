@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 __all__ = ["tpe"]
 
-_ANCHOR_SHARE = 0.3  # of the allowance, for first looks at candidates that must be tried
 _ANCHORS_KEPT = 5  # one in so many goes on after the first look; the others have told what they could
 _FINALISTS = 5
 _PROMOTED = 0.5  # of the candidates that were scored on a rung, those that go on
@@ -51,8 +50,7 @@ def tpe(
 ) -> StrategyRun:
     """First looks at the anchors, then what the sampler proposes."""
     race = Race(space, allowance)
-    looked = race.affordable(list(dict.fromkeys(anchors)), 0, race.rungs[0], _ANCHOR_SHARE)
-    yield from race.score(looked, race.rungs[0])
+    looked = yield from race.first_looks(anchors)
     ranked = best_first({anchor: race.scores[anchor] for anchor in looked})
     yield from race.run(ranked[: max(2, len(ranked) // _ANCHORS_KEPT)])
     parameters = Parameters(space, draw_orderings(space, looked, _affordable_orderings(race), rng))

@@ -422,7 +422,8 @@ def test_several_columns_and_a_metric_of_ones_own() -> None:
 
 
 def test_macro_f1() -> None:
-    result = search(numbered_task(metric="macro_f1"), budget="1000 evaluations")
+    task = numbered_task(metric="macro_f1")
+    result = search(task, WatchedLM(golds_of(task), reliability=0.7), "1000 evaluations", space=ps.Space(prior=False))
     assert result.test.interval == "bootstrap 95 %"
     assert result.test.low < result.test.high
 

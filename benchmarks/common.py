@@ -93,6 +93,7 @@ def machine() -> dict[str, Any]:
     """What the numbers depend on."""
     return {
         "processor": _processor(),
+        "instructions": _instructions(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "system": platform.system(),
         "python": platform.python_version(),
@@ -107,6 +108,17 @@ def _processor() -> str:
     except OSError:
         return platform.processor() or platform.machine()
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+def _instructions() -> list[str]:
+    """Those of the processor that decide which weights run fast: one name covers several generations."""
+    deciding = {"avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimddp", "i8mm", "bf16"}
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        return []
+    found = next((line.split(":", 1)[1] for line in lines if line.startswith(("flags", "Features"))), "")
+    return sorted(deciding & set(found.split()))
 
 
 def _command(arguments: list[str]) -> str:
@@ -132,19 +144,33 @@ def require_same_settings(path: Path, settings: dict[str, Any]) -> None:
 
 
 class Results:
-    """Measured cells, written after each one; a run started again skips the cells that are there."""
+    """Measured cells, written after each one; a run started again skips the cells that are there.
+
+    A file may be added to on other machines: it says on which of its ``machines`` each cell was measured.
+    """
 
     def __init__(self, path: Path, settings: dict[str, Any]) -> None:
         self.path = path
-        self.header = {"command": _command(sys.argv[1:]), "settings": settings, "machine": machine()}
-        kept = json.loads(path.read_text("utf-8")) if path.is_file() else {"cells": {}}
-        self.cells: dict[str, Any] = kept["cells"]
+        self.header = {"command": _command(sys.argv[1:]), "settings": settings}
+        kept = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+        self.cells: dict[str, Any] = kept.get("cells", {})
+        self._machines: list[dict[str, Any]] = kept.get("machines", [])
+        self._measured_on: dict[str, int] = kept.get("measured_on", {})
 
     def __contains__(self, key: str) -> bool:
         return key in self.cells
 
     def add(self, key: str, cell: dict[str, Any]) -> None:
         """Keep one cell."""
+        here = machine()
+        if here not in self._machines:
+            self._machines.append(here)
         self.cells[key] = cell
-        document = {**self.header, "cells": self.cells}
+        self._measured_on[key] = self._machines.index(here)
+        document = {
+            **self.header,
+            "machines": self._machines,
+            "measured_on": self._measured_on,
+            "cells": self.cells,
+        }
         write_whole(self.path, json.dumps(document, indent=1, ensure_ascii=False) + "\n")

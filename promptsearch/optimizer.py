@@ -66,6 +66,7 @@ _WORDING_SHOTS = 4
 _WANTED_TEST = 50  # rows under which baselines are left out rather than measured on fewer
 _NEAREST_TOKENS = 250  # a query with nearest demonstrations: dearer ones would leave few test rows to measure
 _ROWS_A_SECOND = 100  # pool rows for each second of a time budget: embedding more would leave no time to search
+_WEIGHTS_SHARE = 0.1  # of a time budget, for measuring which weights run fastest, once on a machine
 _LOADING_SECONDS = 6.0  # model and encoder, when nothing is cached
 _WITHOUT_MODEL = {
     "label_vote": "The label vote of neighbours, which needs no model,",
@@ -134,7 +135,8 @@ def optimize(
     splits = _limited_pool(task.split(seed), limits, seed)
     with _listener(progress) as listen:
         job = _Job(task, splits, limits, space or Space(), STRATEGIES[strategy], prefer, seed, listen)
-        opened = open_engine(model, weights, _weights_listener(listen))
+        hurry = None if limits.seconds is None else _WEIGHTS_SHARE * limits.seconds
+        opened = open_engine(model, weights, _weights_listener(listen), hurry)
         return job.run(opened, found, _encoder_source(encoder), run)
 
 
@@ -292,7 +294,9 @@ class _Job:
             if self.limits.seconds is not None:
                 speed = model_speed(opened.engine, generates=self.task.labels is None)
             encoding = encoder_speed(near.encoder.fingerprint)
-            setup = self.meter.elapsed if encoding is None else _LOADING_SECONDS + self._characters() / encoding
+            setup = self.meter.elapsed
+            if encoding is not None:  # as with an empty cache, so that the same call plans the same with a full one
+                setup = max(setup, _LOADING_SECONDS + self._characters() / encoding)
             plan = make_plan(
                 self.limits,
                 tokens_per_second=speed,

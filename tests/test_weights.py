@@ -113,6 +113,7 @@ class Workshop:
         self.measured: list[str] = []
         self.compared: list[str] = []
         self.references: list[str] = []
+        self.allowances: list[float] = []
         for name in ("convert", "measure_speed", "compare", "reference_scores"):
             monkeypatch.setattr(weights, name, getattr(self, name))
 
@@ -131,9 +132,10 @@ class Workshop:
         others = {32: 10.0, 128: 20.0} if full else {}
         return Speed({**others, PREFILL_TOKENS: self.speeds[kind]}, 5.0 if full else None)
 
-    def reference_scores(self, path: Path, _allowance: float, _tell: Callable[[float], None]) -> Any:
+    def reference_scores(self, path: Path, allowance: float, _tell: Callable[[float], None]) -> Any:
         kind = "F32" if path.stem == "F32" else AS_IS
         self.references.append(kind)
+        self.allowances.append(allowance)
         if kind in self.unanswering:
             raise self.unanswering[kind]
         return np.zeros((60, 2))
@@ -173,6 +175,20 @@ def test_the_fastest_is_compared_and_taken(model_file: Path, workshop: Workshop,
     assert (told[0], told[-1]) == (0.0, 1.0)
     assert told == sorted(told)
     assert sorted(file.name for file in weights_folder(cache).iterdir()) == ["BF16.gguf", "lock", "weights.json"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "rounds", "allowance"), [(None, 3, 20.0), (1e6, 3, 20.0), (12.0, 3, 6.0), (0.0, 1, 0.0)]
+)
+def test_a_caller_in_a_hurry_has_less_measured(
+    model_file: Path, workshop: Workshop, seconds: float | None, rounds: int, allowance: float
+) -> None:
+    chosen = choose_weights(model_file, seconds=seconds)
+    assert chosen.kind == "BF16"
+    assert workshop.measured == [AS_IS, *KINDS] * rounds
+    assert workshop.allowances == [pytest.approx(allowance, abs=1.0)]
+    assert choose_weights(model_file).table == chosen.table
+    assert len(workshop.allowances) == 1
 
 
 def test_one_that_disagrees_is_passed_over(model_file: Path, workshop: Workshop) -> None:

@@ -59,7 +59,9 @@ class OpenedModel:
         return f"{self.engine.name}, weights {self.kind}" + (f" ({'; '.join(measured)})" if measured else "")
 
 
-def open_engine(model: object = None, weights: str = "auto", tell: Tell | None = None) -> OpenedModel:
+def open_engine(
+    model: object = None, weights: str = "auto", tell: Tell | None = None, seconds: float | None = None
+) -> OpenedModel:
     """Open a model.
 
     Args:
@@ -68,6 +70,7 @@ def open_engine(model: object = None, weights: str = "auto", tell: Tell | None =
         weights: for GGUF files: ``"auto"`` (the fastest type that answers as the file's own weights do, see
             :mod:`promptsearch.lm.llamacpp.weights`), ``"as-is"``, ``"BF16"``, ``"F16"`` or ``"Q8_0"``.
         tell: hears the share done, 0 to 1, while weights are measured, which happens once on a machine.
+        seconds: about how long that may take; None for as long as it takes.
 
     Raises:
         ModelError: it cannot be found or opened.
@@ -82,10 +85,10 @@ def open_engine(model: object = None, weights: str = "auto", tell: Tell | None =
             )
         return model
     if model is None or (isinstance(model, str) and model.lower() == PACKAGED):
-        return _open_file(packaged_model(), PACKAGED, PACKAGED, weights, tell)
+        return _open_file(packaged_model(), PACKAGED, PACKAGED, weights, tell, seconds)
     if isinstance(model, str) and model.startswith("hf:"):
         path = _from_hub(model)
-        return _open_file(path, path.stem, model, weights, tell)
+        return _open_file(path, path.stem, model, weights, tell, seconds)
     if isinstance(model, str) and model.startswith(("http://", "https://")):
         from promptsearch.lm.endpoint import EndpointLM
 
@@ -98,7 +101,7 @@ def open_engine(model: object = None, weights: str = "auto", tell: Tell | None =
                 f"the model {str(model)!r} is unknown; give {PACKAGED!r}, the path of a GGUF file, "
                 "'hf:owner/repo:quant' or the URL of a server"
             )
-        return _open_file(path, path.stem, str(path.resolve()), weights, tell)
+        return _open_file(path, path.stem, str(path.resolve()), weights, tell, seconds)
     _require_no_choice(weights, f"a {type(model).__name__}")
     return _open_object(model)
 
@@ -123,13 +126,15 @@ def _require_no_choice(weights: str, model: str) -> None:
         raise UserError(f"weights={weights!r} is for GGUF files, and the model is {model}; leave weights out")
 
 
-def _open_file(path: Path, name: str, source: str, weights: str, tell: Tell | None) -> OpenedModel:
+def _open_file(
+    path: Path, name: str, source: str, weights: str, tell: Tell | None, seconds: float | None
+) -> OpenedModel:
     from promptsearch.lm.llamacpp.engine import LlamaEngine
     from promptsearch.lm.llamacpp.opening import check_file
     from promptsearch.lm.llamacpp.weights import choose_weights
 
     check_file(path)
-    chosen = choose_weights(path, weights, tell)
+    chosen = choose_weights(path, weights, tell, seconds)
     engine = _open_engines.get(chosen.fingerprint)
     if engine is None or engine.closed:
         engine = LlamaEngine(chosen.path, name=name, fingerprint=chosen.fingerprint)

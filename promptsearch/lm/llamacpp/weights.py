@@ -11,6 +11,9 @@ times faster than as packaged 4-bit blocks. The rule for ``"auto"``:
    for, 50 at least (:mod:`promptsearch.lm.llamacpp.agreement`). The first that gives the same label on 99 % of
    those that are no near ties runs. If none does, the file runs as it is.
 
+A caller in a hurry says how long that may take: then types are measured in fewer rounds and compared on fewer
+messages, but never on none.
+
 What was found is kept in the cache folder as a table, with the chosen file, and counts until the processor, the
 accelerator, the number of cores or llama.cpp change. If the chosen file is gone and cannot be made again, the source
 runs as it is.
@@ -27,6 +30,7 @@ import json
 import logging
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -75,6 +79,7 @@ _SCHEMA = 1
 _TRIAL = "trial"  # folder of files that are made to be measured
 _ALLOWANCE, _BENCH_ALLOWANCE = 20.0, 120.0  # seconds for what the reference answers
 _ROUNDS = 3  # of measuring all types in turn, so that what else the machine does meets each of them alike
+_SPEEDS_SHARE = 0.4  # of the seconds that the measuring may take, after which no further round of speeds begins
 _WORTH = 1.1  # times the speed of the file as it is, from which a copy pays
 
 Tell = Callable[[float], None]
@@ -193,7 +198,9 @@ def check_weights(weights: str) -> None:
         raise UserError(f"weights={weights!r} is none of: auto, {AS_IS}, {', '.join(KINDS)}; name one of these")
 
 
-def choose_weights(source: Path, weights: str = "auto", tell: Tell | None = None) -> ChosenWeights:
+def choose_weights(
+    source: Path, weights: str = "auto", tell: Tell | None = None, seconds: float | None = None
+) -> ChosenWeights:
     """Find or make the weights to run.
 
     A type that the caller names is neither measured nor compared.
@@ -202,6 +209,7 @@ def choose_weights(source: Path, weights: str = "auto", tell: Tell | None = None
         source: a GGUF file.
         weights: ``"auto"`` for the fastest type that answers as the file's own, ``"as-is"``, or one of :data:`KINDS`.
         tell: hears how far the measuring is; not called where nothing has to be measured.
+        seconds: about how long the measuring may take, where it has to be done; None for as long as it takes.
 
     Raises:
         UserError: ``weights`` names none of these.
@@ -216,7 +224,7 @@ def choose_weights(source: Path, weights: str = "auto", tell: Tell | None = None
             return ChosenWeights(_kept_or_made(source, folder, weights), weights, source_hash)
         table = _read_table(folder)
         if table is None:
-            table = _Measuring(source, folder, tell or _untold).run()
+            table = _Measuring(source, folder, tell or _untold, seconds=seconds).run()
         path, table = _runnable(source, folder, table)
     return ChosenWeights(path, table.chosen, source_hash, table)
 
@@ -253,8 +261,10 @@ class _Measuring:
     folder: Path
     tell: Tell
     full: bool = False
+    seconds: float | None = None
     types: dict[str, WeightType] = field(default_factory=dict)
     paths: dict[str, Path] = field(default_factory=dict)
+    begun: float = field(default_factory=time.monotonic)
 
     def run(self) -> WeightTable:
         """Make, measure, compare, choose, keep."""
@@ -290,11 +300,18 @@ class _Measuring:
             self.tell(0.4 * place / (len(kinds) + 1))
             self.types[kind] = self._measured(facts, kind)
         for _ in range(_ROUNDS - 1 if len(self.paths) > 1 else 0):
+            if self._left < (1 - _SPEEDS_SHARE) * (self.seconds or 0.0):
+                break
             for kind, path in self.paths.items():
                 speed, again = self.types[kind].speed, measure_speed(path, full=self.full)
                 self.types[kind] = replace(self.types[kind], speed=again if speed is None else again.best(speed))
         for kind in self.paths:
             _logger.info("%s runs %.0f prompt tokens/s", kind, self._speed(kind))
+
+    @property
+    def _left(self) -> float:
+        """Seconds that the measuring may go on for."""
+        return float("inf") if self.seconds is None else self.begun + self.seconds - time.monotonic()
 
     def _measured(self, facts: Source, kind: str) -> WeightType:
         """A type's speed, or why it has none."""
@@ -367,7 +384,7 @@ class _Measuring:
         return self._answers(self.source), AS_IS
 
     def _answers(self, path: Path) -> FloatArray:
-        allowance = _BENCH_ALLOWANCE if self.full else _ALLOWANCE
+        allowance = _BENCH_ALLOWANCE if self.full else min(_ALLOWANCE, max(0.0, self._left / 2))  # half to compare
         return reference_scores(path, allowance, lambda done: self.tell(0.4 + 0.3 * done))
 
     def _exact(self, facts: Source) -> Path | None:

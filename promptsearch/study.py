@@ -39,6 +39,8 @@ _CONFIRM_SHARE = 0.12
 _SAFETY = 0.9  # of a time budget: fits, files and slower long prompts take the rest
 _FEWEST_FINALISTS = 3
 _FEWEST_LOOKS = 24
+_FEWEST_RACED = 48  # search rows
+_RACED_WHOLE = 8  # prompts without demonstrations that the race could ask about all its rows
 _MUCH_TOO_SLOW = 0.8  # share of the planned test rows that the clock must allow at least for the plan to stand
 _FEWEST_CONFIRM = 30
 _CONFIRMED_PARTS = (0.34, 0.67)  # of the confirmation rows, after which finalists that are certainly worse go
@@ -234,8 +236,9 @@ class Study:
         items: Sequence[int],
         rng: np.random.Generator,
     ) -> tuple[list[Candidate], str]:
-        by_evaluations = self.plan.unit == "evaluations"
-        allowance = Allowance(max(1.0, self.plan.search - self.spent), len(items), by_evaluations)
+        units = max(1.0, self.plan.search - self.spent)
+        items = self._raced_items(units, items)
+        allowance = Allowance(units, len(items), self.plan.unit == "evaluations")
         limit = self.spent + allowance.total * 1.1  # prices are expectations
         race = strategy(self.space, anchors, allowance, rng)
         try:
@@ -256,6 +259,11 @@ class Study:
             stopped_by = "interrupt"
         race.close()
         return self._best_so_far(), stopped_by
+
+    def _raced_items(self, units: float, items: Sequence[int]) -> Sequence[int]:
+        """The rows that candidates race on: so few that the units pay for several candidates on all of them."""
+        one = self._price([Candidate()], [0])
+        return items[: max(_FEWEST_RACED, int(units / (_RACED_WHOLE * one)))]
 
     def _budget_unit(self) -> str:
         return "seconds" if self.plan.tokens_per_second else self.plan.unit

@@ -80,6 +80,22 @@ def test_no_more_than_the_allowance(strategy: Strategy, by_evaluations: bool, it
     assert 0.6 * total <= watched.spent <= 1.1 * total
 
 
+@settings(max_examples=40)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    total=st.floats(1, 30_000),
+    items=st.integers(24, 240),
+    order=st.permutations(range(3)),
+)
+def test_small_allowances_are_not_overspent(seed: int, total: float, items: int, order: list[int]) -> None:
+    """Halving looks at one anchor whatever that costs, and asks for nothing else that is not paid for."""
+    space = make(modes=("static", "retrieved"))
+    anchors = [ZERO, Candidate("", "t1", demonstrations=(1, 2)), Candidate("", "t0", mode="retrieved", count=8)]
+    anchors = [anchors[place] for place in order]
+    watched = run(halving, space, Allowance(total, items), by_examples, seed=seed, anchors=anchors)
+    assert watched.spent <= max(total, space.price(anchors[0], min(24, items) if items >= 32 else items)) + 1e-6
+
+
 @STRATEGIES
 @settings(max_examples=25)
 @given(seed=st.integers(0, 2**32 - 1), rounds=st.floats(0, 25), items=st.integers(1, 120), pool=st.integers(1, 30))

@@ -93,6 +93,15 @@ def test_setting_up_takes_its_time_from_the_plan() -> None:
     assert slow == pytest.approx(0.6 * quick, rel=0.01)
 
 
+def test_a_small_allowance_races_on_few_rows() -> None:
+    made = study({})
+    rows = range(400)
+    assert len(made._raced_items(10.0, rows)) == 48
+    assert len(made._raced_items(8 * 100.0, rows)) == 100
+    assert len(made._raced_items(1e6, rows)) == 400
+    assert list(made._raced_items(1.0, range(20))) == list(range(20))
+
+
 def test_the_best_wins() -> None:
     assert choose({CHEAP: ([0.0] * 60, [0.0] * 30), OTHER: ([1.0] * 60, [1.0] * 30)}) == OTHER
 

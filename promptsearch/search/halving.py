@@ -46,21 +46,22 @@ def halving(
     """The default strategy."""
     race = Race(space, allowance)
     known = yield from race.first_looks(anchors)  # they tell which choices to draw
-    field = _field(race, known, allowance.total * _EXPLORING_SHARE, rng)
-    yield from race.run(field, rungs=race.short_rungs)
-    proposals = Proposals(rng)
     kept_back = (_ORDER_SHARE + _FINAL_SHARE) * allowance.total
+    field = _field(race, known, allowance.total * _EXPLORING_SHARE, rng)
+    yield from race.run(field, rungs=race.short_rungs, reserve=kept_back)
+    proposals = Proposals(rng)
     while True:
         survivors = race.leaders(_FINALISTS)
         newcomers = proposals.newcomers(race, survivors, _NEWCOMERS, _LIKELY_SHARE * (race.left - kept_back))
+        newcomers = race.affordable(newcomers, 0, race.rungs[0], race.left - kept_back)
         price = race.price_of_race(newcomers, race.short_rungs) if newcomers else 0.0
         if not newcomers or _LIKELY_SHARE * price > race.left - kept_back:
             break
-        yield from race.run(newcomers, survivors[0], race.short_rungs)
+        yield from race.run(newcomers, survivors[0], race.short_rungs, kept_back)
         proposals.learn(race, newcomers)
-    yield from race.run(_orders(race, survivors), survivors[0], race.short_rungs)
+    yield from race.run(_orders(race, survivors), survivors[0], race.short_rungs, _FINAL_SHARE * allowance.total)
     leaders = race.leaders(_FINALISTS)
-    yield from race.score(race.affordable(leaders, 0, allowance.items), allowance.items)
+    yield from race.score(race.affordable(leaders, 0, allowance.items, race.left), allowance.items)
     finalists = race.leaders(_FINALISTS)
     whole = [finalist for finalist in finalists if race.seen(finalist) == allowance.items]
     return whole if len(whole) >= _FEWEST_WHOLE else finalists  # all are compared on what the shortest saw

@@ -66,15 +66,14 @@ class Race:
             alive, start = alive * _KEEP, stop
         return total
 
-    def affordable(self, arms: Sequence[Candidate], start: int, stop: int, share: float = 1.0) -> list[Candidate]:
-        """The first arms whose items ``start`` to ``stop`` a share of what is left pays for; one at least."""
+    def affordable(self, arms: Sequence[Candidate], start: int, stop: int, units: float) -> list[Candidate]:
+        """The arms whose items ``start`` to ``stop`` so many units pay for, those that come first before others."""
         kept: list[Candidate] = []
-        left = share * self.left
         for arm in arms:
-            left -= self.price(arm, start, stop)
-            if left < 0 and kept:
-                break
-            kept.append(arm)
+            price = self.price(arm, start, stop)
+            if price <= units:
+                units -= price
+                kept.append(arm)
         return kept
 
     def _readings(self, candidate: Candidate, start: int, stop: int) -> Iterator[tuple[Candidate, NDArray[np.bool_]]]:
@@ -84,7 +83,7 @@ class Race:
         if candidate.mode != "routed":
             yield candidate.reading, wanted
             return
-        clusters = self.space.clusters[len(candidate.routes)].of_items
+        clusters = self.space.clusters[len(candidate.routes)].of_items[: self.allowance.items]
         for cluster, route in enumerate(self.space.routes(candidate.reading)):
             mine = wanted & (clusters == cluster)
             if mine.any():
@@ -112,13 +111,21 @@ class Race:
     def first_looks(
         self, anchors: Sequence[Candidate]
     ) -> Generator[Request, Mapping[Candidate, Scores], list[Candidate]]:
-        """Score as many anchors on the first rung as their share of what is left pays for, and return those."""
-        looked = self.affordable(list(dict.fromkeys(anchors)), 0, self.rungs[0], _ANCHOR_SHARE)
+        """Score as many anchors on the first rung as their share of what is left pays for, one at least.
+
+        Returns those.
+        """
+        known = list(dict.fromkeys(anchors))
+        looked = self.affordable(known, 0, self.rungs[0], _ANCHOR_SHARE * self.left) or known[:1]
         yield from self.score(looked, self.rungs[0])
         return looked
 
     def run(
-        self, arms: Sequence[Candidate], against: Candidate | None = None, rungs: Sequence[int] = ()
+        self,
+        arms: Sequence[Candidate],
+        against: Candidate | None = None,
+        rungs: Sequence[int] = (),
+        reserve: float | None = None,
     ) -> Generator[Request, Mapping[Candidate, Scores], None]:
         """Successive halving: the better half goes on, without those that a rival beats by a paired test.
 
@@ -126,10 +133,17 @@ class Race:
             arms: who races.
             against: an arm goes on only while it is not measurably behind this one.
             rungs: cumulative items of each round; all rungs without any.
+            reserve: units that the race leaves untouched; None for a race that comes to its end with one arm at
+                least, even where it spends more than is left.
         """
         alive = list(arms)
         stops = tuple(rungs) or self.rungs
         for rung, items in enumerate(stops):
+            start = stops[rung - 1] if rung else 0
+            if reserve is not None:
+                alive = self.affordable(alive, start, items, self.left - reserve)
+            elif rung:
+                alive = self.affordable(alive, start, items, self.left) or alive[:1]
             yield from self.score(alive, items)
             if not alive or rung == len(stops) - 1:
                 return
@@ -137,7 +151,6 @@ class Race:
             keep = max(1, int(np.ceil(len(ranked) * _KEEP)))
             unbeaten = set(unbeaten_arms({arm: self.scores[arm].upto(items) for arm in ranked[:keep]}))
             alive = [arm for arm in ranked[:keep] if arm in unbeaten and not self._behind(arm, against, items)]
-            alive = self.affordable(alive, items, stops[rung + 1])
 
     def survivors(self, count: int) -> list[Candidate]:
         """The best candidates among those that were scored on the most items."""

@@ -27,8 +27,8 @@ def main() -> None:
     """Measure every cell that is not there yet, then print the table."""
     options = _options()
     opened = open_engine(options.model)
-    settings = {"budget": options.budget, "model": opened.description, "test_rows": options.test_rows}
-    results = Results(Path(options.json), settings)
+    settings = {"budget": options.budget, "test_rows": options.test_rows}
+    results = Results(Path(options.json), settings, opened.description)
     for name in options.datasets.split(","):
         dataset = read_dataset(Path(options.data), name)
         for rows in options.rows.split(","):

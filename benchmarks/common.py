@@ -146,11 +146,13 @@ def require_same_settings(path: Path, settings: dict[str, Any]) -> None:
 class Results:
     """Measured cells, written after each one; a run started again skips the cells that are there.
 
-    A file may be added to on other machines: it says on which of its ``machines`` each cell was measured.
+    A file may be added to on other machines: it says on which of its ``machines`` each cell was measured, and how the
+    model ran there.
     """
 
-    def __init__(self, path: Path, settings: dict[str, Any]) -> None:
+    def __init__(self, path: Path, settings: dict[str, Any], model: str = "") -> None:
         self.path = path
+        self._model = {"model": model} if model else {}
         self.header = {"command": _command(sys.argv[1:]), "settings": settings}
         kept = json.loads(path.read_text("utf-8")) if path.is_file() else {}
         self.cells: dict[str, Any] = kept.get("cells", {})
@@ -162,7 +164,7 @@ class Results:
 
     def add(self, key: str, cell: dict[str, Any]) -> None:
         """Keep one cell."""
-        here = machine()
+        here = {**machine(), **self._model}
         if here not in self._machines:
             self._machines.append(here)
         self.cells[key] = cell

@@ -180,8 +180,8 @@ def main() -> None:
     datasets = {name: read_dataset(Path(options.data), name) for name in names}
     sizes = {"train": options.rows, "test": options.test_rows}
     opened, encoder = open_engine(options.model), CachedEncoder(resolve_encoder(None))
-    settings = {"budget": options.budget, "model": opened.description, "sample": options.sample, **sizes}
-    results = Results(Path(options.json), settings)
+    settings = {"budget": options.budget, "sample": options.sample, **sizes}
+    results = Results(Path(options.json), settings, opened.description)
     for seed in range(options.seeds):
         for place, name in enumerate(names):
             for kind in chosen:

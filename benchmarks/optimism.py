@@ -41,8 +41,8 @@ def main() -> None:
     """Measure every cell that is not there yet, then print the table."""
     options = _options()
     opened, encoder = open_engine(options.model), CachedEncoder(resolve_encoder(None))
-    settings = {"budget": options.budget, "model": opened.description, "test_rows": options.test_rows}
-    results = Results(Path(options.json), settings)
+    settings = {"budget": options.budget, "test_rows": options.test_rows}
+    results = Results(Path(options.json), settings, opened.description)
     for seed in range(options.seeds):
         for name in options.datasets.split(","):
             key = f"{name}|{seed}"

@@ -295,7 +295,7 @@ class _Job:
                 speed = model_speed(opened.engine, generates=self.task.labels is None)
             encoding = encoder_speed(near.encoder.fingerprint)
             setup = self.meter.elapsed
-            if encoding is not None:  # as with an empty cache, so that the same call plans the same with a full one
+            if encoding is not None:  # with a full cache as with an empty one, so that the same call plans the same
                 setup = max(setup, _LOADING_SECONDS + self._characters() / encoding)
             plan = make_plan(
                 self.limits,

@@ -28,7 +28,7 @@ from promptsearch.search.base import Allowance, Scores, Strategy, best_first
 from promptsearch.search.confidence_sequence import certainly_better
 from promptsearch.search.front import choose
 from promptsearch.search.insights import Insights
-from promptsearch.search.log_knowledge import leaders
+from promptsearch.search.log_knowledge import TRUSTED_ITEMS, leaders
 from promptsearch.search.space import SearchSpace
 from promptsearch.store import RunStore
 
@@ -39,7 +39,7 @@ _CONFIRM_SHARE = 0.12
 _SAFETY = 0.9  # of a time budget: fits, files and slower long prompts take the rest
 _FEWEST_FINALISTS = 3
 _FEWEST_LOOKS = 24
-_FEWEST_RACED = 48  # search rows
+_FEWEST_RACED = TRUSTED_ITEMS  # search rows
 _RACED_WHOLE = 8  # prompts without demonstrations that the race could ask about all its rows
 _MUCH_TOO_SLOW = 0.8  # share of the planned test rows that the clock must allow at least for the plan to stand
 _FEWEST_CONFIRM = 30
@@ -261,9 +261,15 @@ class Study:
         return self._best_so_far(), stopped_by
 
     def _raced_items(self, units: float, items: Sequence[int]) -> Sequence[int]:
-        """The rows that candidates race on: so few that the units pay for several candidates on all of them."""
-        one = self._price([Candidate()], [0])
-        return items[: max(_FEWEST_RACED, int(units / (_RACED_WHOLE * one)))]
+        """The rows that candidates race on: so few that the units pay for several candidates on all of them.
+
+        A part of the rows is the fewest that race, twice as many, and so on, so that a race ends with a whole rung.
+        """
+        payable = units / (_RACED_WHOLE * self._price([Candidate()], [0]))
+        if payable >= len(items):
+            return items
+        doublings = max(0, int(np.log2(max(1.0, payable / _FEWEST_RACED))))
+        return items[: _FEWEST_RACED * 2**doublings]
 
     def _budget_unit(self) -> str:
         return "seconds" if self.plan.tokens_per_second else self.plan.unit

@@ -96,8 +96,9 @@ def test_setting_up_takes_its_time_from_the_plan() -> None:
 def test_a_small_allowance_races_on_few_rows() -> None:
     made = study({})
     rows = range(400)
-    assert len(made._raced_items(10.0, rows)) == 48
-    assert len(made._raced_items(8 * 100.0, rows)) == 100
+    assert len(made._raced_items(10.0, rows)) == 96
+    assert len(made._raced_items(8 * 200.0, rows)) == 192
+    assert len(made._raced_items(8 * 399.0, rows)) == 384
     assert len(made._raced_items(1e6, rows)) == 400
     assert list(made._raced_items(1.0, range(20))) == list(range(20))
 

@@ -43,8 +43,8 @@ def main() -> None:
         results = Results(path, {})
     else:
         opened, encoder = open_engine(options.model), CachedEncoder(resolve_encoder(None))
-        settings = {"model": opened.description, "rows": options.rows, "test_rows": options.test_rows}
-        results = Results(path, settings)
+        settings = {"rows": options.rows, "test_rows": options.test_rows}
+        results = Results(path, settings, opened.description)
         for seed in range(options.seeds):
             for name in options.datasets.split(","):
                 dataset = read_dataset(Path(options.data), name)

@@ -70,7 +70,7 @@ def open_engine(
         weights: for GGUF files: ``"auto"`` (the fastest type that answers as the file's own weights do, see
             :mod:`promptsearch.lm.llamacpp.weights`), ``"as-is"``, ``"BF16"``, ``"F16"`` or ``"Q8_0"``.
         tell: hears the share done, 0 to 1, while weights are measured, which happens once on a machine.
-        seconds: about how long that may take; None for as long as it takes.
+        seconds: how long that should take, see :func:`promptsearch.lm.llamacpp.weights.choose_weights`.
 
     Raises:
         ModelError: it cannot be found or opened.

@@ -46,25 +46,31 @@ def halving(
     """The default strategy."""
     race = Race(space, allowance)
     known = yield from race.first_looks(anchors)  # they tell which choices to draw
-    kept_back = (_ORDER_SHARE + _FINAL_SHARE) * allowance.total
+    final = _final_share(race) * allowance.total
+    kept_back = final + (_ORDER_SHARE * allowance.total if "static" in space.space.modes else 0.0)
     field = _field(race, known, allowance.total * _EXPLORING_SHARE, rng)
     yield from race.run(field, rungs=race.short_rungs, reserve=kept_back)
     proposals = Proposals(rng)
     while True:
         survivors = race.leaders(_FINALISTS)
         newcomers = proposals.newcomers(race, survivors, _NEWCOMERS, _LIKELY_SHARE * (race.left - kept_back))
-        newcomers = race.affordable(newcomers, 0, race.rungs[0], race.left - kept_back)
         price = race.price_of_race(newcomers, race.short_rungs) if newcomers else 0.0
         if not newcomers or _LIKELY_SHARE * price > race.left - kept_back:
             break
         yield from race.run(newcomers, survivors[0], race.short_rungs, kept_back)
         proposals.learn(race, newcomers)
-    yield from race.run(_orders(race, survivors), survivors[0], race.short_rungs, _FINAL_SHARE * allowance.total)
+    yield from race.run(_orders(race, survivors), survivors[0], race.short_rungs, final)
     leaders = race.leaders(_FINALISTS)
     yield from race.score(race.affordable(leaders, 0, allowance.items, race.left), allowance.items)
-    finalists = race.leaders(_FINALISTS)
+    finalists = race.finalists(_FINALISTS, _FEWEST_WHOLE)
     whole = [finalist for finalist in finalists if race.seen(finalist) == allowance.items]
-    return whole if len(whole) >= _FEWEST_WHOLE else finalists  # all are compared on what the shortest saw
+    # Whoever leads goes on, even where asking it about all items was too dear: then all are compared on what it saw.
+    return whole if len(whole) >= _FEWEST_WHOLE and whole[0] == finalists[0] else finalists
+
+
+def _final_share(race: Race) -> float:
+    """Share of the allowance for scoring leaders on all items; none where every race goes that far."""
+    return 0.0 if race.short_rungs[-1] == race.allowance.items else _FINAL_SHARE
 
 
 def _field(race: Race, anchors: Sequence[Candidate], units: float, rng: np.random.Generator) -> list[Candidate]:
@@ -104,7 +110,7 @@ def _dear_ones(
 
 
 def _orders(race: Race, survivors: Sequence[Candidate]) -> list[Candidate]:
-    """Other orders of the best static set, of every kind, as many as what is left pays first looks for."""
+    """Some other orders of the best static set, of every kind."""
     best = next((each for each in survivors if each.mode == "static" and len(each.demonstrations) > 1), None)
     if best is None:
         return []
@@ -113,12 +119,4 @@ def _orders(race: Race, survivors: Sequence[Candidate]) -> list[Candidate]:
     ]
     unknown = [option for option in options if option not in race.scores]
     step = max(1, len(unknown) // _MOST_ORDERS)  # neighbours come kind by kind
-    spread = list(islice(unknown, 0, None, step))[:_MOST_ORDERS]
-    affordable: list[Candidate] = []
-    left = race.left
-    for option in spread:
-        left -= race.price(option, 0, race.rungs[0])
-        if left < _FINAL_SHARE * race.allowance.total:
-            break
-        affordable.append(option)
-    return affordable
+    return list(islice(unknown, 0, None, step))[:_MOST_ORDERS]

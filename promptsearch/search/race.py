@@ -51,10 +51,10 @@ class Race:
     def price(self, candidate: Candidate, start: int, stop: int) -> float:
         """Expected units of scoring items ``start`` to ``stop``, without what was asked before."""
         total = 0.0
-        for reading, wanted in self._readings(candidate, start, stop):
+        for reading, wanted, begun in self._readings(candidate, start, stop):
             known = self._read.get(reading)
             new = int(wanted.sum()) if known is None else int((wanted & ~known).sum())
-            total += self.allowance.price(self.space, reading, new, begun=known is not None or start > 0)
+            total += self.allowance.price(self.space, reading, new, begun=known is not None or begun)
         return total
 
     def price_of_race(self, arms: Sequence[Candidate], rungs: Sequence[int] = ()) -> float:
@@ -67,7 +67,10 @@ class Race:
         return total
 
     def affordable(self, arms: Sequence[Candidate], start: int, stop: int, units: float) -> list[Candidate]:
-        """The arms whose items ``start`` to ``stop`` so many units pay for, those that come first before others."""
+        """The arms whose items ``start`` to ``stop`` so many units pay for.
+
+        Those that come first are paid first; one that is too dear is passed over.
+        """
         kept: list[Candidate] = []
         for arm in arms:
             price = self.price(arm, start, stop)
@@ -76,18 +79,20 @@ class Race:
                 kept.append(arm)
         return kept
 
-    def _readings(self, candidate: Candidate, start: int, stop: int) -> Iterator[tuple[Candidate, NDArray[np.bool_]]]:
-        """The prompts that a candidate consists of, and the items that each is asked about."""
+    def _readings(
+        self, candidate: Candidate, start: int, stop: int
+    ) -> Iterator[tuple[Candidate, NDArray[np.bool_], bool]]:
+        """The prompts that a candidate consists of, the items each is asked about, and whether it was before."""
         wanted = np.zeros(self.allowance.items, dtype=bool)
         wanted[start:stop] = True
         if candidate.mode != "routed":
-            yield candidate.reading, wanted
+            yield candidate.reading, wanted, start > 0
             return
         clusters = self.space.clusters[len(candidate.routes)].of_items[: self.allowance.items]
         for cluster, route in enumerate(self.space.routes(candidate.reading)):
-            mine = wanted & (clusters == cluster)
-            if mine.any():
-                yield route, mine
+            mine = clusters == cluster
+            if (wanted & mine).any():
+                yield route, wanted & mine, bool(mine[:start].any())
 
     # -- scoring --------------------------------------------------------------------------------------------
 
@@ -103,7 +108,7 @@ class Race:
             return
         for candidate in candidates:
             self.left -= self.price(candidate, 0, items)
-            for reading, wanted in self._readings(candidate, 0, items):
+            for reading, wanted, _ in self._readings(candidate, 0, items):
                 known = self._read.setdefault(reading, np.zeros(self.allowance.items, dtype=bool))
                 known |= wanted
         self.scores.update((yield Request(tuple(candidates), items)))
@@ -133,8 +138,8 @@ class Race:
             arms: who races.
             against: an arm goes on only while it is not measurably behind this one.
             rungs: cumulative items of each round; all rungs without any.
-            reserve: units that the race leaves untouched; None for a race that comes to its end with one arm at
-                least, even where it spends more than is left.
+            reserve: units that the race leaves untouched; None for a race that scores all its arms on the first
+                rung and one on each further rung that has any left, even where that costs more than is left.
         """
         alive = list(arms)
         stops = tuple(rungs) or self.rungs
@@ -161,6 +166,17 @@ class Race:
     def leaders(self, count: int) -> list[Candidate]:
         """See :func:`promptsearch.search.log_knowledge.leaders`."""
         return leaders(self.scores, count)
+
+    def finalists(self, count: int, fewest: int) -> list[Candidate]:
+        """The leaders; where fewer than ``fewest`` can be trusted, also the best of those that were seen longest."""
+        found = self.leaders(count)
+        others = {arm: seen for arm, seen in self.scores.items() if arm not in found}
+        while len(found) < fewest and others:
+            longest = max(seen.items for seen in others.values())
+            best = best_first({arm: seen for arm, seen in others.items() if seen.items == longest})[0]
+            found.append(best)
+            del others[best]
+        return found
 
     def _behind(self, arm: Candidate, against: Candidate | None, items: int) -> bool:
         """Whether an arm lies more than one standard error of the paired difference behind another."""

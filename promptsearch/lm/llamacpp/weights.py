@@ -12,7 +12,8 @@ times faster than as packaged 4-bit blocks. The rule for ``"auto"``:
    those that are no near ties runs. If none does, the file runs as it is.
 
 A caller in a hurry says how long that may take: then types are measured in fewer rounds and compared on fewer
-messages, but never on none.
+messages, once and on 50 at least. What is found so counts as long as any other; ``promptsearch models --bench``
+measures it again with all the time it takes.
 
 What was found is kept in the cache folder as a table, with the chosen file, and counts until the processor, the
 accelerator, the number of cores or llama.cpp change. If the chosen file is gone and cannot be made again, the source
@@ -209,7 +210,8 @@ def choose_weights(
         source: a GGUF file.
         weights: ``"auto"`` for the fastest type that answers as the file's own, ``"as-is"``, or one of :data:`KINDS`.
         tell: hears how far the measuring is; not called where nothing has to be measured.
-        seconds: about how long the measuring may take, where it has to be done; None for as long as it takes.
+        seconds: where it has to be measured, when to begin no further round, and how many messages to compare;
+            None for three rounds and what 20 seconds pay for. Making the types and one round take their time.
 
     Raises:
         UserError: ``weights`` names none of these.

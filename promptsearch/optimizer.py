@@ -329,7 +329,7 @@ class _Job:
             random = replace(random, demonstrations=random.demonstrations[:-1])
         nearest = replace(zero, mode="retrieved", count=self._nearest_count(space, zero))
         baselines = {"zero_shot": zero, "random": random, "nearest": nearest}
-        anchors = [zero, random, nearest, *_wordings(space, zero, random, rng)]
+        anchors = [zero, random, nearest, *_wordings(space, random, rng)]
         usable = [anchor for anchor in anchors if space.allows(anchor)]
         usable = usable or [draw_fresh(space, rng)]
         return [replace(anchor, calibration=space.calibration) for anchor in dict.fromkeys(usable)], baselines
@@ -488,7 +488,7 @@ class _Job:
         }
 
 
-def _wordings(space: SearchSpace, zero: Candidate, random: Candidate, rng: np.random.Generator) -> list[Candidate]:
+def _wordings(space: SearchSpace, random: Candidate, rng: np.random.Generator) -> list[Candidate]:
     """Every instruction, pair of names and template once, with the same few demonstrations for all.
 
     In random order, so that no kind of words is always what a small budget cannot pay for.
@@ -497,7 +497,7 @@ def _wordings(space: SearchSpace, zero: Candidate, random: Candidate, rng: np.ra
     few = replace(random, demonstrations=random.demonstrations[:count])
     others = [
         *(replace(few, input_name=names[0], output_name=names[1]) for names in space.names[1:]),
-        *(replace(zero, instruction=text) for text in space.instructions[1:]),
+        *(replace(few, instruction=text) for text in space.instructions[1:]),
         *(replace(few, template=name) for name in space.templates[1:]),
     ]
     return [few, *(others[place] for place in rng.permutation(len(others)))]

@@ -121,7 +121,8 @@ def searched(**options: Any) -> tuple[ps.Task, WatchedLM, ps.Result]:
 
 
 def test_rows_are_laid_out_as_the_search_had_them() -> None:
-    task, lm, result = searched(space=ps.Space(prior=False, calibrations=("batch", "fitted", "none")))
+    space = ps.Space(modes=("static", "retrieved"), prior=False, calibrations=("batch", "fitted", "none"))
+    task, lm, result = searched(space=space)
     rows = search_rows(task, result, WordEncoder(), 0)
     splits = task.split(0)
     assert {example.id for example in rows.raced} <= set(splits.search)

@@ -7,7 +7,6 @@ Leaves out: sets made for a cluster, see :func:`promptsearch.search.drawing.draw
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +18,8 @@ from promptsearch.search.space import SearchSpace
 
 __all__ = ["assemble"]
 
+_FEWEST_ITEMS = 8  # of a cluster, under which nothing is measurable
+_ERRORS = 2.0
 _TRUSTED_ITEMS = 8.0  # a set's lead on a cluster counts half after so many of its queries
 
 
@@ -28,7 +29,9 @@ def assemble(
     """The routed candidate whose every route did best on its cluster's items so far.
 
     A set is judged by how far its items' scores lie above those of all sets on the same items, so that sets seen on
-    different items compare, shrunk towards 0 where it saw few.
+    different items compare, shrunk towards 0 where it saw few. A cluster gets another set than the best of those
+    that were seen longest only where that set is measurably better on its items: among many sets one is always
+    luckier on a handful, and the candidate is scored on these very items.
 
     Args:
         space: knows the clusters of the items.
@@ -50,18 +53,39 @@ def assemble(
     means = np.where(seen, table, 0.0).sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
     lead = np.where(seen, table - means, 0.0)
     sets = list(known)
+
+    def best(among: NDArray[np.int64], inside: NDArray[np.bool_]) -> int:
+        worth = lead[:, inside].sum(axis=1) / (seen[:, inside].sum(axis=1) + _TRUSTED_ITEMS)
+        return max((int(at) for at in among), key=lambda at: (round(float(worth[at]), 9), sets[at]))
+
+    lengths = seen.sum(axis=1)
+    usual = best(np.flatnonzero(lengths == lengths.max()), np.ones(len(groups), dtype=bool))
     routes = []
     for cluster in range(clusters):
         inside = groups == cluster
-        worth = lead[:, inside].sum(axis=1) / (seen[:, inside].sum(axis=1) + _TRUSTED_ITEMS)
-        best = max(range(len(sets)), key=lambda at: (round(float(worth[at]), 9), sets[at]))
-        routes.append(sets[best])
+        own = best(np.arange(len(sets)), inside)
+        routes.append(sets[own if _measurably_better(table[own, inside] - table[usual, inside]) else usual])
     if len(set(routes)) == 1:
         return None
-    candidate = replace(
-        wording, mode="routed", routes=tuple(routes), demonstrations=(), count=0, among=(), reranker="none"
+    candidate = Candidate(
+        instruction=wording.instruction,
+        template=wording.template,
+        input_name=wording.input_name,
+        output_name=wording.output_name,
+        mode="routed",
+        routes=tuple(routes),
+        calibration=wording.calibration,
     )
     return candidate if space.fits(candidate) else None
+
+
+def _measurably_better(gains: FloatArray) -> bool:
+    """Whether gains on the same items, NaN where one of both was not asked, lie two standard errors above 0."""
+    known = gains[np.isfinite(gains)]
+    if len(known) < _FEWEST_ITEMS:
+        return False
+    error = float(known.std(ddof=1)) / np.sqrt(len(known))
+    return bool(known.mean() > _ERRORS * error + 1e-9)
 
 
 def _worth_by_set(space: SearchSpace, scores: Mapping[Candidate, Scores]) -> dict[tuple[int, ...], FloatArray]:

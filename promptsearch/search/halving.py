@@ -20,6 +20,7 @@ from promptsearch.candidate import Candidate
 from promptsearch.search.base import Allowance, StrategyRun, best_first
 from promptsearch.search.drawing import Preferences, draw_fresh, draw_retrieved, draw_routed
 from promptsearch.search.effects import choice_effects
+from promptsearch.search.log_knowledge import candidate_effects
 from promptsearch.search.order import neighbours
 from promptsearch.search.proposals import Proposals
 from promptsearch.search.race import Race
@@ -27,11 +28,11 @@ from promptsearch.search.space import SearchSpace
 
 __all__ = ["halving"]
 
-_EXPLORING_SHARE = 0.4  # of the allowance, for the first race
+_EXPLORING_SHARE = 0.3  # of the allowance, for the first race
 _ANCHORS_KEPT = 5  # one in so many goes on after the first look; the others have told what they could
 _DEAR_SHARE = 0.15  # of the first race, for first looks at candidates of each dear mode
-_ORDER_SHARE = 0.08  # of the allowance, for other orders of the best set
-_FINAL_SHARE = 0.22  # of the allowance, for scoring the leaders on all items
+_ORDER_SHARE = 0.05  # of the allowance, for other orders of the best set
+_FINAL_SHARE = 0.15  # of the allowance, for scoring the leaders on all items
 _MOST_ORDERS = 6
 _FINALISTS = 5
 _FEWEST_WHOLE = 3
@@ -60,12 +61,22 @@ def halving(
         yield from race.run(newcomers, survivors[0], race.short_rungs, kept_back)
         proposals.learn(race, newcomers)
     yield from race.run(_orders(race, survivors), survivors[0], race.short_rungs, final)
-    leaders = race.leaders(_FINALISTS)
+    yield from race.score(_rising(race), race.short_rungs[-1])
+    leaders = race.leaders(_FEWEST_WHOLE)
     yield from race.score(race.affordable(leaders, 0, allowance.items, race.left), allowance.items)
     finalists = race.finalists(_FINALISTS, _FEWEST_WHOLE)
     whole = [finalist for finalist in finalists if race.seen(finalist) == allowance.items]
     # Whoever leads goes on, even where asking it about all items was too dear: then all are compared on what it saw.
     return whole if len(whole) >= _FEWEST_WHOLE and whole[0] == finalists[0] else finalists
+
+
+def _rising(race: Race) -> list[Candidate]:
+    """Whoever did better than the leader on fewer items than can be trusted, if what is left pays for those."""
+    effects = candidate_effects(race.scores)
+    leader = race.leaders(1)[0]
+    better = [arm for arm in effects if effects[arm] > effects[leader] + 1e-9]
+    ranked = sorted(better, key=lambda arm: (-round(effects[arm], 9), arm.key))
+    return race.affordable(ranked[:1], 0, race.short_rungs[-1], race.left)
 
 
 def _final_share(race: Race) -> float:

@@ -31,6 +31,8 @@ from promptsearch.search.surrogate import Surrogate, fit_surrogate
 __all__ = ["Knowledge", "Proposals"]
 
 _AT_ONCE = 6  # draws among which a trusted predictor chooses
+_FORCED = ("retrieved", "routed")  # dear sources, which are drawn a few times before their price decides
+_FORCED_TRIES = 2
 _TRIES = 40  # for each candidate wanted
 
 
@@ -91,6 +93,7 @@ class Proposals:
         self._source_of: dict[Candidate, str] = {}
         self.successes: Counter[str] = Counter()
         self.failures: Counter[str] = Counter()
+        self._forced: Counter[str] = Counter()
 
     def newcomers(self, race: Race, survivors: Sequence[Candidate], count: int, units: float) -> list[Candidate]:
         """Up to ``count`` new candidates whose first looks cost no more than ``units`` together."""
@@ -105,7 +108,7 @@ class Proposals:
             if arm is None or arm in found or arm in race.scores or not race.space.allows(arm):
                 continue
             price = race.price(arm, 0, race.rungs[0])
-            if price > left:
+            if price > left or (price == 0 and source == "recombined"):  # the latter is luck on what is known already
                 continue
             left -= price
             found.append(arm)
@@ -120,6 +123,10 @@ class Proposals:
 
     def _drawn_source(self, race: Race, survivors: Sequence[Candidate]) -> str:
         """The source with the highest sampled chance of success per price."""
+        for name in _FORCED:
+            if name in race.space.space.modes and self._forced[name] < _FORCED_TRIES:
+                self._forced[name] += 1
+                return name
 
         def worth(name: str) -> float:
             chance = self._rng.beta(1 + self.successes[name], 2 + self.failures[name])

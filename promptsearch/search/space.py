@@ -237,9 +237,10 @@ class SearchSpace:
         for number in sorted(weights, key=lambda each: (-weights[each], each)):
             by_label.setdefault(self.labels_by_id[number], []).append(number)
         labels = len(set(self.labels_by_id.values()))
-        each = max(1, _CURATED // labels)
+        each = -(-_CURATED // labels)
         chosen = sorted(number for group in by_label.values() for number in group[:each])
-        return tuple(chosen) if len(by_label) == labels and len(chosen) >= min(_CURATED, len(self.pool)) else ()
+        fewest = min(_CURATED // 2, len(self.pool))  # rare labels may have fewer
+        return tuple(chosen) if len(by_label) == labels and len(chosen) >= fewest else ()
 
     def fits(self, candidate: Candidate) -> bool:
         """Whether the longest query fits after the demonstrations."""

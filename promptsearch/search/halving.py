@@ -28,7 +28,7 @@ from promptsearch.search.space import SearchSpace
 
 __all__ = ["halving"]
 
-_EXPLORING_SHARE = 0.3  # of the allowance, for the first race
+_EXPLORING_SHARE = 0.25  # of the allowance, for the first race
 _ANCHORS_KEPT = 5  # one in so many goes on after the first look; the others have told what they could
 _DEAR_SHARE = 0.15  # of the first race, for first looks at candidates of each dear mode
 _ORDER_SHARE = 0.05  # of the allowance, for other orders of the best set

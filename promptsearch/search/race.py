@@ -22,7 +22,7 @@ __all__ = ["FIRST_RUNG", "Race", "rungs_for"]
 
 FIRST_RUNG = 24
 _KEEP = 0.5
-_ANCHOR_SHARE = 0.2  # of the allowance, for first looks at candidates that must be tried
+_ANCHOR_SHARE = 0.3  # of the allowance, for first looks at candidates that must be tried
 
 
 class Race:

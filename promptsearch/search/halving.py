@@ -67,7 +67,9 @@ def halving(
     finalists = race.finalists(_FINALISTS, _FEWEST_WHOLE)
     whole = [finalist for finalist in finalists if race.seen(finalist) == allowance.items]
     # Whoever leads goes on, even where asking it about all items was too dear: then all are compared on what it saw.
-    return whole if len(whole) >= _FEWEST_WHOLE and whole[0] == finalists[0] else finalists
+    if len(whole) < _FEWEST_WHOLE or whole[0] != finalists[0]:
+        return finalists
+    return best_first({finalist: race.scores[finalist] for finalist in whole})
 
 
 def _rising(race: Race) -> list[Candidate]:

@@ -62,8 +62,12 @@ def halving(
         proposals.learn(race, newcomers)
     yield from race.run(_orders(race, survivors), survivors[0], race.short_rungs, final)
     yield from race.score(_rising(race), race.short_rungs[-1])
-    leaders = race.leaders(_FEWEST_WHOLE)
-    yield from race.score(race.affordable(leaders, 0, allowance.items, race.left), allowance.items)
+    for _ in range(_FINALISTS):  # all items may bring up others
+        unfinished = [each for each in race.leaders(_FEWEST_WHOLE) if race.seen(each) < allowance.items]
+        payable = race.affordable(unfinished, 0, allowance.items, race.left)
+        if not payable:
+            break
+        yield from race.score(payable, allowance.items)
     finalists = race.finalists(_FINALISTS, _FEWEST_WHOLE)
     whole = [finalist for finalist in finalists if race.seen(finalist) == allowance.items]
     # Whoever leads goes on, even where asking it about all items was too dear: then all are compared on what it saw.

@@ -103,22 +103,22 @@ def machine() -> dict[str, Any]:
 
 
 def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
+    return _of_processor("model name") or platform.processor() or platform.machine()
 
 
 def _instructions() -> list[str]:
     """Those of the processor that decide which weights run fast: one name covers several generations."""
     deciding = {"avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimddp", "i8mm", "bf16"}
+    return sorted(deciding & set(_of_processor("flags", "Features").split()))
+
+
+def _of_processor(*names: str) -> str:
+    """What Linux says of the first core under one of these names; empty where it says nothing."""
     try:
         lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
     except OSError:
-        return []
-    found = next((line.split(":", 1)[1] for line in lines if line.startswith(("flags", "Features"))), "")
-    return sorted(deciding & set(found.split()))
+        return ""
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(names)), "")
 
 
 def _command(arguments: list[str]) -> str:
@@ -156,8 +156,9 @@ class Results:
         self.header = {"command": _command(sys.argv[1:]), "settings": settings}
         kept = json.loads(path.read_text("utf-8")) if path.is_file() else {}
         self.cells: dict[str, Any] = kept.get("cells", {})
-        self._machines: list[dict[str, Any]] = kept.get("machines", [])
-        self._measured_on: dict[str, int] = kept.get("measured_on", {})
+        alone = [kept["machine"]] if "machine" in kept else []  # of a file that only one machine could write
+        self._machines: list[dict[str, Any]] = kept.get("machines", alone)
+        self._measured_on: dict[str, int] = kept.get("measured_on", dict.fromkeys(self.cells, 0) if alone else {})
 
     def __contains__(self, key: str) -> bool:
         return key in self.cells

@@ -31,14 +31,16 @@ def model_speed(engine: Engine, *, generates: bool) -> float:
     """
     name = f"{'generate' if generates else 'score'}: {engine.fingerprint}"
     measured, kept = _measure(engine, generates), _read().get(name)
-    if kept is not None and 1 / _DRIFT < measured / kept < _DRIFT:
-        return kept
-    measured = max(measured, _measure(engine, generates))  # other work only slows
+    if kept is None or not _is_near(measured, kept):
+        measured = max(measured, _measure(engine, generates))  # other work only slows
     if kept is None:
         _keep(name, measured)
-    elif 1 / _DRIFT < measured / kept < _DRIFT:
-        return kept
-    return measured
+        return measured
+    return kept if _is_near(measured, kept) else measured
+
+
+def _is_near(measured: float, kept: float) -> bool:
+    return 1 / _DRIFT < measured / kept < _DRIFT
 
 
 def encoder_speed(fingerprint: str) -> float | None:

@@ -102,7 +102,7 @@ def test_luck_on_a_handful_of_items_makes_no_route() -> None:
         }
         assembled = assemble(space, log, 4, Candidate())
         found += 0 if assembled is None else len(set(assembled.routes)) - 1
-    assert found <= 30  # of 160 clusters; without the test of the difference there would be about 120
+    assert found <= 30  # further routes, of 120 that there could be
 
 
 def test_nothing_known_makes_nothing() -> None:

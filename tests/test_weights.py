@@ -177,16 +177,14 @@ def test_the_fastest_is_compared_and_taken(model_file: Path, workshop: Workshop,
     assert sorted(file.name for file in weights_folder(cache).iterdir()) == ["BF16.gguf", "lock", "weights.json"]
 
 
-@pytest.mark.parametrize(
-    ("seconds", "rounds", "allowance"), [(None, 3, 20.0), (1e6, 3, 20.0), (12.0, 3, 6.0), (0.0, 1, 0.0)]
-)
+@pytest.mark.parametrize(("seconds", "rounds", "allowance"), [(None, 3, 20.0), (1e6, 3, 20.0), (0.0, 1, 0.0)])
 def test_a_caller_in_a_hurry_has_less_measured(
     model_file: Path, workshop: Workshop, seconds: float | None, rounds: int, allowance: float
 ) -> None:
     chosen = choose_weights(model_file, seconds=seconds)
     assert chosen.kind == "BF16"
     assert workshop.measured == [AS_IS, *KINDS] * rounds
-    assert workshop.allowances == [pytest.approx(allowance, abs=1.0)]
+    assert workshop.allowances == [allowance]
     assert choose_weights(model_file).table == chosen.table
     assert len(workshop.allowances) == 1
 

@@ -109,18 +109,18 @@ def calibrated(
         prompt: a prompt of the same task, whose examples may be shown.
         opened: its model.
         candidate: what the model shall read.
-        calibration: "batch", "fitted" or "none"; for any other one "batch".
+        calibration: "batch", "fitted", "matrix" or "none"; for any other one "batch".
         rows: labelled rows to fit on.
     """
-    kind = calibration if calibration in ("batch", "fitted", "none") else "batch"
+    kind = calibration if calibration in ("batch", "fitted", "matrix", "none") else "batch"
     weighing, _, _ = _fit(uncalibrated(prompt, opened, candidate), kind, rows)
     return _with(prompt, opened, candidate, weighing)
 
 
 def race_score(prompt: ps.Prompt, opened: OpenedModel, candidate: Candidate, rows: Sequence[Example]) -> float:
-    """Accuracy on search rows with the weighing fitted on these very rows: what candidates race by."""
-    weighing, answers, judge = _fit(uncalibrated(prompt, opened, candidate), "batch", rows)
-    return float(judge.judge(range(len(rows)), answers, weighing).scores.mean())
+    """Accuracy on search rows with weighings fitted on the others of these rows: what candidates race by."""
+    _, answers, judge = _fit(uncalibrated(prompt, opened, candidate), "batch", rows)
+    return float(judge.scores_for_race(range(len(rows)), answers, "batch").values.mean())
 
 
 def uncalibrated(prompt: ps.Prompt, opened: OpenedModel, candidate: Candidate) -> ps.Prompt:

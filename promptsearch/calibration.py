@@ -3,8 +3,10 @@
 A label's log-probability holds the prompt's own bias. *Batch calibration* subtracts its mean over unlabelled items
 (Zhou et al. 2023, arXiv 2309.17249, eq. 5: s_y(x) - mean over x of s_y(x)); *contextual calibration* subtracts the
 log-probability on inputs without content (Zhao et al. 2021, arXiv 2102.09690); *fitted* offsets start from batch
-calibration and move to where the labels of search items are likeliest. The *prior* adds
-``weight * log p(label | the query's vector)``.
+calibration and move to where the labels of search items are likeliest; *matrix* scaling (Guo et al. 2017, arXiv
+1706.04599, section 4.2; held near a multiple of the identity as Kull et al. 2019, arXiv 1910.12656, propose) also
+mixes the labels' log-probabilities: a word that the model says too readily is evidence for another label. The *prior*
+adds ``weight * log p(label | the query's vector)``.
 Invariant: everything fitted is fitted on search items (the winner's once more with those that confirmed it, when all
 is chosen), is a plain value, and works on one query alone.
 Leaves out: where log-probabilities come from, those of the model and those of the prior.
@@ -41,6 +43,7 @@ _SHIFT_ITEMS = 4.0
 _PULL_TO_PRIOR = 4.0  # of a Gaussian around prior weight 1: a standard deviation of 0.5
 _PULL_FROM_MODEL = 2.0  # of one around 0 on what the model adds to the prior: 0.7 nats
 _OFFSET_PENALTY = 2.0  # of a Gaussian on what "fitted" adds to batch offsets: a standard deviation of 0.7
+_MIXING_PENALTY = 4.0  # of one around 0 on what mixing adds to each label's score: a standard deviation of 0.5 nats
 
 
 def normalized(log_probabilities: FloatArray) -> FloatArray:
@@ -104,14 +107,15 @@ def route_shifts(logs: FloatArray, routes: NDArray[np.int64], golds: NDArray[np.
 class Weighing:
     """How a prompt's log-probabilities become scores of labels.
 
-    ``score = sharpness * (log p - offset) + prior_weight * log prior``.
+    ``score = sharpness * (log p - offset) + mixing * log p + prior_weight * log prior``.
 
     Attributes:
-        calibration: ``"none"``, ``"batch"``, ``"contextual"`` or ``"fitted"``.
+        calibration: ``"none"``, ``"batch"``, ``"contextual"``, ``"fitted"`` or ``"matrix"``.
         offsets: what is subtracted from each label; all zero without calibration.
         sharpness: factor on the model's log-probabilities, above 0; it makes probabilities honest.
         prior_weight: factor on the prior's log-probabilities, at least 0; 0 leaves it out.
         shifts: for each route of a routed prompt what is subtracted from each label beforehand; empty for others.
+        mixing: for each label what its log-probability adds to the score of each label; empty without mixing.
     """
 
     calibration: str
@@ -119,6 +123,7 @@ class Weighing:
     sharpness: float = 1.0
     prior_weight: float = 0.0
     shifts: tuple[tuple[float, ...], ...] = ()
+    mixing: tuple[tuple[float, ...], ...] = ()
 
     def scores(
         self,
@@ -137,6 +142,10 @@ class Weighing:
         if self.shifts and routes is not None:
             logs = normalized(logs - np.asarray(self.shifts)[routes])
         scores = self.sharpness * (logs - np.asarray(self.offsets))
+        if self.mixing:
+            known = np.where(np.isfinite(logs), logs, 0.0)
+            # Not a matrix product: that rounds differently with the number of items.
+            scores = scores + np.einsum("il,lk->ik", known, np.asarray(self.mixing))
         if self.prior_weight > 0 and prior is not None:
             unreadable = ~np.isfinite(scores).any(axis=1, keepdims=True)
             scores = np.where(unreadable, scores, scores + self.prior_weight * prior)
@@ -159,13 +168,18 @@ class Weighing:
             TypeError, ValueError: a value is none that a fit could have found.
         """
         calibration, offsets = values["calibration"], _floats(values["offsets"])
-        shifts = tuple(_floats(row) for row in values.get("shifts", ()))
+        shifts, mixing = (tuple(_floats(row) for row in values.get(name, ())) for name in ("shifts", "mixing"))
         sharpness, prior_weight = float(values["sharpness"]), float(values["prior_weight"])
         numbers_hold = np.isfinite([*offsets, sharpness, prior_weight]).all() and sharpness > 0 and prior_weight >= 0
-        shifts_hold = all(len(row) == len(offsets) and np.isfinite(row).all() for row in shifts)
-        if calibration not in CALIBRATIONS or not numbers_hold or not shifts_hold:
+        rows_hold = all(len(row) == len(offsets) and np.isfinite(row).all() for row in (*shifts, *mixing))
+        if (
+            calibration not in CALIBRATIONS
+            or not numbers_hold
+            or not rows_hold
+            or len(mixing) not in (0, len(offsets))
+        ):
             raise ValueError("no such weighing")
-        return cls(calibration, offsets, sharpness, prior_weight, shifts)
+        return cls(calibration, offsets, sharpness, prior_weight, shifts, mixing)
 
 
 def fit_weighing(
@@ -175,16 +189,18 @@ def fit_weighing(
     prior: FloatArray | None,
     golds: NDArray[np.int64],
 ) -> Weighing:
-    """Fit sharpness and prior weight, and for ``"fitted"`` the offsets too, by likelihood of the right labels.
+    """Fit sharpness and prior weight, for ``"fitted"`` the offsets too and for ``"matrix"`` also the mixing.
 
-    Likelihood moves with every item, where accuracy on some hundred items moves in steps and by luck. The problem is
-    multinomial logistic regression, so it is convex and has one answer. Gaussian penalties hold fitted offsets near
-    the given ones. Without a prior a weak one holds sharpness near one half. A prior comes with probabilities that
-    are honest on many more rows than are at hand here, so that Bayes' rule would give it weight 1 and add what the
-    model knows: the fit starts from the prior alone, and rows must show that the model adds to it.
+    What is maximized is the likelihood of the right labels: it moves with every item, where accuracy on some hundred
+    items moves in steps and by luck. The problem is multinomial logistic regression, so it is convex and has one
+    answer. Gaussian penalties hold fitted offsets near the given ones and mixing near none, the latter in nats of
+    score whatever the scale of the log-probabilities. Without a prior a weak one holds sharpness near one half. A
+    prior comes with probabilities that are honest on many more rows than are at hand here, so that Bayes' rule would
+    give it weight 1 and add what the model knows: the fit starts from the prior alone, and rows must show that the
+    model adds to it.
 
     Args:
-        calibration: name of the calibration that made ``offsets``; ``"fitted"`` moves them further.
+        calibration: name of the calibration that made ``offsets``; ``"fitted"`` and ``"matrix"`` move them further.
         offsets: shape (labels,).
         log_probabilities: from the model on search items, shape (items, labels).
         prior: log-probabilities from the prior, same shape; None to leave it out.
@@ -197,31 +213,49 @@ def fit_weighing(
     if readable.sum() < 2:
         return Weighing(calibration, _floats(offsets))
     model = logs[readable] - offsets
+    labels = model.shape[1]
     others = np.zeros_like(model) if prior is None else prior[readable]
-    right = np.eye(model.shape[1])[golds[readable]]
-    free = calibration == "fitted"
-    usual = np.array([0.5, 0.0] if prior is None else [0.0, 1.0])
-    pulls = np.array([1.0, 0.0] if prior is None else [_PULL_FROM_MODEL * _spread(model) ** 2, _PULL_TO_PRIOR])
+    right = np.eye(labels)[golds[readable]]
+    moving, mixing = calibration in ("fitted", "matrix"), calibration == "matrix"
+    spread = _spread(model)
+    scale = np.array([0.5, 0.0] if prior is None else [0.0, 1.0])
+    usual = np.concatenate([scale, np.zeros(labels * moving + labels**2 * mixing)])
+    pulls = np.concatenate(
+        [
+            [1.0, 0.0] if prior is None else [_PULL_FROM_MODEL * spread**2, _PULL_TO_PRIOR],
+            np.full(labels * moving, _OFFSET_PENALTY),
+            np.full(labels**2 * mixing, _MIXING_PENALTY * max(spread**2, 1e-6)),
+        ]
+    )
+
+    def parts(weights: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Offsets and mixing, shapes (labels,) and (labels, labels)."""
+        moved = weights[2 : 2 + labels] if moving else np.zeros(labels)
+        return moved, weights[2 + labels :].reshape(labels, labels) if mixing else np.zeros((labels, labels))
 
     def loss(weights: FloatArray) -> tuple[float, FloatArray]:
-        scores = normalized(weights[0] * model + weights[1] * others - weights[2:])
+        moved, mixed = parts(weights)
+        scores = normalized(weights[0] * model + model @ mixed + weights[1] * others - moved)
         wrong = np.exp(scores) - right  # derivative of the loss by the scores
-        shift = wrong.sum(axis=0)
-        moved = weights[2:] if free else np.zeros_like(shift)
-        apart = weights[:2] - usual
-        value = -(scores * right).sum() + 0.5 * (_OFFSET_PENALTY * (moved**2).sum() + (pulls * apart**2).sum())
-        by_offset = _OFFSET_PENALTY * moved - shift if free else np.zeros_like(shift)
-        by_weight = np.array([(wrong * model).sum(), (wrong * others).sum()]) + pulls * apart
-        return float(value), np.array([*by_weight, *by_offset])
+        apart = weights - usual
+        slopes = [[(wrong * model).sum(), (wrong * others).sum()]]
+        slopes += [-wrong.sum(axis=0)] * moving + [(model.T @ wrong).ravel()] * mixing
+        return float(-(scores * right).sum() + 0.5 * (pulls * apart**2).sum()), np.concatenate(slopes) + pulls * apart
 
-    limits = [(0.01, 10.0), (0.0, 0.0 if prior is None else _LARGEST_PRIOR)]
-    limits += [(-20.0, 20.0) if free else (0.0, 0.0)] * model.shape[1]
-    start = np.array([0.5, 0.0 if prior is None else 1.0, *np.zeros(model.shape[1])])
+    limits: list[tuple[float | None, float | None]] = [(0.01, 10.0), (0.0, 0.0 if prior is None else _LARGEST_PRIOR)]
+    limits += [(-20.0, 20.0)] * (labels * moving) + [(None, None)] * (labels**2 * mixing)
+    start = usual.copy()
+    start[0] = 0.5
     with one_thread():  # such small algebra only waits for threads: a hundred times as long on busy cores
         found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=limits).x
     sharpness, weight = float(found[0]), float(found[1])
+    moved, mixed = parts(found)
     return Weighing(
-        calibration, _floats(offsets + found[2:] / sharpness), sharpness, weight if weight > 1e-3 else 0.0
+        calibration,
+        _floats(offsets + (moved + offsets @ mixed) / sharpness),
+        sharpness,
+        weight if weight > 1e-3 else 0.0,
+        mixing=tuple(map(_floats, mixed)) if mixing else (),
     )
 
 

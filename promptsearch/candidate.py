@@ -21,7 +21,7 @@ MODES = ("static", "retrieved", "routed")
 ORDERS = ("nearest-last", "nearest-first", "interleaved")
 RETRIEVERS = ("nearest", "mmr", "dpp", "bm25", "hybrid", "coverage")
 RERANKERS = ("none", "cone", "mdl")
-CALIBRATIONS = ("batch", "contextual", "fitted", "none")
+CALIBRATIONS = ("batch", "contextual", "fitted", "matrix", "none")
 CONSIDERED = 30
 """Best matches among which a reranker chooses."""
 MDL_SETS = 10

@@ -108,26 +108,44 @@ class Judge:
             shifts = tuple(map(tuple, each.tolist()))
             logs = normalized(logs) - each[answers.routes]
         offsets = np.zeros(logs.shape[1])
-        if calibration in ("batch", "fitted"):
+        if calibration in ("batch", "fitted", "matrix"):
             offsets = batch_offsets(normalized(logs))
         elif calibration == "contextual" and content_free is not None:
             offsets = contextual_offsets(normalized(content_free))
         return replace(fit_weighing(calibration, offsets, logs, self.prior(items), self.golds(items)), shifts=shifts)
 
-    def likelihood(
+    def cross_fitted(
         self, calibration: str, items: Sequence[int], answers: Answers, content_free: FloatArray | None = None
-    ) -> float:
-        """Mean log-likelihood of the right labels of items that the fit did not see: five-fold cross-validation."""
+    ) -> Judged:
+        """Judge items with weighings that did not see them, each fifth by a fit on the others.
+
+        Args:
+            calibration: which correction; ``"contextual"`` needs ``content_free``.
+            items: search items.
+            answers: the model's answers about them.
+            content_free: log-probabilities on inputs without content, shape (inputs, labels).
+        """
         folds = np.arange(len(items)) % _FOLDS
-        total = 0.0
+        predictions = np.full(len(items), "", dtype=object)
+        scores, confidence = np.zeros(len(items)), np.zeros(len(items))
+        failures: Counter[str] = Counter()
         for fold in range(min(_FOLDS, len(items))):
             inside, outside = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
             weighing = self.fit(
                 calibration, [items[at] for at in inside.tolist()], answers.take(inside), content_free
             )
             judged = self.judge([items[at] for at in outside.tolist()], answers.take(outside), weighing)
-            total += float(np.log(np.maximum(judged.confidence, 1e-9)).sum())
-        return total / len(items)
+            predictions[outside], scores[outside] = judged.predictions, judged.scores
+            confidence[outside] = judged.confidence
+            failures.update(judged.failures)
+        return Judged(tuple(predictions.tolist()), scores, confidence, dict(failures))
+
+    def likelihood(
+        self, calibration: str, items: Sequence[int], answers: Answers, content_free: FloatArray | None = None
+    ) -> float:
+        """Mean log-likelihood of the right labels of items that the fit did not see, see :meth:`cross_fitted`."""
+        judged = self.cross_fitted(calibration, items, answers, content_free)
+        return float(np.log(np.maximum(judged.confidence, 1e-9)).mean())
 
     def plain(self, label_count: int) -> Weighing:
         """The model's own choice: nothing subtracted, nothing added."""
@@ -156,9 +174,11 @@ class Judge:
         return self.judge(items, answers, plain)
 
     def scores_for_race(self, items: Sequence[int], answers: Answers, calibration: str) -> Scores:
-        """Item scores with a weighing fitted on these very items: what candidates race by."""
-        weighing = self.fit(calibration, items, answers) if self.labels is not None else None
-        judged = self.judge(items, answers, weighing)
+        """Item scores with weighings that were fitted on the other items: what candidates race by."""
+        if self.labels is None:
+            judged = self.judge(items, answers, None)
+        else:
+            judged = self.cross_fitted(calibration, items, answers)
         return Scores(judged.scores, judged.confidence)
 
     def measure(self, items: Sequence[int], judged: Judged) -> Measurement:

@@ -138,13 +138,27 @@ def slow_likelihood(judge: Judge, calibration: str, items: list[int], given: Ans
     return total / len(items)
 
 
-@pytest.mark.parametrize("calibration", ["none", "batch", "fitted"])
+@pytest.mark.parametrize("calibration", ["none", "batch", "fitted", "matrix"])
 @pytest.mark.parametrize("count", [3, 11, 30])
 def test_likelihood_is_its_slow_twin(calibration: str, count: int) -> None:
     judge, given, items = random_case(2, count)
     assert judge.likelihood(calibration, items, given) == pytest.approx(
         slow_likelihood(judge, calibration, items, given), abs=1e-9
     )
+
+
+def test_every_item_is_judged_by_a_fit_without_it() -> None:
+    judge, given, items = random_case(4, 23)
+    given.log_probabilities[3] = -np.inf
+    judged = judge.cross_fitted("fitted", items, given)
+    for place, item in enumerate(items):
+        inside = [other for other in range(len(items)) if other % 5 != place % 5]
+        weighing = judge.fit("fitted", [items[at] for at in inside], given.take(np.array(inside, dtype=np.int64)))
+        alone = judge.judge([item], given.take(np.array([place])), weighing)
+        assert judged.predictions[place] == alone.predictions[0]
+        assert judged.scores[place] == alone.scores[0]
+        assert judged.confidence[place] == pytest.approx(alone.confidence[0])
+    assert sum(judged.failures.values()) == 1
 
 
 @pytest.mark.parametrize("with_prior", [True, False])
@@ -170,10 +184,10 @@ def test_contextual_offsets_come_from_inputs_without_content() -> None:
     assert weighing.offsets == pytest.approx(np.log([0.6, 0.3, 0.1]))
 
 
-def test_a_race_is_scored_by_a_weighing_of_these_items() -> None:
+def test_a_race_is_scored_by_weighings_of_the_other_items() -> None:
     judge, given, items = random_case(6, 40)
     raced = judge.scores_for_race(items, given, "batch")
-    judged = judge.judge(items, given, judge.fit("batch", items, given))
+    judged = judge.cross_fitted("batch", items, given)
     assert raced.values.tolist() == judged.scores.tolist()
     assert raced.confidence.tolist() == judged.confidence.tolist()
 
@@ -186,7 +200,7 @@ def test_any_answers_are_judged(count: int, data: st.DataObject) -> None:
     table[~np.array(fits)] = -np.inf
     judge = classifier([data.draw(st.sampled_from(LABELS)) for _ in range(count)])
     items, given = list(range(count)), Answers(table, (), np.array(fits))
-    for calibration in ("none", "batch", "fitted"):
+    for calibration in ("none", "batch", "fitted", "matrix"):
         assert math.isfinite(judge.likelihood(calibration, items, given))
         judged = judge.judge(items, given, judge.fit(calibration, items, given))
         unread = [not np.isfinite(row).any() for row in table]

@@ -136,7 +136,7 @@ def test_mutations(space: SearchSpace, seed: int, guided: bool) -> None:
             changed = None if candidate is None else mutate(space, candidate, weights, rng)
             if changed is not None:
                 assert changed != candidate
-                assert changed.calibration == Candidate().calibration
+                assert changed.calibration == candidate.calibration
                 require_candidate(space, changed)
                 if changed.mode == "routed":
                     require_own_members(space, changed)

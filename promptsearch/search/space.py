@@ -22,6 +22,7 @@ __all__ = ["Chooser", "Clusters", "Lengths", "SearchSpace", "Space"]
 
 Chooser = Callable[[int, np.random.Generator], tuple[int, ...]]
 _CURATED = 24  # examples that a curated pool holds at least
+_FEWEST_MIXED, _MOST_MIXED = 3, 12  # labels that candidates race mixed with; two have one difference, nothing to mix
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Space:
         clusters: numbers of clusters that queries may be routed by.
         templates: names of templates.
         names: pairs of names that the prompt may give input and output; empty ones keep the columns' own.
-        calibrations: among "none", "batch", "contextual" and "fitted".
+        calibrations: among "none", "batch", "contextual", "fitted" and "matrix".
         prior: whether labels of similar examples may be added to the model's log-probabilities.
         instructions: whether the prompt may also go without the task's instruction.
 
@@ -55,7 +56,7 @@ class Space:
     clusters: tuple[int, ...] = (4, 8, 16)
     templates: tuple[str, ...] | None = None
     names: tuple[tuple[str, str], ...] | None = None
-    calibrations: tuple[str, ...] = ("batch", "contextual", "fitted", "none")
+    calibrations: tuple[str, ...] = ("batch", "contextual", "fitted", "matrix", "none")
     prior: bool = True
     instructions: bool = True
 
@@ -221,8 +222,14 @@ class SearchSpace:
 
     @property
     def calibration(self) -> str:
-        """The calibration that candidates race with."""
-        return "batch" if "batch" in self.space.calibrations else self.space.calibrations[0]
+        """The calibration that candidates race with: the one that few rows can be fitted by and that tells most.
+
+        What a prompt can be made to say counts, more than what it says: of two, the one whose labels are well told
+        apart under wrong names may be the better one. Mixing brings that out, where labels are few.
+        """
+        allowed = self.space.calibrations
+        mixed = "matrix" in allowed and _FEWEST_MIXED <= len(set(self.labels.tolist())) <= _MOST_MIXED
+        return "matrix" if mixed else "batch" if "batch" in allowed else allowed[0]
 
     def curated(self, weights: Mapping[int, float]) -> tuple[int, ...]:
         """The examples whose sets did best, as many of each label (Chang and Jia 2023, arXiv 2212.10378).

@@ -19,7 +19,7 @@ from promptsearch.budget import Budget, Meter
 from promptsearch.calibration import Weighing
 from promptsearch.candidate import Candidate
 from promptsearch.errors import BudgetError
-from promptsearch.evaluation import Answers, Evaluator
+from promptsearch.evaluation import Evaluator
 from promptsearch.events import Listener, Note, Progress
 from promptsearch.lm.base import FloatArray
 from promptsearch.measurement import Measurement, measure
@@ -36,14 +36,14 @@ __all__ = ["FEWEST_TEST", "Finalist", "Outcome", "Plan", "Study", "make_plan", "
 
 _SEARCH_SHARE = 0.6
 _CONFIRM_SHARE = 0.12
-_SAFETY = 0.9  # of a time budget: fits, files and slower long prompts take the rest
 _FEWEST_FINALISTS = 3
 _FEWEST_LOOKS = 24
 _FEWEST_RACED = TRUSTED_ITEMS  # search rows
 _RACED_WHOLE = 8  # prompts without demonstrations that the race could ask about all its rows
-_MUCH_TOO_SLOW = 0.8  # share of the planned test rows that the clock must allow at least for the plan to stand
+_MUCH_TOO_SLOW = 0.9  # share of the planned test rows that the clock must allow at least for the plan to stand
 _FEWEST_CONFIRM = 30
 _CONFIRMED_PARTS = (0.34, 0.67)  # of the confirmation rows, after which finalists that are certainly worse go
+_ROWS_A_LABEL = 4  # under these, mixing of labels has too little to be fitted by
 FEWEST_TEST = 30
 
 
@@ -92,7 +92,8 @@ def make_plan(
     totals = [] if budget.tokens is None else [budget.tokens]
     if budget.seconds is not None:
         seconds = max(0.25 * budget.seconds, budget.seconds - setup_seconds)
-        totals.append(max(1, int(round(seconds * tokens_per_second * _SAFETY, -2))))
+        # Fits and files take time, but a search's batches run faster than those that the speed was measured on.
+        totals.append(max(1, int(round(seconds * tokens_per_second, -2))))
     total = min(totals)
     by_time = budget.seconds is not None and total == totals[-1]
     return _shared_out("tokens", total, tokens_per_second if by_time else 0.0, most_to_measure)
@@ -382,10 +383,10 @@ class Study:
             return winner
         candidate = winner.candidate
         items = [*search_items[: self._scores[winner.raced or candidate].items], *confirm_items]
-        answers = self.evaluator.answers(candidate, items)
-        free = self.evaluator.content_free(candidate) if candidate.calibration == "contextual" else None
-        weighing = self.judge.fit(candidate.calibration, items, answers, free)
-        alone = self._fit_alone(weighing, items, answers, free)
+        weighing = self._fit(self.judge, winner.weighing.calibration, candidate, items)
+        alone = weighing
+        if weighing.prior_weight > 0 and winner.alone is not None:
+            alone = self._fit(self._alone, winner.alone.calibration, candidate, items)
         return replace(winner, weighing=weighing, alone=alone)
 
     def _choose(
@@ -396,13 +397,29 @@ class Study:
         Scores count as deployed and of the prompt alone: a strong prior makes finalists look alike.
         """
         shortest = min(self._scores[finalist.raced or finalist.candidate].items for finalist in finalists)
-        items = [*confirm_items, *search_items[:shortest]]
-        pooled = [
-            (_steadied(self.judged(finalist, items)) + _steadied(self.judged_alone(finalist, items))) / 2
-            for finalist in finalists
-        ]
+        pooled = []
+        for finalist in finalists:
+            early = [judged[:shortest] for judged in self._held_out(finalist, search_items)]
+            late = [
+                _steadied(self.judged(finalist, confirm_items)),
+                _steadied(self.judged_alone(finalist, confirm_items)),
+            ]
+            pooled.append(np.concatenate([np.mean(early, axis=0), np.mean(late, axis=0)]))
         tokens = [self.space.prompt_tokens(finalist.candidate) for finalist in finalists]
         return choose(pooled, tokens, self._prefer)
+
+    def _held_out(self, finalist: Finalist, search_items: Sequence[int]) -> list[FloatArray]:
+        """Steadied scores on the search rows that it has seen, as deployed and alone, by fits that left each out."""
+        candidate = finalist.candidate
+        items = search_items[: self._scores[finalist.raced or candidate].items]
+        if finalist.weighing is None or finalist.alone is None:
+            return [_steadied(self.judged(finalist, items))]
+        answers = self.evaluator.answers(candidate, items)
+        judged = [
+            judge.cross_fitted(fitted.calibration, items, answers, self._content_free(fitted.calibration, candidate))
+            for judge, fitted in ((self.judge, finalist.weighing), (self._alone, finalist.alone))
+        ]
+        return [_steadied(each) for each in judged]
 
     # -- fitting and measuring ------------------------------------------------------------------------------
 
@@ -411,26 +428,34 @@ class Study:
         if self.judge.labels is None:
             return Finalist(candidate, None, candidate)
         items = search_items[: self._scores[candidate].items]
-        answers = self.evaluator.answers(candidate, items)
-        options = []
-        usable = [
-            each for each in self.space.space.calibrations if candidate.mode == "static" or each != "contextual"
-        ]
-        for calibration in usable or ["batch"]:  # inputs without content have no neighbours
-            free = self.evaluator.content_free(candidate) if calibration == "contextual" else None
-            options.append((self.judge.likelihood(calibration, items, answers, free), calibration, free))
-        _, calibration, free = max(options, key=lambda option: option[0])
-        chosen = replace(candidate, calibration=calibration)
-        weighing = self.judge.fit(calibration, items, answers, free)
-        return Finalist(chosen, weighing, candidate, self._fit_alone(weighing, items, answers, free))
+        weighing = self._fit(self.judge, self._best_calibration(self.judge, candidate, items), candidate, items)
+        alone = weighing
+        if weighing.prior_weight > 0:  # what was fitted beside a prior leans on it
+            alone = self._fit(self._alone, self._best_calibration(self._alone, candidate, items), candidate, items)
+        return Finalist(replace(candidate, calibration=weighing.calibration), weighing, candidate, alone)
 
-    def _fit_alone(
-        self, weighing: Weighing, items: Sequence[int], answers: Answers, free: FloatArray | None
-    ) -> Weighing:
-        """Weights of the prompt alone: what was fitted beside a prior leans on it."""
-        if weighing.prior_weight == 0:
-            return weighing
-        return self._alone.fit(weighing.calibration, items, answers, free)
+    def _best_calibration(self, judge: Judge, candidate: Candidate, items: Sequence[int]) -> str:
+        """The calibration under which the right labels of rows that it was not fitted on are likeliest."""
+        answers = self.evaluator.answers(candidate, items)
+        usable = list(self.space.space.calibrations)
+        if candidate.mode != "static" and "contextual" in usable:  # inputs without content have no neighbours
+            usable.remove("contextual")
+        labels = len(judge.labels or ())
+        if len(usable) > 1 and "matrix" in usable and (labels == 2 or len(items) < _ROWS_A_LABEL * labels):
+            usable.remove("matrix")
+        return max(
+            usable or ["batch"],
+            key=lambda each: judge.likelihood(each, items, answers, self._content_free(each, candidate)),
+        )
+
+    def _fit(self, judge: Judge, calibration: str, candidate: Candidate, items: Sequence[int]) -> Weighing:
+        """A weighing fitted on rows that the candidate was asked about."""
+        answers = self.evaluator.answers(candidate, items)
+        return judge.fit(calibration, items, answers, self._content_free(calibration, candidate))
+
+    def _content_free(self, calibration: str, candidate: Candidate) -> FloatArray | None:
+        """Log-probabilities on inputs without content, where the calibration reads them."""
+        return self.evaluator.content_free(candidate) if calibration == "contextual" else None
 
     def judged(self, finalist: Finalist, items: Sequence[int]) -> Judged:
         """A finalist's predictions on items, asked where they are not known yet."""

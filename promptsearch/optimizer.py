@@ -329,7 +329,7 @@ class _Job:
             random = replace(random, demonstrations=random.demonstrations[:-1])
         nearest = replace(zero, mode="retrieved", count=self._nearest_count(space, zero))
         baselines = {"zero_shot": zero, "random": random, "nearest": nearest}
-        anchors = [zero, random, nearest, *_wordings(space, random, rng)]
+        anchors = [zero, random, nearest, *_wordings(space, random, self.task.instructions[1:], rng)]
         usable = [anchor for anchor in anchors if space.allows(anchor)]
         usable = usable or [draw_fresh(space, rng)]
         return [replace(anchor, calibration=space.calibration) for anchor in dict.fromkeys(usable)], baselines
@@ -488,19 +488,23 @@ class _Job:
         }
 
 
-def _wordings(space: SearchSpace, random: Candidate, rng: np.random.Generator) -> list[Candidate]:
+def _wordings(
+    space: SearchSpace, random: Candidate, given: Sequence[str], rng: np.random.Generator
+) -> list[Candidate]:
     """Every instruction, pair of names and template once, with the same few demonstrations for all.
 
-    In random order, so that no kind of words is always what a small budget cannot pay for.
+    The user's other instructions come first, the rest in random order, so that no kind of words is always what a
+    small budget cannot pay for.
     """
     count = max((count for count in space.shots if count <= _WORDING_SHOTS), default=0)
     few = replace(random, demonstrations=random.demonstrations[:count])
+    own = [replace(few, instruction=text) for text in given]
     others = [
         *(replace(few, input_name=names[0], output_name=names[1]) for names in space.names[1:]),
-        *(replace(few, instruction=text) for text in space.instructions[1:]),
+        *(replace(few, instruction=text) for text in space.instructions[1:] if text not in given),
         *(replace(few, template=name) for name in space.templates[1:]),
     ]
-    return [few, *(others[place] for place in rng.permutation(len(others)))]
+    return [few, *own, *(others[place] for place in rng.permutation(len(others)))]
 
 
 def _readings(winner: Finalist, others: Iterable[Candidate]) -> list[Candidate]:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from promptsearch.candidate import Candidate
+from promptsearch.candidate import ORDERS, Candidate
 from promptsearch.search.space import SearchSpace
 
 __all__ = [
@@ -39,6 +39,7 @@ _MOST_RETRIEVED = 8  # demonstrations for each query; each query pays for all of
 _MOST_ROUTED = 8  # demonstrations of one cluster; each cluster's are read before its first query
 _CHOSEN_SHARE = 0.25  # of drawn sets: those that a selection strategy chose
 _NATURAL_SHARE = 0.2  # of drawn sets: those that take labels as they fall
+_ORDER_ODDS = tuple(0.6 if order == "nearest-last" else 0.2 for order in ORDERS)
 _CENTRAL = 6  # a route's demonstrations come from so many times their number around the cluster's centre
 
 
@@ -52,7 +53,7 @@ def draw(space: SearchSpace, rng: np.random.Generator, preferences: Preferences 
     """
     known = preferences or {}
     for _ in range(50):
-        count = int(_prefer("shots", space.static_shots, _shot_odds(space), known, rng))
+        count = int(_prefer("static shots", space.static_shots, _shot_odds(space), known, rng))
         candidate = _worded(space, known, rng, demonstrations=draw_demonstrations(space, count, rng))
         if space.fits(candidate):
             return candidate
@@ -79,17 +80,18 @@ def draw_retrieved(
     space: SearchSpace, rng: np.random.Generator, preferences: Preferences | None = None
 ) -> Candidate | None:
     """A random candidate that retrieves, None where the space has none."""
-    counts = retrieved_counts(space)
+    counts, retrievers = retrieved_counts(space), space.space.retrievers
     if not counts:
         return None
+    known = preferences or {}
     candidate = _worded(
         space,
-        preferences or {},
+        known,
         rng,
         mode="retrieved",
-        count=int(rng.choice(counts)),
-        retriever=str(rng.choice(space.space.retrievers)),
-        order=str(rng.choice(["nearest-last", "nearest-first", "interleaved"], p=[0.6, 0.2, 0.2])),
+        count=int(_prefer("retrieved shots", counts, _even(counts), known, rng)),
+        retriever=_prefer("retriever", retrievers, _even(retrievers), known, rng),
+        order=_prefer("order", ORDERS, _ORDER_ODDS, known, rng),
         reranker=str(rng.choice(space.space.rerankers)),
     )
     return candidate if space.fits(candidate) else None
@@ -102,14 +104,15 @@ def draw_routed(
     counts, numbers = routed_counts(space), usable_clusters(space)
     if not counts or not numbers:
         return None
+    known = preferences or {}
     clusters = int(rng.choice(numbers))
-    count = int(rng.choice(counts))
+    count = int(_prefer("routed shots", counts, _even(counts), known, rng))
     natural = rng.random() < 0.5
     routes = tuple(
         _from_group(space, central_members(space, clusters, cluster, count), count, rng, natural=natural)
         for cluster in range(clusters)
     )
-    candidate = _worded(space, preferences or {}, rng, mode="routed", routes=routes)
+    candidate = _worded(space, known, rng, mode="routed", routes=routes)
     return candidate if space.fits(candidate) else None
 
 

@@ -17,14 +17,17 @@ __all__ = ["choice_effects", "choices_of"]
 
 
 def choices_of(candidate: Candidate) -> dict[str, Any]:
-    """The level that a candidate has of each factor."""
-    return {
+    """The level that a candidate has of each factor; some factors are those of one mode."""
+    choices: dict[str, Any] = {
         "mode": candidate.mode,
         "template": candidate.template,
         "instruction": candidate.instruction,
-        "shots": candidate.shots,
+        f"{candidate.mode} shots": candidate.shots,
         "names": (candidate.input_name, candidate.output_name),
     }
+    if candidate.mode == "retrieved":
+        choices |= {"retriever": candidate.retriever, "order": candidate.order}
+    return choices
 
 
 def choice_effects(scores: Mapping[Candidate, Scores], shrinkage: float = 1.0) -> dict[str, dict[Any, float]]:
@@ -49,7 +52,7 @@ def choice_effects(scores: Mapping[Candidate, Scores], shrinkage: float = 1.0) -
     chosen = [choices_of(arm) for arm in seen]
     levels = list(dict.fromkeys(pair for choices in chosen for pair in choices.items()))
     design = np.array(
-        [[choices[factor] == level for factor, level in levels] for choices in chosen], dtype=np.float64
+        [[(factor, level) in choices.items() for factor, level in levels] for choices in chosen], dtype=np.float64
     )
     system = design.T @ design + shrinkage * np.eye(len(levels))
     fitted = np.linalg.solve(system, design.T @ (values - values.mean()))

@@ -34,6 +34,7 @@ __all__ = ["Judge", "Judged"]
 
 _RESAMPLES = 200
 _FOLDS = 5
+_LEARNING = ("fitted", "matrix")  # calibrations whose correction comes from labels
 
 
 @dataclass(frozen=True)
@@ -174,11 +175,17 @@ class Judge:
         return self.judge(items, answers, plain)
 
     def scores_for_race(self, items: Sequence[int], answers: Answers, calibration: str) -> Scores:
-        """Item scores with weighings that were fitted on the other items: what candidates race by."""
+        """Item scores: what candidates race by.
+
+        Where a calibration learns from labels, each item is judged by a fit on the others, so that few items do not
+        flatter anybody. Where it does not, all items settle it together.
+        """
         if self.labels is None:
             judged = self.judge(items, answers, None)
-        else:
+        elif calibration in _LEARNING:
             judged = self.cross_fitted(calibration, items, answers)
+        else:
+            judged = self.judge(items, answers, self.fit(calibration, items, answers))
         return Scores(judged.scores, judged.confidence)
 
     def measure(self, items: Sequence[int], judged: Judged) -> Measurement:

@@ -184,10 +184,14 @@ def test_contextual_offsets_come_from_inputs_without_content() -> None:
     assert weighing.offsets == pytest.approx(np.log([0.6, 0.3, 0.1]))
 
 
-def test_a_race_is_scored_by_weighings_of_the_other_items() -> None:
+@pytest.mark.parametrize("calibration", ["none", "batch", "fitted", "matrix"])
+def test_no_item_helps_itself_in_a_race(calibration: str) -> None:
     judge, given, items = random_case(6, 40)
-    raced = judge.scores_for_race(items, given, "batch")
-    judged = judge.cross_fitted("batch", items, given)
+    raced = judge.scores_for_race(items, given, calibration)
+    if calibration in ("fitted", "matrix"):
+        judged = judge.cross_fitted(calibration, items, given)
+    else:
+        judged = judge.judge(items, given, judge.fit(calibration, items, given))
     assert raced.values.tolist() == judged.scores.tolist()
     assert raced.confidence.tolist() == judged.confidence.tolist()
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,12 @@ from promptsearch.workbench import demonstrations_of, make_space
 Rows = list[dict[str, Any]]
 Scores = NDArray[np.float64]
 
-CALIBRATIONS = ("batch", "fitted", "none")  # "contextual" asks about inputs that Prompt.predict refuses: empty ones
+CALIBRATIONS = (
+    "batch",
+    "fitted",
+    "matrix",
+    "none",
+)  # "contextual" asks about inputs that Prompt.predict refuses: empty ones
 NAMES = 24
 _WORD = re.compile(r"[^\W\d_]{3,12}")
 
@@ -246,13 +251,15 @@ def measure_null(
         "zero_shot": item_scores(uncalibrated(result.prompt, opened, zero), test),
         "zero_shot_alike": item_scores(calibrated(result.prompt, opened, zero, calibration, rows.fitted), test),
     }
-    searches = {"zero_shot_alike": race_score(result.prompt, opened, zero, rows.raced)}
+    raced = rows.trial.candidate.calibration
+    searches = {"zero_shot_alike": race_score(result.prompt, opened, zero, raced, rows.raced)}
     if space.prior:
         tests["label_vote"] = _vote_scores(task, rows)
     if drawn:
         alike = [calibrated(result.prompt, opened, each, calibration, rows.fitted) for each in drawn]
         tests["average"] = np.mean([item_scores(prompt, test) for prompt in alike], axis=0)
-        searches["average"] = float(np.mean([race_score(result.prompt, opened, each, rows.raced) for each in drawn]))
+        scores = [race_score(result.prompt, opened, each, raced, rows.raced) for each in drawn]
+        searches["average"] = float(np.mean(scores))
     return {
         "test": measure(winner).to_dict(),
         "chance": 1 / len(task.labels or ()),
@@ -284,7 +291,7 @@ def _sampled(
     builder = PromptBuilder(opened.engine, task.inputs, task.output, shown, room)
     laid_out = make_space(task, splits, space, opened.engine, builder, room, rows.near.matcher)
     rng = np.random.default_rng([seed, 34])
-    return [replace(draw(laid_out, rng), calibration="batch") for _ in range(count)]
+    return [draw(laid_out, rng) for _ in range(count)]
 
 
 def _vote_scores(task: ps.Task, rows: SearchRows) -> Scores:

@@ -22,7 +22,7 @@ from promptsearch.evaluation import Answers
 from promptsearch.lm.resolve import OpenedModel
 from promptsearch.result import Trial
 from promptsearch.scoring import Judge
-from promptsearch.task import Example
+from promptsearch.task import Example, input_text
 from promptsearch.workbench import Neighbourhood, embed_splits
 
 __all__ = [
@@ -117,10 +117,20 @@ def calibrated(
     return _with(prompt, opened, candidate, weighing)
 
 
-def race_score(prompt: ps.Prompt, opened: OpenedModel, candidate: Candidate, rows: Sequence[Example]) -> float:
-    """Accuracy on search rows with weighings fitted on the others of these rows: what candidates race by."""
-    _, answers, judge = _fit(uncalibrated(prompt, opened, candidate), "batch", rows)
-    return float(judge.scores_for_race(range(len(rows)), answers, "batch").values.mean())
+def race_score(
+    prompt: ps.Prompt, opened: OpenedModel, candidate: Candidate, calibration: str, rows: Sequence[Example]
+) -> float:
+    """Accuracy on search rows with weighings fitted on the others of these rows: what candidates race by.
+
+    Args:
+        prompt: a prompt of the same task, whose examples may be shown.
+        opened: its model.
+        candidate: what the model shall read.
+        calibration: that of the race, see :attr:`promptsearch.search.space.SearchSpace.calibration`.
+        rows: search rows.
+    """
+    _, answers, judge = _fit(uncalibrated(prompt, opened, candidate), calibration, rows)
+    return float(judge.scores_for_race(range(len(rows)), answers, calibration).values.mean())
 
 
 def uncalibrated(prompt: ps.Prompt, opened: OpenedModel, candidate: Candidate) -> ps.Prompt:
@@ -146,7 +156,16 @@ def _fit(plain: ps.Prompt, calibration: str, rows: Sequence[Example]) -> tuple[W
     fits = np.array([bool(said.probabilities) for said in predictions])
     shares = [[said.probabilities.get(value, 0.0) for value in values] for said in predictions]
     with np.errstate(divide="ignore"):
-        answers = Answers(np.log(np.array(shares)), (), fits)
+        logs = np.log(np.array(shares))
+    answers = Answers(logs, (), fits, _routes(plain, rows), len(plain.parts.candidate.routes))
     numbered = [replace(row, id=place) for place, row in enumerate(rows)]
     judge = Judge(numbered, plain.task.labels, plain.task.require_metric(), {})
     return judge.fit(calibration, range(len(rows)), answers), answers, judge
+
+
+def _routes(prompt: ps.Prompt, rows: Sequence[Example]) -> NDArray[np.int64] | None:
+    """The route that each row takes; None where there is only one."""
+    parts = prompt.parts
+    if parts.router is None or parts.retriever is None or parts.candidate.mode != "routed":
+        return None
+    return parts.router.clusters(parts.retriever.encoder.encode([input_text(row.fields) for row in rows]))

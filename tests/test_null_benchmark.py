@@ -120,8 +120,9 @@ def searched(**options: Any) -> tuple[ps.Task, WatchedLM, ps.Result]:
     return task, lm, ps.optimize(task, lm, "1500 evaluations", **given_)
 
 
-def test_rows_are_laid_out_as_the_search_had_them() -> None:
-    space = ps.Space(modes=("static", "retrieved"), prior=False, calibrations=("batch", "fitted", "none"))
+@pytest.mark.parametrize("mode", ["static", "retrieved", "routed"])
+def test_rows_are_laid_out_as_the_search_had_them(mode: str) -> None:
+    space = ps.Space(modes=(mode,), prior=False, calibrations=("batch", "fitted", "none"))
     task, lm, result = searched(space=space)
     rows = search_rows(task, result, WordEncoder(), 0)
     splits = task.split(0)
@@ -136,7 +137,8 @@ def test_rows_are_laid_out_as_the_search_had_them() -> None:
     assert result.prompt.weighing is not None
     assert again.weighing.offsets == pytest.approx(result.prompt.weighing.offsets, abs=1e-4)
     assert again.weighing.sharpness == pytest.approx(result.prompt.weighing.sharpness, rel=1e-3)
-    assert race_score(result.prompt, opened, result.prompt.candidate, rows.raced) == pytest.approx(rows.trial.value)
+    again = race_score(result.prompt, opened, result.prompt.candidate, "batch", rows.raced)
+    assert again == pytest.approx(rows.trial.value)
     with pytest.raises(RuntimeError, match="rows"):
         search_rows(numbered_task(200), result, WordEncoder(), 0)
 

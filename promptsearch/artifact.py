@@ -46,6 +46,7 @@ def document_of(parts: PromptParts, opened: OpenedModel) -> dict[str, Any]:
                 "number": number,
                 "inputs": dict(parts.examples[number].inputs),
                 "output": parts.examples[number].output,
+                **({"rationale": parts.examples[number].rationale} if parts.candidate.reasons else {}),
             }
             for number in needed
         ],
@@ -126,7 +127,9 @@ def parts_from(document: Mapping[str, Any], path: Path, encoder: object) -> Prom
     try:
         examples = {
             int(row["number"]): Demonstration(
-                {column: str(row["inputs"][column]) for column in task.inputs}, str(row["output"])
+                {column: str(row["inputs"][column]) for column in task.inputs},
+                str(row["output"]),
+                str(row.get("rationale", "")),
             )
             for row in document["examples"]
         }

@@ -15,13 +15,24 @@ from typing import Any
 
 from promptsearch.errors import ArtifactError
 
-__all__ = ["CALIBRATIONS", "CONSIDERED", "MDL_SETS", "MODES", "ORDERS", "RERANKERS", "RETRIEVERS", "Candidate"]
+__all__ = [
+    "CALIBRATIONS",
+    "CONSIDERED",
+    "MDL_SETS",
+    "MODES",
+    "ORDERS",
+    "REASONINGS",
+    "RERANKERS",
+    "RETRIEVERS",
+    "Candidate",
+]
 
 MODES = ("static", "retrieved", "routed")
 ORDERS = ("nearest-last", "nearest-first", "interleaved")
 RETRIEVERS = ("nearest", "mmr", "dpp", "bm25", "hybrid", "coverage")
 RERANKERS = ("none", "cone", "mdl")
 CALIBRATIONS = ("batch", "contextual", "fitted", "matrix", "none")
+REASONINGS = ("none", "cue", "gold", "self")
 CONSIDERED = 30
 """Best matches among which a reranker chooses."""
 MDL_SETS = 10
@@ -47,6 +58,13 @@ class Candidate:
         order: where the best match stands (retrieved), one of :data:`ORDERS`.
         reranker: how the model itself chooses among what was found (retrieved), one of :data:`RERANKERS`.
         calibration: how label log-probabilities are corrected, one of :data:`CALIBRATIONS`.
+        reasoning: ``"none"``: the model answers at once; ``"cue"``: it reasons first, without being shown how;
+            ``"gold"``: every demonstration shows its written reasoning; ``"self"``: every one shows what the model
+            itself wrote and came to the right answer by.
+        thought: what reasoning begins with, such as "Let's think step by step."; empty without reasoning.
+        thinking_tokens: tokens of one piece of reasoning at most; 0 without reasoning.
+        samples: pieces of reasoning that are sampled for each query and vote (self-consistency); 1 for the likeliest
+            one alone.
     """
 
     instruction: str = ""
@@ -62,6 +80,15 @@ class Candidate:
     order: str = "nearest-last"
     reranker: str = "none"
     calibration: str = "batch"
+    reasoning: str = "none"
+    thought: str = ""
+    thinking_tokens: int = 0
+    samples: int = 1
+
+    @property
+    def reasons(self) -> bool:
+        """Whether the model reasons before it answers."""
+        return self.reasoning != "none"
 
     @property
     def shots(self) -> int:
@@ -116,6 +143,9 @@ class Candidate:
         numbers = (candidate.count, *candidate.demonstrations, *routed, *candidate.among)
         if not all(type(number) is int and number >= 0 for number in numbers):
             raise ArtifactError(f"{values!r} holds a number of demonstrations, or one, that is none; save it anew")
+        lengths = (candidate.thinking_tokens, candidate.samples - 1) if type(candidate.samples) is int else (None,)
+        if not all(type(number) is int and number >= 0 for number in lengths):
+            raise ArtifactError(f"{values!r} holds a length of reasoning, or samples, that are none; save it anew")
         if not all(isinstance(text, str) for text in (candidate.instruction, *_names(candidate))):
             raise ArtifactError(f"{values!r} holds a name that is no text; save it anew")
         known = zip(
@@ -123,8 +153,14 @@ class Candidate:
             (MODES, ORDERS, CALIBRATIONS, RETRIEVERS, RERANKERS),
             strict=True,
         )
-        if not all(name in names for name, names in known):
-            raise ArtifactError(f"{values!r} names an unknown mode, order, calibration or retriever; save it anew")
+        if not all(name in names for name, names in known) or candidate.reasoning not in REASONINGS:
+            raise ArtifactError(
+                f"{values!r} names an unknown mode, order, calibration, retriever or reasoning; save it anew"
+            )
+        if candidate.reasons != bool(candidate.thinking_tokens) or (candidate.samples > 1 and not candidate.reasons):
+            raise ArtifactError(
+                f"{values!r} reasons without room for it, or does not reason and has some; save it anew"
+            )
         if (candidate.mode == "routed") != bool(candidate.routes):
             raise ArtifactError(f"{values!r} has routes without being routed, or none; save it anew")
         return candidate
@@ -133,5 +169,5 @@ class Candidate:
 def _names(candidate: Candidate) -> tuple[str, ...]:
     return (
         *(candidate.template, candidate.input_name, candidate.output_name, candidate.mode, candidate.order),
-        *(candidate.calibration, candidate.retriever, candidate.reranker),
+        *(candidate.calibration, candidate.retriever, candidate.reranker, candidate.reasoning, candidate.thought),
     )

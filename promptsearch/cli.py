@@ -530,7 +530,9 @@ def _prediction(prediction: Prediction) -> dict[str, Any]:
         "probabilities": dict(prediction.probabilities),
         "rationale": prediction.rationale,
         "demonstrations": [
-            {"inputs": dict(each.inputs), "output": each.output} for each in prediction.demonstrations
+            {"inputs": dict(each.inputs), "output": each.output}
+            | ({"rationale": each.rationale} if each.rationale else {})
+            for each in prediction.demonstrations
         ],
         "failure": prediction.failure,
     }

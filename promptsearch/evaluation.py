@@ -21,6 +21,7 @@ from promptsearch.calibration import CONTENT_FREE
 from promptsearch.candidate import Candidate
 from promptsearch.lm.base import Engine, FloatArray, GenerationParams
 from promptsearch.prompting import GENERATED_TOKENS, Built, PromptBuilder
+from promptsearch.reasoning import Reasoner
 from promptsearch.reranking import Reranker
 from promptsearch.store import Call, RunStore
 from promptsearch.task import Example
@@ -42,6 +43,7 @@ class Answers:
         fits: whether each item's prompt fitted, shape (items,).
         routes: which of a routed candidate's prompts each item got, shape (items,); None where there is only one.
         route_count: how many prompts the routed candidate has; 0 for others.
+        rationales: the reasoning that led to each answer; empty where there was none.
     """
 
     log_probabilities: FloatArray
@@ -49,12 +51,14 @@ class Answers:
     fits: NDArray[np.bool_]
     routes: NDArray[np.int64] | None = None
     route_count: int = 0
+    rationales: tuple[str, ...] = ()
 
     def take(self, places: NDArray[np.int64]) -> Answers:
         """The answers at some places."""
         texts = tuple(self.texts[at] for at in places) if self.texts else ()
         routes = None if self.routes is None else self.routes[places]
-        return Answers(self.log_probabilities[places], texts, self.fits[places], routes, self.route_count)
+        rationales = tuple(self.rationales[at] for at in places) if self.rationales else ()
+        return Answers(self.log_probabilities[places], texts, self.fits[places], routes, self.route_count, rationales)
 
 
 def join(parts: Sequence[Answers]) -> Answers:
@@ -66,6 +70,7 @@ def join(parts: Sequence[Answers]) -> Answers:
         np.concatenate([part.fits for part in parts]),
         np.concatenate(routes) if routes else None,
         parts[0].route_count,
+        tuple(said for part in parts for said in part.rationales),
     )
 
 
@@ -119,6 +124,7 @@ class Asker:
         self.labels = tuple(labels) if labels is not None else None
         self._answer_tokens = answer_tokens
         self._reranker = Reranker(engine, builder)
+        self._reasoner = Reasoner(engine, builder, self._answers)
 
     def build(
         self, reading: Candidate, inputs: Sequence[Mapping[str, str]], matches: Sequence[Sequence[int]]
@@ -138,7 +144,10 @@ class Asker:
     def ask(
         self, reading: Candidate, inputs: Sequence[Mapping[str, str]], matches: Sequence[Sequence[int]]
     ) -> list[object]:
-        """One JSON value for each item: a list of log-probabilities, a text, or None where it did not fit."""
+        """One JSON value for each item: log-probabilities in a list, a text, or None where it did not fit.
+
+        Of a candidate that reasons, an object with the "answer" in one of these forms and the "rationale".
+        """
         return self.ask_built(reading, self.build(reading, inputs, matches))
 
     def ask_built(self, reading: Candidate, built: Sequence[Built]) -> list[object]:
@@ -148,11 +157,14 @@ class Asker:
         answers: list[object] = [None] * len(built)
         if not prompts:
             return answers
-        for number, answer in zip(asked, self._answers(reading, prompts), strict=True):
+        found: Sequence[object] = self._answers(reading, prompts) if not reading.reasons else ()
+        if reading.reasons:
+            found = [verdict.to_json() for verdict in self._reasoner.ask(reading, prompts)]
+        for number, answer in zip(asked, found, strict=True):
             answers[number] = answer
         return answers
 
-    def _answers(self, reading: Candidate, prompts: Sequence[str]) -> list[object]:
+    def _answers(self, reading: Candidate, prompts: Sequence[str]) -> list[list[float | None] | str]:
         if self.labels is not None:
             scores = self.engine.score(prompts, self.builder.continuations(reading, self.labels))
             return [[_json_float(value) for value in row] for row in scores.tolist()]
@@ -162,12 +174,16 @@ class Asker:
     def answers(self, values: Sequence[object]) -> Answers:
         """Collect what :meth:`ask` returned."""
         fits = np.array([value is not None for value in values], dtype=bool)
+        reasoned = [value if isinstance(value, dict) else {} for value in values]
+        rationales = tuple(str(value.get("rationale", "")) for value in reasoned) if any(reasoned) else ()
+        values = [each.get("answer") if each else value for each, value in zip(reasoned, values, strict=True)]
         if self.labels is None:
             texts = tuple(value if isinstance(value, str) else "" for value in values)
-            return Answers(np.empty((len(values), 0)), texts, fits)
+            return Answers(np.empty((len(values), 0)), texts, fits, rationales=rationales)
         rows = [value if isinstance(value, list) else [None] * len(self.labels) for value in values]
         numbers = [[-np.inf if cell is None else float(cell) for cell in row] for row in rows]
-        return Answers(np.array(numbers, dtype=np.float64).reshape(len(rows), len(self.labels)), (), fits)
+        logs = np.array(numbers, dtype=np.float64).reshape(len(rows), len(self.labels))
+        return Answers(logs, (), fits, rationales=rationales)
 
 
 class Evaluator:

@@ -33,6 +33,7 @@ from promptsearch.metrics import Metric, resolve_metric
 from promptsearch.parts import PromptParts
 from promptsearch.prior import NeighbourLabels
 from promptsearch.prompting import GENERATED_TOKENS, Built, PromptBuilder, answer_room
+from promptsearch.reasoning import CUES, SHOWN, THINKING_TOKENS, one_line
 from promptsearch.scoring import Judge
 from promptsearch.task import Example, Task, input_text
 from promptsearch.template import TEMPLATES, Demonstration
@@ -99,9 +100,14 @@ class Prompt:
         calibration: ``"none"``, ``"contextual"`` or ``"batch"``; the last one is fitted on up to 128 of the
             task's inputs, without their labels.
         weights: weight type of a GGUF model: ``"auto"``, ``"as-is"``, ``"BF16"``, ``"F16"`` or ``"Q8_0"``.
+        reasoning: ``"none"``; ``"cue"`` lets the model reason before it answers, without demonstrations;
+            ``"gold"`` shows the reasoning that stands in each demonstration's rationale column.
+        thought: what reasoning begins with; None for "Let's think step by step.", or "Reasoning:" where it is shown.
+        thinking_tokens: tokens of one piece of reasoning at most.
+        samples: pieces of reasoning that are sampled for each item and vote; 1 takes the likeliest one alone.
 
     Raises:
-        UserError: demonstrations, template or calibration cannot be used with this task and model.
+        UserError: demonstrations, template, calibration or reasoning cannot be used with this task and model.
     """
 
     def __init__(
@@ -114,6 +120,10 @@ class Prompt:
         template: str = "fields",
         calibration: str = "none",
         weights: str = "auto",
+        reasoning: str = "none",
+        thought: str | None = None,
+        thinking_tokens: int = THINKING_TOKENS,
+        samples: int = 1,
     ) -> None:
         if template not in TEMPLATES:
             raise UserError(f"template={template!r} is unknown; give one of {', '.join(TEMPLATES)}")
@@ -127,6 +137,8 @@ class Prompt:
             demonstrations=tuple(range(len(shown))),
             calibration=calibration,
         )
+        if reasoning != "none":
+            candidate = _reasoning(candidate, shown, reasoning, thought, thinking_tokens, samples)
         self._opened = open_engine(model, weights)
         self._connect(PromptParts(task, candidate, dict(enumerate(shown))))
         if task.labels is not None:
@@ -245,9 +257,16 @@ class Prompt:
             return []
         near = self._neighbours(inputs)
         answers, shown = self._answers(inputs, near)
+        rationales: Sequence[str | None] = answers.rationales or [None] * len(inputs)
         return [
-            replace(prediction, demonstrations=tuple(self._parts.examples[number] for number in numbers))
-            for prediction, numbers in zip(self._predictions(answers, near.prior), shown, strict=True)
+            replace(
+                prediction,
+                demonstrations=tuple(self._parts.examples[number] for number in numbers),
+                rationale=rationale,
+            )
+            for prediction, numbers, rationale in zip(
+                self._predictions(answers, near.prior), shown, rationales, strict=True
+            )
         ]
 
     def _answers(
@@ -574,7 +593,43 @@ def _demonstrations(task: Task, given: Iterable[Mapping[str, Any] | Example]) ->
         examples: Sequence[Example] = [row for row in rows if isinstance(row, Example)]
     else:
         examples = task.examples_from(rows, name="demonstrations")
-    return [Demonstration(example.fields, example.output) for example in examples]
+    return [Demonstration(example.fields, example.output, one_line(example.rationale or "")) for example in examples]
+
+
+def _reasoning(
+    candidate: Candidate,
+    shown: Sequence[Demonstration],
+    reasoning: str,
+    thought: str | None,
+    thinking_tokens: int,
+    samples: int,
+) -> Candidate:
+    """A candidate that reasons.
+
+    Raises:
+        UserError: it cannot.
+    """
+    if reasoning not in ("cue", "gold"):
+        raise UserError(f"reasoning={reasoning!r} is no choice here; give 'none', 'cue' or 'gold'")
+    if TEMPLATES[candidate.template].chat:
+        raise UserError(
+            f"template={candidate.template!r} has chat turns and reasoning goes on a line; give a plain one"
+        )
+    if reasoning == "cue" and shown:
+        raise UserError("reasoning='cue' shows no demonstrations and some were given; leave them out, or take 'gold'")
+    lacking = next((place for place, each in enumerate(shown) if not each.rationale), None)
+    if reasoning == "gold" and (lacking is not None or not shown):
+        where = "there are no demonstrations" if lacking is None else f"demonstration {lacking} has none"
+        raise UserError(
+            f"reasoning='gold' shows each demonstration's rationale and {where}; name the column rationale="
+        )
+    for name, number in (("thinking_tokens", thinking_tokens), ("samples", samples)):
+        if type(number) is not int or number < 1:
+            raise UserError(f"{name}={number!r} is no number of them; give a whole number from 1")
+    begins = one_line((CUES[0] if reasoning == "cue" else SHOWN) if thought is None else thought)
+    if not begins:
+        raise UserError("thought='' leaves reasoning nothing to begin with; give a text such as 'Reasoning:'")
+    return replace(candidate, reasoning=reasoning, thought=begins, thinking_tokens=thinking_tokens, samples=samples)
 
 
 def _prefix_file(path: Path) -> Path:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from promptsearch.candidate import Candidate
 from promptsearch.lm.base import Engine, Rendered
@@ -17,6 +17,7 @@ from promptsearch.template import TEMPLATES, ChatFormat, Demonstration, Renderer
 __all__ = ["GENERATED_TOKENS", "Built", "PromptBuilder", "answer_room", "retrieved_order", "template_of"]
 
 GENERATED_TOKENS = 64  # of a free-text answer, at most
+_CONCLUDING_TOKENS = 24  # that lead from reasoning to the answer, and what retokenizing it may add
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,10 @@ class PromptBuilder:
         output: output column.
         demonstrations: demonstrations by number.
         answer_tokens: tokens to keep free for the answer.
+
+    Attributes:
+        own_rationales: reasoning that the model itself wrote, by number of the demonstration; whoever makes it puts
+            it here, and candidates whose reasoning is "self" show it instead of the demonstrations' own.
     """
 
     def __init__(
@@ -82,6 +87,7 @@ class PromptBuilder:
         self.renderer = Renderer(inputs, output, ChatFormat(source, engine.text_marks) if source else None)
         self._demonstrations = demonstrations
         self._room = engine.context_tokens - answer_tokens
+        self.own_rationales: dict[int, str] = {}
 
     def build(self, candidate: Candidate, inputs: Mapping[str, str], nearest: Sequence[int] = ()) -> Built:
         """The prompt for one item.
@@ -93,31 +99,43 @@ class PromptBuilder:
         """
         if candidate.mode == "static":
             prompt = self.render(candidate, candidate.demonstrations, inputs)
-            return Built(prompt if self.fits(prompt) else None, candidate.demonstrations)
+            return Built(prompt if self.fits(prompt, candidate) else None, candidate.demonstrations)
         for count in range(min(candidate.count, len(nearest)), -1, -1):
             outputs = [self._demonstrations[number].output for number in nearest[:count]]
             shown = retrieved_order(nearest[:count], candidate.order, outputs)
             prompt = Rendered(self.render(candidate, shown, inputs).segments)  # the next item shows others
-            if self.fits(prompt):
+            if self.fits(prompt, candidate):
                 return Built(prompt, shown)
         return Built(None, ())
 
     def render(self, candidate: Candidate, shown: Sequence[int], inputs: Mapping[str, str]) -> Rendered:
-        """The text with given demonstrations, whether or not it fits."""
+        """The text with given demonstrations, whether or not it fits; it asks a candidate that reasons to do so."""
         return self.renderer.render(
             template_of(candidate),
             candidate.instruction,
-            [self._demonstrations[number] for number in shown],
+            [self._demonstration(candidate, number) for number in shown],
             inputs,
+            candidate.thought,
         )
+
+    def concluded(self, candidate: Candidate, prompt: Rendered, rationale: str) -> Rendered:
+        """What asks for the answer after the model has reasoned."""
+        return self.renderer.concluded(template_of(candidate), prompt, rationale)
+
+    def _demonstration(self, candidate: Candidate, number: int) -> Demonstration:
+        """A demonstration as a candidate shows it."""
+        shown = self._demonstrations[number]
+        own = self.own_rationales.get(number) if candidate.reasoning == "self" else None
+        return shown if own is None else replace(shown, rationale=own)
 
     def messages(self, candidate: Candidate, shown: Sequence[int], inputs: Mapping[str, str]) -> list[dict[str, str]]:
         """The same as chat messages."""
         return self.renderer.messages(
             template_of(candidate),
             candidate.instruction,
-            [self._demonstrations[number] for number in shown],
+            [self._demonstration(candidate, number) for number in shown],
             inputs,
+            candidate.thought,
         )
 
     def continuations(self, candidate: Candidate, labels: Sequence[str]) -> list[str]:
@@ -129,11 +147,12 @@ class PromptBuilder:
         """Strings that end a free-text answer."""
         return self.renderer.stops(template_of(candidate))
 
-    def fits(self, prompt: str) -> bool:
-        """Whether prompt and answer fit the context."""
-        if len(prompt.encode("utf-8", "surrogatepass")) < self._room:
+    def fits(self, prompt: str, candidate: Candidate) -> bool:
+        """Whether prompt, reasoning and answer fit the context."""
+        room = self._room - (candidate.thinking_tokens + _CONCLUDING_TOKENS if candidate.reasons else 0)
+        if len(prompt.encode("utf-8", "surrogatepass")) < room:
             return True  # no tokenizer makes more tokens than there are bytes, but for one that begins the text
-        return self._engine.count_tokens([prompt])[0] <= self._room
+        return self._engine.count_tokens([prompt])[0] <= room
 
 
 def answer_room(engine: Engine, labels: Sequence[str] | None, generated: int) -> int:

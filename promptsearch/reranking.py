@@ -62,7 +62,7 @@ class Reranker:
     ) -> tuple[int, ...]:
         single = replace(reading, mode="static", count=0)
         prompts = [self._builder.render(single, (number,), item) for number in match]
-        usable = [place for place, prompt in enumerate(prompts) if self._builder.fits(prompt)]
+        usable = [place for place, prompt in enumerate(prompts) if self._builder.fits(prompt, single)]
         if not usable:
             return tuple(match[: reading.count])
         query = _query_text(prompts[usable[0]], item)  # the same after every example

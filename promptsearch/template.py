@@ -77,10 +77,17 @@ TEMPLATES: dict[str, Template] = {template.name: template for template in (*PLAI
 
 @dataclass(frozen=True)
 class Demonstration:
-    """A worked example: input texts by column, and the answer."""
+    """A worked example.
+
+    Attributes:
+        inputs: input texts by column.
+        output: the answer.
+        rationale: reasoning that leads to the answer, on one line; empty where there is none.
+    """
 
     inputs: Mapping[str, str]
     output: str
+    rationale: str = ""
 
 
 class ChatFormat:
@@ -192,16 +199,31 @@ class Renderer:
         instruction: str,
         demonstrations: Sequence[Demonstration],
         inputs: Mapping[str, str],
+        thought: str = "",
     ) -> Rendered:
-        """The exact prompt for one query."""
-        own = len(self._query(template, inputs)) - self._opening(template)  # characters from the item's text on
+        """The exact prompt for one query.
+
+        Args:
+            template: the form.
+            instruction: text before the demonstrations; empty for none.
+            demonstrations: in the order shown; their rationales are shown where there is a thought.
+            inputs: the query's texts by column.
+            thought: what reasoning begins with, for a prompt that asks for reasoning instead of an answer; empty for
+                one that asks for the answer. Plain templates only.
+        """
+        own = len(self._query(template, inputs, thought)) - self._opening(template)  # from the item's text on
         if template.chat:
             rendered = self._chat_format().render(self.messages(template, instruction, demonstrations, inputs))
             last = rendered.segments[-1]
             below = len(last.text) if last.control else 0  # what the chat template writes after the message
             return Rendered(rendered.segments, shared=len(rendered) - below - own)
-        text = self._plain(template, instruction, demonstrations, inputs)
+        text = self._plain(template, instruction, demonstrations, inputs, thought)
         return Rendered([Segment(text)], shared=len(text) - own)
+
+    def concluded(self, template: Template, prompt: Rendered, rationale: str) -> Rendered:
+        """A prompt that asks for the answer, from one that asked for reasoning and what the model wrote."""
+        ending = f" {rationale}" if rationale else ""
+        return Rendered([*prompt.segments, Segment(f"{ending}\n{self._cue(template)}")], shared=prompt.shared)
 
     def messages(
         self,
@@ -209,10 +231,11 @@ class Renderer:
         instruction: str,
         demonstrations: Sequence[Demonstration],
         inputs: Mapping[str, str],
+        thought: str = "",
     ) -> list[dict[str, str]]:
         """The prompt as chat messages; a plain template is one user message."""
         if template.chat != "turns":
-            return [_message("user", self._plain(template, instruction, demonstrations, inputs))]
+            return [_message("user", self._plain(template, instruction, demonstrations, inputs, thought))]
         messages = []
         for demonstration in demonstrations:
             messages.append(_message("user", self._query(template, demonstration.inputs)))
@@ -244,11 +267,19 @@ class Renderer:
         instruction: str,
         demonstrations: Sequence[Demonstration],
         inputs: Mapping[str, str],
+        thought: str = "",
     ) -> str:
         parts = [instruction] if instruction else []
-        parts += [f"{self._query(template, shown.inputs)} {shown.output}" for shown in demonstrations]
-        parts.append(self._query(template, inputs))
+        parts += [self._worked(template, shown, thought) for shown in demonstrations]
+        parts.append(self._query(template, inputs, thought))
         return template.separator.join(parts)
+
+    def _worked(self, template: Template, shown: Demonstration, thought: str) -> str:
+        """A demonstration with its answer, and its reasoning where there is a thought."""
+        query = self._query(template, shown.inputs, thought)
+        if thought:
+            query += f" {shown.rationale}\n{self._cue(template)}"
+        return f"{query} {shown.output}"
 
     def _opening(self, template: Template) -> int:
         """Characters of a query before its first text."""
@@ -259,11 +290,15 @@ class Renderer:
         """The form of an input column. Several columns are always told apart by name."""
         return "{name}: {text}" if len(self._names) > 1 else template.field
 
-    def _query(self, template: Template, inputs: Mapping[str, str]) -> str:
-        """One item up to the cue."""
+    def _query(self, template: Template, inputs: Mapping[str, str], thought: str = "") -> str:
+        """One item up to the cue, or up to the thought."""
         form = self._field(template)
         lines = [form.format(name=name, text=inputs[column]) for column, name in self._names.items()]
-        return "\n".join(lines) + template.joint + template.cue.format(output=self._output)
+        return "\n".join(lines) + (f"\n{thought}" if thought else template.joint + self._cue(template))
+
+    def _cue(self, template: Template) -> str:
+        """What stands before the answer."""
+        return template.cue.format(output=self._output)
 
 
 def _mark(number: int) -> str:

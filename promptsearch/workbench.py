@@ -24,6 +24,7 @@ from promptsearch.metrics import Metric
 from promptsearch.pool import Pool
 from promptsearch.prior import EmbeddingPrior, NeighbourLabels, fit_embedding_prior
 from promptsearch.prompting import PromptBuilder
+from promptsearch.reasoning import one_line
 from promptsearch.routing import Router, fit_router
 from promptsearch.scoring import Judge
 from promptsearch.search.attention import LinearAttention
@@ -207,7 +208,12 @@ def _content_words(text: str) -> list[str]:
 
 def demonstrations_of(examples: Sequence[Example], ids: Sequence[int]) -> dict[int, Demonstration]:
     """Pool examples as they are shown."""
-    return {number: Demonstration(examples[number].fields, examples[number].output) for number in ids}
+    return {
+        number: Demonstration(
+            examples[number].fields, examples[number].output, one_line(examples[number].rationale or "")
+        )
+        for number in ids
+    }
 
 
 def make_space(

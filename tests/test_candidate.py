@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from promptsearch.candidate import CALIBRATIONS, MODES, ORDERS, RERANKERS, RETRIEVERS, Candidate
+from promptsearch.candidate import CALIBRATIONS, MODES, ORDERS, REASONINGS, RERANKERS, RETRIEVERS, Candidate
 from promptsearch.errors import ArtifactError
 
 texts = st.text(st.characters(exclude_categories=()), max_size=20)
@@ -29,10 +29,21 @@ shared = {
     "reranker": st.sampled_from(RERANKERS),
     "calibration": st.sampled_from(CALIBRATIONS),
 }
-candidates = st.one_of(
+answering = st.one_of(
     st.builds(Candidate, mode=st.sampled_from([mode for mode in MODES if mode != "routed"]), **shared),
     st.builds(Candidate, mode=st.just("routed"), routes=st.lists(ids, min_size=1, max_size=4).map(tuple), **shared),
 )
+reasoning = st.builds(
+    lambda candidate, kind, thought, tokens, samples: replace(
+        candidate, reasoning=kind, thought=thought, thinking_tokens=tokens, samples=samples
+    ),
+    answering,
+    st.sampled_from(REASONINGS[1:]),
+    texts,
+    st.integers(1, 512),
+    st.integers(1, 9),
+)
+candidates = st.one_of(answering, reasoning)
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
@@ -101,6 +112,15 @@ def test_keys_are_the_same_in_another_process(hash_seed: str) -> None:
         {"mode": "guessed"},
         {"order": "random"},
         {"calibration": "magic"},
+        {"reasoning": "magic"},
+        {"reasoning": "cue"},
+        {"thinking_tokens": 4},
+        {"reasoning": "gold", "thinking_tokens": 4, "thought": None},
+        {"reasoning": "gold", "thinking_tokens": -4},
+        {"reasoning": "gold", "thinking_tokens": 4.0},
+        {"reasoning": "gold", "thinking_tokens": 4, "samples": 0},
+        {"reasoning": "gold", "thinking_tokens": 4, "samples": "3"},
+        {"samples": 3},
         {"demonstrations": None},
         {"demonstrations": 3},
         {"demonstrations": ["x"]},

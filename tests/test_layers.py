@@ -87,7 +87,7 @@ LAYERS = (
     ("search.datamodel", "search.parameters", "search.random_search", "search.surrogate"),
     ("search.greedy", "search.insights", "search.proposals", "search.tpe"),
     ("search.halving",),
-    ("reranking",),
+    ("reranking", "reasoning"),
     ("evaluation",),
     ("scoring",),
     ("matching",),

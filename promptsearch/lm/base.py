@@ -97,6 +97,8 @@ class GenerationParams:
         min_p: sample among tokens at least this share as likely as the likeliest, in [0, 1).
         stop: strings that end the text; they are not part of it.
         seed: request number i of a call samples from ``(seed, i)``; at least 0.
+        seeds: one number for each request of the call, at least 0, that it samples from instead, so that what it
+            writes depends on no other request; empty for ``seed``.
         grammar: rules that the text follows, in llama.cpp's GBNF, starting at the rule ``root``. ``top_k``,
             ``top_p`` and ``min_p`` choose among the tokens that the grammar allows.
         json_schema: a JSON Schema that the text follows, instead of a grammar.
@@ -117,6 +119,7 @@ class GenerationParams:
     min_p: float = 0.0
     stop: tuple[str, ...] = ()
     seed: int = 0
+    seeds: tuple[int, ...] = ()
     grammar: str | None = None
     json_schema: Mapping[str, Any] | None = None
     log_probabilities: bool = False
@@ -135,6 +138,7 @@ class GenerationParams:
             ("top_p", self.top_p, 0 < self.top_p <= 1, "above 0 and at most 1"),
             ("min_p", self.min_p, 0 <= self.min_p < 1, "at least 0 and below 1"),
             ("seed", self.seed, self.seed >= 0, "0 or more"),
+            ("seeds", self.seeds, all(seed >= 0 for seed in self.seeds), "a tuple of numbers from 0"),
         ):
             if not holds:
                 raise UserError(f"{name}={value!r} cannot be used; it must be {rule}")
@@ -142,6 +146,19 @@ class GenerationParams:
             raise UserError(f"stop={self.stop!r} cannot be used; it must be a tuple of texts, none of them empty")
         if self.grammar is not None and self.json_schema is not None:
             raise UserError("grammar and json_schema were both given, and a text follows one; give one of them")
+
+    def seed_of(self, number: int) -> tuple[int, int]:
+        """What request ``number`` of a call samples from."""
+        return (self.seeds[number], 0) if self.seeds else (self.seed, number)
+
+    def require_seeds(self, requests: int) -> None:
+        """Refuse seeds for another number of requests.
+
+        Raises:
+            UserError: there are ``seeds``, but not one for each request.
+        """
+        if self.seeds and len(self.seeds) != requests:
+            raise UserError(f"{len(self.seeds)} seeds were given for {requests} prompts; give one for each, or none")
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,7 @@ class DspyLM(GeneratedChoice, EstimatingEngine):
         """
         self._require_open()
         refuse(params, self.name, "grammar", "json_schema", "log_probabilities")
+        params.require_seeds(len(prompts))
         return map_in_threads(
             lambda item: self._complete(item[1], params, item[0]), enumerate(prompts), self._threads
         )
@@ -100,7 +101,8 @@ def _options(params: GenerationParams, number: int) -> dict[str, Any]:
         "stop": tuple(params.stop),
     }
     if params.temperature > 0:
-        options["seed"] = (params.seed * 1_000_003 + number) % 2**31
+        seed, place = params.seed_of(number)
+        options["seed"] = (seed * 1_000_003 + place) % 2**31
         if params.top_p < 1:
             options["top_p"] = params.top_p
         if params.top_k > 0:

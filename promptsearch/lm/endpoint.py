@@ -95,6 +95,7 @@ class EndpointLM(GeneratedChoice, EstimatingEngine):
         """
         self._require_open()
         refuse(params, self.name, "grammar")
+        params.require_seeds(len(prompts))
         numbered = list(enumerate(prompts))
         if not self._chat and numbered:  # the first one finds out which route the server has
             first = [self._complete(numbered[0], params)]
@@ -266,7 +267,8 @@ def _options(params: GenerationParams, number: int) -> dict[str, object]:
         schema = {"name": "answer", "schema": dict(params.json_schema), "strict": True}
         options["response_format"] = {"type": "json_schema", "json_schema": schema}
     if params.temperature > 0:
-        options["seed"] = (params.seed * 1_000_003 + number) % 2**31
+        seed, place = params.seed_of(number)
+        options["seed"] = (seed * 1_000_003 + place) % 2**31
         if params.top_p < 1:
             options["top_p"] = params.top_p
         if params.top_k > 0:

@@ -32,6 +32,7 @@ class _WordEngine(EstimatingEngine):
     def _admit_requests(self, prompts: Sequence[str], params: GenerationParams) -> None:
         """Count the prompts of a call to generate, whose parameters must be those that words can follow."""
         refuse(params, self.name, "grammar", "json_schema", "log_probabilities")
+        params.require_seeds(len(prompts))
         self._admit(prompts, params.max_tokens)
 
     def _admit(self, prompts: Sequence[str], room: int) -> None:
@@ -101,7 +102,7 @@ class FakeLM(_WordEngine):
         self._admit_requests(prompts, params)
         completions = []
         for number, prompt in enumerate(prompts):
-            draw = f"{params.seed}:{number}" if params.temperature > 0 else ""
+            draw = "{}:{}".format(*params.seed_of(number)) if params.temperature > 0 else ""
             answer = self._right_answer(prompt)
             if answer is None or not self._is_right(prompt, draw):
                 answer = f"word-{int(self._uniform('word', prompt, draw) * 1e6)}"

@@ -315,6 +315,7 @@ class WrappedLM(EstimatingEngine):
         self._require_open()
         if not getattr(self._lm, "follows_grammars", False):
             refuse(params, self.name, "grammar", "json_schema")
+        params.require_seeds(len(prompts))
         completions = _checked_completions(self._lm.generate(prompts, params), len(prompts), self.name)
         if params.log_probabilities:
             _check_log_probabilities(completions, self.name)

@@ -81,7 +81,7 @@ class _Request:
         self.finish = ""
         self.state = state
         self._params = params
-        self._rng = np.random.default_rng([params.seed, number])
+        self._rng = np.random.default_rng(params.seed_of(number))
         self._text = GrowingText(params.stop)
         self._log_probabilities: list[float] = []
         self._token_texts: list[str] = []

@@ -206,6 +206,7 @@ class LlamaEngine:
         """One completion for each prompt, in order; many run at once."""
         with self._lock:
             self._require_open()
+            params.require_seeds(len(prompts))
             paths = self._paths(prompts, room=params.max_tokens)
             if not paths:
                 return []

@@ -1,0 +1,171 @@
+"""Lets the model reason before it answers, in two steps, and lets several pieces of reasoning vote.
+
+In the first step the prompt ends with a thought ("Let's think step by step.") and the model goes on to the end of the
+line. In the second one, prompt, reasoning and the cue of the answer stand before the model, and the answer is scored
+or generated as it is without reasoning (Kojima et al. 2022, arXiv 2205.11916). With demonstrations that show
+reasoning this is chain-of-thought prompting (Wei et al. 2022, arXiv 2201.11903). Self-consistency samples several
+pieces of reasoning and takes what most of them come to (Wang et al. 2022, arXiv 2203.11171), and stops asking about
+an item once no further sample could change that.
+Invariant: what is sampled for an item depends on its prompt and on nothing else that is asked with it.
+Leaves out: where the reasoning of demonstrations comes from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from promptsearch.calibration import normalized
+from promptsearch.candidate import Candidate
+from promptsearch.lm.base import Engine, GenerationParams, Rendered
+from promptsearch.metrics import answer_text
+from promptsearch.prompting import PromptBuilder
+
+__all__ = [
+    "CUES",
+    "SAMPLING_TEMPERATURE",
+    "SHOWN",
+    "THINKING_TOKENS",
+    "Reasoner",
+    "Verdict",
+    "is_settled",
+    "merged",
+    "one_line",
+]
+
+SAMPLING_TEMPERATURE = 0.7  # as Wang et al. sample
+THINKING_TOKENS = 96  # of a piece of reasoning, where nobody says
+CUES = (
+    "Let's think step by step.",
+    "Let's solve this problem by splitting it into steps.",
+    "Let's think about this logically.",
+    "First,",
+)
+"""What reasoning may begin with where none is shown, best first in Kojima et al. 2022, table 4."""
+SHOWN = "Reasoning:"
+"""What reasoning begins with in demonstrations that show some."""
+
+Answer = list[float | None] | str
+"""Log-probabilities of labels, None for an impossible one; or a text."""
+
+
+@dataclass
+class Verdict:
+    """What the model said about one item.
+
+    Attributes:
+        rationales: one piece of reasoning for each sample.
+        answers: the answer that each came to.
+    """
+
+    rationales: list[str] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, object]:
+        """Plain values: the answer of all samples together, and the reasoning that led to it, likeliest first."""
+        answer = merged(self.answers)
+        agreeing = [said for said, each in zip(self.rationales, self.answers, strict=True) if _same(each, answer)]
+        return {"answer": answer, "rationale": (agreeing or self.rationales)[0], "samples": len(self.answers)}
+
+
+class Reasoner:
+    """Asks a model in two steps.
+
+    Args:
+        engine: the model.
+        builder: makes the second step's prompts.
+        answer: what asks for answers once the reasoning stands in the prompts.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        builder: PromptBuilder,
+        answer: Callable[[Candidate, Sequence[Rendered]], Sequence[Answer]],
+    ) -> None:
+        self._engine = engine
+        self._builder = builder
+        self._answer = answer
+
+    def ask(self, reading: Candidate, prompts: Sequence[Rendered]) -> list[Verdict]:
+        """What the model says about each item.
+
+        Args:
+            reading: a candidate that reasons.
+            prompts: what asks for reasoning, of each item.
+        """
+        verdicts = [Verdict() for _ in prompts]
+        for sample in range(reading.samples):
+            open_ones = [
+                at for at, verdict in enumerate(verdicts) if not is_settled(verdict.answers, reading.samples)
+            ]
+            if not open_ones:
+                break
+            asked = [prompts[at] for at in open_ones]
+            rationales = self.think(reading, asked, sample)
+            concluded = [
+                self._builder.concluded(reading, prompt, rationale)
+                for prompt, rationale in zip(asked, rationales, strict=True)
+            ]
+            for at, rationale, answer in zip(open_ones, rationales, self._answer(reading, concluded), strict=True):
+                verdicts[at].rationales.append(rationale)
+                verdicts[at].answers.append(answer)
+        return verdicts
+
+    def think(self, reading: Candidate, prompts: Sequence[Rendered], sample: int = 0) -> list[str]:
+        """One piece of reasoning for each prompt: the likeliest one, or where several are sampled that ``sample``."""
+        sampled = reading.samples > 1
+        params = GenerationParams(
+            max_tokens=reading.thinking_tokens,
+            temperature=SAMPLING_TEMPERATURE if sampled else 0.0,
+            seeds=tuple(_seed(prompt, sample) for prompt in prompts) if sampled else (),
+            stop=self._builder.stops(reading),
+        )
+        return [one_line(completion.text) for completion in self._engine.generate(prompts, params)]
+
+
+def one_line(text: str) -> str:
+    """A text with all white space as single blanks: a line's end is where reasoning ends."""
+    return " ".join(text.split())
+
+
+def is_settled(answers: Sequence[Answer], samples: int) -> bool:
+    """Whether what most of ``samples`` answers say is certain after the first few of them."""
+    counts = [count for _, count in Counter(map(_choice, answers)).most_common(2)]
+    lead = counts[0] - sum(counts[1:]) if counts else 0
+    return lead > samples - len(answers)
+
+
+def merged(answers: Sequence[Answer]) -> Answer:
+    """One answer of several: the mean probability of each label, or the first text of those that most agree on."""
+    tables = [answer for answer in answers if isinstance(answer, list)]
+    if tables:
+        logs = normalized(np.array([[-np.inf if cell is None else cell for cell in row] for row in tables]))
+        if len(logs) == 1:
+            return tables[0]
+        with np.errstate(divide="ignore"):
+            mean = np.log(np.exp(logs).mean(axis=0))
+        return [float(value) if np.isfinite(value) else None for value in mean]
+    chosen = Counter(map(_choice, answers)).most_common(1)[0][0]  # of equals the first
+    return next(answer for answer in answers if _choice(answer) == chosen)
+
+
+def _choice(answer: Answer) -> object:
+    """What an answer comes to: the likeliest label's place, or a text as it is compared."""
+    if isinstance(answer, str):
+        return answer_text(answer)
+    return int(np.argmax([-np.inf if cell is None else cell for cell in answer]))
+
+
+def _same(one: Answer, other: Answer) -> bool:
+    return _choice(one) == _choice(other)
+
+
+def _seed(prompt: str, sample: int) -> int:
+    """A number that a prompt and a sample's number determine."""
+    text = f"{sample}|{prompt}".encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(text, digest_size=4).digest(), "big")

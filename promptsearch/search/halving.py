@@ -18,7 +18,7 @@ import numpy as np
 
 from promptsearch.candidate import Candidate
 from promptsearch.search.base import Allowance, StrategyRun, best_first
-from promptsearch.search.drawing import Preferences, draw_fresh, draw_retrieved, draw_routed
+from promptsearch.search.drawing import Preferences, draw_fresh, draw_reasoned, draw_retrieved, draw_routed, kind_of
 from promptsearch.search.effects import choice_effects
 from promptsearch.search.log_knowledge import candidate_effects
 from promptsearch.search.order import neighbours
@@ -30,9 +30,11 @@ __all__ = ["halving"]
 
 _EXPLORING_SHARE = 0.25  # of the allowance, for the first race
 _ANCHORS_KEPT = 5  # one in so many goes on after the first look; the others have told what they could
-_DEAR_SHARE = 0.15  # of the first race, for first looks at candidates of each dear mode
+_DEAR_SHARE = 0.15  # of the first race, for first looks at candidates of each dear kind
 _ORDER_SHARE = 0.05  # of the allowance, for other orders of the best set
 _FINAL_SHARE = 0.15  # of the allowance, for scoring the leaders on all items
+_RISING_SHARE = 0.3  # of the allowance at most, for a promising dear candidate to be seen on as many items as others
+_MOST_RISING = 2
 _MOST_ORDERS = 6
 _FINALISTS = 5
 _FEWEST_WHOLE = 3
@@ -52,6 +54,8 @@ def halving(
     field = _field(race, known, allowance.total * _EXPLORING_SHARE, rng)
     yield from race.run(field, rungs=race.short_rungs, reserve=kept_back)
     proposals = Proposals(rng)
+    for _ in range(_MOST_RISING):
+        yield from race.score(_rising(race, _RISING_SHARE * allowance.total), race.short_rungs[-1])
     while True:
         survivors = race.leaders(_FINALISTS)
         newcomers = proposals.newcomers(race, survivors, _NEWCOMERS, _LIKELY_SHARE * (race.left - kept_back))
@@ -61,7 +65,7 @@ def halving(
         yield from race.run(newcomers, survivors[0], race.short_rungs, kept_back)
         proposals.learn(race, newcomers)
     yield from race.run(_orders(race, survivors), survivors[0], race.short_rungs, final)
-    yield from race.score(_rising(race), race.short_rungs[-1])
+    yield from race.score(_rising(race, race.left), race.short_rungs[-1])
     for _ in range(_FINALISTS):  # all items may bring up others
         unfinished = [each for each in race.leaders(_FEWEST_WHOLE) if race.seen(each) < allowance.items]
         payable = race.affordable(unfinished, 0, allowance.items, race.left)
@@ -76,13 +80,16 @@ def halving(
     return best_first({finalist: race.scores[finalist] for finalist in whole})
 
 
-def _rising(race: Race) -> list[Candidate]:
-    """Whoever did better than the leader on fewer items than can be trusted, if what is left pays for those."""
+def _rising(race: Race, units: float) -> list[Candidate]:
+    """Whoever is expected to be better than the leader after fewer items than can be trusted, if ``units`` pay.
+
+    A dear candidate would never get so far by racing against cheap ones, whose price is what a race can pay.
+    """
     effects = candidate_effects(race.scores)
     leader = race.leaders(1)[0]
     better = [arm for arm in effects if effects[arm] > effects[leader] + 1e-9]
     ranked = sorted(better, key=lambda arm: (-round(effects[arm], 9), arm.key))
-    return race.affordable(ranked[:1], 0, race.short_rungs[-1], race.left)
+    return race.affordable(ranked[:1], 0, race.short_rungs[-1], min(units, race.left))
 
 
 def _final_share(race: Race) -> float:
@@ -109,11 +116,12 @@ def _field(race: Race, anchors: Sequence[Candidate], units: float, rng: np.rando
 def _dear_ones(
     race: Race, arms: Sequence[Candidate], units: float, preferences: Preferences, rng: np.random.Generator
 ) -> list[Candidate]:
-    """Random arms that retrieve or route, while first looks at all of a mode stay within their share."""
+    """Random arms that retrieve, route or reason, while first looks at all of a kind stay within their share."""
     first = race.rungs[0]
     found: list[Candidate] = []
-    for mode, draw_one in (("retrieved", draw_retrieved), ("routed", draw_routed)):
-        spent = sum(race.price(arm, 0, first) for arm in arms if arm.mode == mode)
+    draws = (("retrieved", draw_retrieved), ("routed", draw_routed), ("reasoned", draw_reasoned))
+    for kind, draw_one in draws:
+        spent = sum(race.price(arm, 0, first) for arm in arms if kind_of(arm) == kind)
         for _ in range(20):
             arm = draw_one(race.space, rng, preferences)
             if arm is None:

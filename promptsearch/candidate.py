@@ -17,13 +17,16 @@ from promptsearch.errors import ArtifactError
 
 __all__ = [
     "CALIBRATIONS",
+    "CONCLUDING_TOKENS",
     "CONSIDERED",
+    "CUES",
     "MDL_SETS",
     "MODES",
     "ORDERS",
     "REASONINGS",
     "RERANKERS",
     "RETRIEVERS",
+    "SHOWN_THOUGHT",
     "Candidate",
 ]
 
@@ -33,8 +36,19 @@ RETRIEVERS = ("nearest", "mmr", "dpp", "bm25", "hybrid", "coverage")
 RERANKERS = ("none", "cone", "mdl")
 CALIBRATIONS = ("batch", "contextual", "fitted", "matrix", "none")
 REASONINGS = ("none", "cue", "gold", "self")
+CUES = (
+    "Let's think step by step.",
+    "Let's solve this problem by splitting it into steps.",
+    "Let's think about this logically.",
+    "First,",
+)
+"""What reasoning may begin with where none is shown, best first in Kojima et al. 2022 (arXiv 2205.11916, table 4)."""
+SHOWN_THOUGHT = "Reasoning:"
+"""What reasoning begins with where demonstrations show some."""
 CONSIDERED = 30
 """Best matches among which a reranker chooses."""
+CONCLUDING_TOKENS = 24
+"""Tokens that lead from reasoning to the answer, and what retokenizing it may add, at most."""
 MDL_SETS = 10
 """Ordered sets that the reranker ``"mdl"`` compares for each query."""
 
@@ -105,6 +119,10 @@ class Candidate:
     def route(self, cluster: int) -> Candidate:
         """The static candidate that queries of one cluster see (routed)."""
         return replace(self, mode="static", demonstrations=self.routes[cluster], routes=())
+
+    def without_reasoning(self) -> Candidate:
+        """The same, answering at once."""
+        return replace(self, reasoning="none", thought="", thinking_tokens=0, samples=1)
 
     @cached_property
     def reading(self) -> Candidate:

@@ -224,6 +224,11 @@ def optimize(
     prior: Annotated[
         bool, typer.Option("--prior/--no-prior", help="Whether similar examples' labels may be added.")
     ] = True,
+    rationale: Annotated[str | None, typer.Option("--rationale", help="Column of written reasoning.")] = None,
+    reasoning: Annotated[
+        str | None,
+        typer.Option("--reasoning", help="Some of none,cue,gold,self: whether the model reasons before it answers."),
+    ] = None,
     seed: SeedOption = 0,
     run: RunOption = None,
     save: SaveOption = None,
@@ -244,6 +249,7 @@ def optimize(
         output=output,
         instruction=instruction or None,
         labels=_label_list(labels, free_text),
+        rationale=rationale,
         metric=metric,
         validation=validation,
         test=test,
@@ -254,7 +260,7 @@ def optimize(
         budget,
         encoder=encoder,
         weights=weights,
-        space=_space(modes, prior),
+        space=_space(modes, prior, reasoning),
         strategy=strategy,
         prefer=prefer,
         seed=seed,
@@ -410,13 +416,18 @@ def models(
 # -- what commands share ------------------------------------------------------------------------------------
 
 
-def _space(modes: str | None, prior: bool) -> Space:
+def _space(modes: str | None, prior: bool, reasoning: str | None) -> Space:
     """The space that the options leave."""
     from promptsearch import Space
 
-    if modes is None:
-        return Space(prior=prior)
-    return Space(modes=tuple(mode.strip() for mode in modes.split(",") if mode.strip()), prior=prior)
+    given = {"modes": modes, "reasoning": reasoning}
+    named = {name: tuple(_listed(text)) for name, text in given.items() if text is not None}
+    return Space(prior=prior, **named)  # type: ignore[arg-type]  # both are tuples of names
+
+
+def _listed(text: str) -> list[str]:
+    """The names in a text of names separated by commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _label_list(labels: str | None, free_text: bool) -> list[str] | bool | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
@@ -20,16 +20,22 @@ from promptsearch.budget import Meter
 from promptsearch.calibration import CONTENT_FREE
 from promptsearch.candidate import Candidate
 from promptsearch.lm.base import Engine, FloatArray, GenerationParams
+from promptsearch.metrics import Metric
 from promptsearch.prompting import GENERATED_TOKENS, Built, PromptBuilder
 from promptsearch.reasoning import Reasoner
 from promptsearch.reranking import Reranker
 from promptsearch.store import Call, RunStore
 from promptsearch.task import Example
 
-__all__ = ["Answers", "Asker", "Evaluator", "Matcher", "join", "join_routes"]
+__all__ = ["Answers", "Asker", "Evaluator", "Matcher", "answer_grammar", "join", "join_routes"]
 
 _ITEMS_A_CALL = 64  # enough to fill batches, few enough that a kill loses little
 _RETRIEVED_A_CALL = 16  # where each item brings its own demonstrations
+
+
+_NUMBER = r"""root ::= [ ]? "-"? "$"? whole ("." [0-9]+)? [\n]?
+whole ::= [0-9]+ | [0-9] [0-9]? [0-9]? ("," [0-9] [0-9] [0-9])+
+"""
 
 
 @dataclass(frozen=True)
@@ -90,6 +96,11 @@ def join_routes(parts: Mapping[int, Answers], routes: NDArray[np.int64], count: 
     return replace(join(list(parts.values())).take(places), routes=routes, route_count=count)
 
 
+def answer_grammar(metric: Metric) -> str | None:
+    """Rules of answers that a metric can read (GBNF); None where it reads any text."""
+    return _NUMBER if metric.name == "numeric" and not metric.is_custom else None
+
+
 class Matcher(Protocol):
     """Knows which examples and which cluster belong to an item."""
 
@@ -110,6 +121,7 @@ class Asker:
         builder: makes the prompts.
         labels: words of the labels, None for free text.
         answer_tokens: tokens of a generated answer at most.
+        grammar: rules that a generated answer follows where the engine can follow any; None for none.
     """
 
     def __init__(
@@ -118,13 +130,15 @@ class Asker:
         builder: PromptBuilder,
         labels: Sequence[str] | None,
         answer_tokens: int = GENERATED_TOKENS,
+        grammar: str | None = None,
     ) -> None:
         self.engine = engine
+        self._grammar = grammar if engine.follows_grammars else None
         self.builder = builder
         self.labels = tuple(labels) if labels is not None else None
         self._answer_tokens = answer_tokens
         self._reranker = Reranker(engine, builder)
-        self._reasoner = Reasoner(engine, builder, self._answers)
+        self.reasoner = Reasoner(engine, builder, self._answers)
 
     def build(
         self, reading: Candidate, inputs: Sequence[Mapping[str, str]], matches: Sequence[Sequence[int]]
@@ -159,7 +173,7 @@ class Asker:
             return answers
         found: Sequence[object] = self._answers(reading, prompts) if not reading.reasons else ()
         if reading.reasons:
-            found = [verdict.to_json() for verdict in self._reasoner.ask(reading, prompts)]
+            found = [verdict.to_json() for verdict in self.reasoner.ask(reading, prompts)]
         for number, answer in zip(asked, found, strict=True):
             answers[number] = answer
         return answers
@@ -168,7 +182,9 @@ class Asker:
         if self.labels is not None:
             scores = self.engine.score(prompts, self.builder.continuations(reading, self.labels))
             return [[_json_float(value) for value in row] for row in scores.tolist()]
-        params = GenerationParams(max_tokens=self._answer_tokens, stop=self.builder.stops(reading))
+        params = GenerationParams(
+            max_tokens=self._answer_tokens, stop=self.builder.stops(reading), grammar=self._grammar
+        )
         return [completion.text.strip() for completion in self.engine.generate(prompts, params)]
 
     def answers(self, values: Sequence[object]) -> Answers:
@@ -249,19 +265,35 @@ class Evaluator:
 
     def _call(self, kind: str, reading: Candidate, items: Sequence[int]) -> tuple[object, ...]:
         """A call's answers, from the record or from the model."""
+
+        def ask() -> list[object]:
+            inputs, matches = self._questions(kind, reading, items)
+            return self.asker.ask(reading, inputs, matches)
+
+        return self.recorded(kind, reading, items, ask)
+
+    def recorded(
+        self, kind: str, reading: Candidate, items: Sequence[int], ask: Callable[[], Sequence[object]]
+    ) -> tuple[object, ...]:
+        """What a call of the model gave, from the record; else ask, and write it down before it counts.
+
+        Args:
+            kind: what is asked, beside the candidate: equal kinds, candidates and items are the same call.
+            reading: the candidate that asks.
+            items: what it is asked about.
+            ask: one JSON value for each item.
+        """
         key = hashlib.sha256(f"{kind}|{reading.key}|{list(items)}".encode()).hexdigest()
         found = self._store.find(key)
         begun = reading.key in self._begun
+        self._begun.add(reading.key)
         if found is not None:
-            self._begun.add(reading.key)
             self._meter.replay(tokens=found.tokens, evaluations=len(items), elapsed=found.elapsed)
             return found.answers
         before = _Tokens.of(self.asker.engine)
-        inputs, matches = self._questions(kind, reading, items)
-        values = tuple(self.asker.ask(reading, inputs, matches))
+        values = tuple(ask())
         tokens, end = _Tokens.of(self.asker.engine).since(before, begun=begun), self._meter.elapsed
         text = json.dumps(reading.to_dict(), ensure_ascii=False)
-        self._begun.add(reading.key)
         self._store.record(Call(key, kind, text, tuple(items), values, tokens, end))
         self._meter.charge(tokens=tokens, evaluations=len(items))
         return values

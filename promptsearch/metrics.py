@@ -51,12 +51,15 @@ class Metric:
         score: score of one prediction for one example.
         combine: value of a whole set, from scores, expected outputs and predictions; the mean by default.
         is_custom: whether the score is the user's own callable.
+        understands: whether a text holds an answer of the metric's kind at all; one that does not scores 0 and is
+            counted apart.
     """
 
     name: str
     score: Score
     combine: Aggregate = _mean
     is_custom: bool = False
+    understands: Callable[[str], bool] = bool
 
     def __call__(self, example: Gold, prediction: str) -> float:
         """Score of one prediction."""
@@ -228,6 +231,6 @@ METRICS: dict[str, Metric] = {
     "accuracy": Metric("accuracy", _accuracy),
     "macro_f1": Metric("macro_f1", _accuracy, _macro_f1),
     "exact_match": Metric("exact_match", _exact_match),
-    "numeric": Metric("numeric", _numeric),
+    "numeric": Metric("numeric", _numeric, understands=lambda text: number_in(text) is not None),
     "f1": Metric("f1", _token_f1),
 }

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from promptsearch.budget import Budget, Meter
-from promptsearch.candidate import Candidate
+from promptsearch.candidate import CUES, SHOWN_THOUGHT, Candidate
 from promptsearch.data.splits import Splits
 from promptsearch.embed.base import Encoder
 from promptsearch.embed.transformer import resolve_encoder
 from promptsearch.errors import ArtifactError, UserError
-from promptsearch.evaluation import Asker, Evaluator
+from promptsearch.evaluation import Asker, Evaluator, answer_grammar
 from promptsearch.events import Listener, Note, Progress, silent
 from promptsearch.lm.base import Engine
 from promptsearch.lm.llamacpp.busy import QUIET_SHARE
@@ -28,10 +28,12 @@ from promptsearch.measurement import Difference, Measurement
 from promptsearch.parts import PromptParts, Retriever
 from promptsearch.prompt import Prompt
 from promptsearch.prompting import GENERATED_TOKENS, PromptBuilder, answer_room
+from promptsearch.rationales import Rationalizer
+from promptsearch.reasoning import one_line
 from promptsearch.result import Result, Trial, Trials
 from promptsearch.scoring import Judge, Judged
 from promptsearch.search.base import Strategy
-from promptsearch.search.drawing import draw_balanced, draw_fresh
+from promptsearch.search.drawing import draw_balanced, draw_fresh, draw_shown_reasoning
 from promptsearch.search.front import PREFERENCES
 from promptsearch.search.greedy import greedy
 from promptsearch.search.halving import halving
@@ -47,6 +49,7 @@ from promptsearch.workbench import (
     Neighbourhood,
     check_lengths,
     check_space,
+    count_rationales,
     demonstrations_of,
     embed_splits,
     make_space,
@@ -67,6 +70,11 @@ _WANTED_TEST = 50  # rows under which baselines are left out rather than measure
 _NEAREST_TOKENS = 250  # a query with nearest demonstrations: dearer ones would leave few test rows to measure
 _ROWS_A_SECOND = 100  # pool rows for each second of a time budget: embedding more would leave no time to search
 _WEIGHTS_SHARE = 0.1  # of a time budget, for measuring which weights run fastest, once on a machine
+_LOOK_SHARE = 0.01  # of the search, that a first look at a prompt that reasons may take where labels are scored
+_RATIONALES_SHARE = 0.1  # of the search, for having the model write reasoning
+_ATTEMPTS = 3.0  # of an example, that its share pays for: most are asked more than once
+_FEWEST_RATIONALES, _MOST_RATIONALES = 8, 64  # examples that reasoning is written for
+_FEWEST_KEPT = 2
 _LOADING_SECONDS = 6.0  # model and encoder, when nothing is cached
 _WITHOUT_MODEL = {
     "label_vote": "The label vote of neighbours, which needs no model,",
@@ -203,6 +211,7 @@ class _Job:
         self.seed = seed
         self.listen = listen
         self.meter = Meter()
+        self.rationales: Mapping[str, int] = {}  # attempts at reasoning by what became of them
 
     def run(self, opened: OpenedModel, encoder: Encoder, source: str, run: str | Path | None) -> Result:
         """Set up, search, measure."""
@@ -215,8 +224,10 @@ class _Job:
             _require_same(store, "encoder", near.encoder.fingerprint)
             space = make_space(self.task, near.splits, self.user_space, engine, builder, self.room, near.matcher)
             study = self._study(opened, builder, space, near, store)
+            zero_shot = Candidate(instruction=space.instructions[0], template=space.templates[0])
+            require_enough(study.plan, space, zero_shot)
+            self._let_reason(study, builder)
             anchors, baselines = self._anchors(space)
-            require_enough(study.plan, space, baselines["zero_shot"])
             outcome = study.run(
                 self.strategy,
                 anchors,
@@ -224,7 +235,7 @@ class _Job:
                 near.splits.confirm,
                 np.random.default_rng([self.seed, 2]),
             )
-            measured = self._measure(study, near, outcome, baselines, store)
+            measured = self._measure(study, near, outcome, _with_unreasoned(baselines, outcome.winner), store)
             return self._result(opened, near, study, outcome, measured, source)
         finally:
             store.close()
@@ -280,7 +291,7 @@ class _Job:
     ) -> Study:
         metric = self.task.require_metric()
         judge = near.judge(self.task, metric, prior=self.user_space.prior)
-        asker = Asker(opened.engine, builder, self.task.labels, GENERATED_TOKENS)
+        asker = Asker(opened.engine, builder, self.task.labels, GENERATED_TOKENS, answer_grammar(metric))
         evaluator = Evaluator(asker, self.task.examples, near.matcher, store, self.meter)
         plan = self._plan(opened, near, space, store)
         self.listen(Note(f"plan: {plan}"))
@@ -329,10 +340,76 @@ class _Job:
             random = replace(random, demonstrations=random.demonstrations[:-1])
         nearest = replace(zero, mode="retrieved", count=self._nearest_count(space, zero))
         baselines = {"zero_shot": zero, "random": random, "nearest": nearest}
-        anchors = [zero, random, nearest, *_wordings(space, random, self.task.instructions[1:], rng)]
+        anchors = [
+            zero,
+            random,
+            nearest,
+            *_reasoned(space, zero, rng),
+            *_wordings(space, random, self.task.instructions[1:], rng),
+        ]
         usable = [anchor for anchor in anchors if space.allows(anchor)]
         usable = usable or [draw_fresh(space, rng)]
         return [replace(anchor, calibration=space.calibration) for anchor in dict.fromkeys(usable)], baselines
+
+    def _let_reason(self, study: Study, builder: PromptBuilder) -> None:
+        """Open the space to candidates that reason, and have the model write reasoning to show.
+
+        Free text and tasks with written reasoning always look at some; others where that costs next to nothing, since
+        labels are scored in one step and reasoning takes several times as long.
+        """
+        space, plan = study.space, study.plan
+        kinds = set(self.user_space.reasoning) - {"none"}
+        written = {
+            number: one_line(self.task.examples[number].rationale or "") for number in map(int, space.pool.tolist())
+        }
+        rationales = count_rationales(builder.engine, written)
+        plain = replace(self._plain(space), thinking_tokens=min(self.user_space.thinking_tokens))
+        look = float(FIRST_RUNG) if plan.unit == "evaluations" else space.price(plain, FIRST_RUNG)
+        is_cheap = look <= _LOOK_SHARE * plan.search
+        if not kinds or not (self.task.labels is None or rationales.tokens or is_cheap):
+            return
+        space.reasons = True
+        if "gold" in kinds and rationales.tokens:
+            space.rationales["gold"] = rationales
+        if "self" in kinds:
+            self._write_rationales(study, builder)
+
+    def _plain(self, space: SearchSpace) -> Candidate:
+        """The usual prompt that reasons without being shown how."""
+        return Candidate(
+            instruction=space.instructions[0],
+            template=space.plain_templates[0] if space.plain_templates else space.templates[0],
+            reasoning="cue",
+            thought=CUES[0],
+            thinking_tokens=max(self.user_space.thinking_tokens),
+        )
+
+    def _write_rationales(self, study: Study, builder: PromptBuilder) -> None:
+        """Have the model write reasoning for pool examples, within a share of the search's units."""
+        space, plan = study.space, study.plan
+        plain = self._plain(space)
+        units = _RATIONALES_SHARE * plan.search
+        once = 1.0 if plan.unit == "evaluations" else space.price(plain, 1, begun=True)
+        count = min(_MOST_RATIONALES, len(space.pool), int(units / (_ATTEMPTS * once)))
+        if count < _FEWEST_RATIONALES or not space.plain_templates:
+            return
+        self.meter.enter("rationales")
+        self.listen(Note(f"writing reasoning for {count} examples"))
+        rng = np.random.default_rng([self.seed, 4])
+        chooser = space.choosers.get("k-means")
+        numbers = draw_balanced(space, count, rng) if chooser is None or self.task.labels else chooser(count, rng)
+        rationalizer = Rationalizer(
+            study.evaluator, self.task.examples, self.task.require_metric(), plain, plain.thinking_tokens
+        )
+        limit = study.spent + units
+        rationalizer.run(sorted(numbers), lambda: study.spent < limit)
+        self.rationales = rationalizer.fates
+        builder.own_rationales.clear()
+        builder.own_rationales.update(rationalizer.kept)
+        found = count_rationales(builder.engine, rationalizer.kept, rationalizer.doubt)
+        self.listen(Note(f"kept the reasoning of {len(found.tokens)} of {count}"))
+        if len(found.tokens) >= _FEWEST_KEPT:
+            space.rationales["self"] = found
 
     def _nearest_count(self, space: SearchSpace, zero: Candidate) -> int:
         """Neighbours that the baseline shows: four, fewer where they are long."""
@@ -432,10 +509,11 @@ class _Job:
         )
         self.meter.enter("done")
         facts = self._facts(opened, near, study, measured)
+        shown = study.evaluator.asker.builder.shown_by(outcome.winner.candidate)
         parts = PromptParts(
             task=self.task,
             candidate=outcome.winner.candidate,
-            examples=demonstrations_of(self.task.examples, near.pool.ids.tolist()),
+            examples={number: shown[number] for number in near.pool.ids.tolist()},
             weighing=outcome.winner.weighing,
             weighing_alone=outcome.winner.alone,
             prior=near.prior,
@@ -482,10 +560,30 @@ class _Job:
                 "near": report.near,
             },
             "test_rows_measured": len(measured.items),
+            **({"rationales": dict(self.rationales)} if self.rationales else {}),
             "plan": study.plan.to_dict(),
             "budget": str(self.limits),
             "seed": self.seed,
         }
+
+
+def _reasoned(space: SearchSpace, zero: Candidate, rng: np.random.Generator) -> list[Candidate]:
+    """One candidate of each kind of reasoning, in the usual words."""
+    found = []
+    for kind in space.reasonings:
+        ids = space.rationales[kind].ids if kind in space.rationales else ()
+        count = max((count for count in space.shots if count <= min(_WORDING_SHOTS, len(ids))), default=0)
+        found.append(
+            replace(
+                zero,
+                template=zero.template if zero.template in space.plain_templates else space.plain_templates[0],
+                demonstrations=draw_shown_reasoning(space, kind, count, rng) if ids and count else (),
+                reasoning=kind,
+                thought=CUES[0] if kind == "cue" else SHOWN_THOUGHT,
+                thinking_tokens=max(space.space.thinking_tokens),
+            )
+        )
+    return found
 
 
 def _wordings(
@@ -505,6 +603,14 @@ def _wordings(
         *(replace(few, template=name) for name in space.templates[1:]),
     ]
     return [few, *own, *(others[place] for place in rng.permutation(len(others)))]
+
+
+def _with_unreasoned(baselines: Mapping[str, Candidate], winner: Finalist) -> dict[str, Candidate]:
+    """The baselines, and after the first one a winner that reasons without its reasoning: what that gains."""
+    if not winner.candidate.reasons:
+        return dict(baselines)
+    (first, *others), bare = baselines, winner.candidate.without_reasoning()
+    return {first: baselines[first], "without_reasoning": bare, **{name: baselines[name] for name in others}}
 
 
 def _readings(winner: Finalist, others: Iterable[Candidate]) -> list[Candidate]:

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from promptsearch.artifact import document_of, parts_from, read_document
 from promptsearch.calibration import Weighing, softmax
-from promptsearch.candidate import Candidate
+from promptsearch.candidate import CUES, SHOWN_THOUGHT, Candidate
 from promptsearch.data.text import normalised
 from promptsearch.errors import ArtifactError, ContextError, DataError, UserError
-from promptsearch.evaluation import Answers, Asker, join, join_routes
+from promptsearch.evaluation import Answers, Asker, answer_grammar, join, join_routes
 from promptsearch.files import write_whole
 from promptsearch.lm.base import FloatArray, Rendered
 from promptsearch.lm.resolve import OpenedModel, open_engine
@@ -33,7 +33,7 @@ from promptsearch.metrics import Metric, resolve_metric
 from promptsearch.parts import PromptParts
 from promptsearch.prior import NeighbourLabels
 from promptsearch.prompting import GENERATED_TOKENS, Built, PromptBuilder, answer_room
-from promptsearch.reasoning import CUES, SHOWN, THINKING_TOKENS, one_line
+from promptsearch.reasoning import THINKING_TOKENS, one_line
 from promptsearch.scoring import Judge
 from promptsearch.task import Example, Task, input_text
 from promptsearch.template import TEMPLATES, Demonstration
@@ -162,7 +162,8 @@ class Prompt:
             parts.examples,
             answer_room(self._opened.engine, task.labels, GENERATED_TOKENS),
         )
-        self._asker = Asker(self._opened.engine, self._builder, task.labels)
+        grammar = None if task.metric is None else answer_grammar(task.metric)
+        self._asker = Asker(self._opened.engine, self._builder, task.labels, grammar=grammar)
 
     # -- what it is -----------------------------------------------------------------------------------------
 
@@ -626,7 +627,7 @@ def _reasoning(
     for name, number in (("thinking_tokens", thinking_tokens), ("samples", samples)):
         if type(number) is not int or number < 1:
             raise UserError(f"{name}={number!r} is no number of them; give a whole number from 1")
-    begins = one_line((CUES[0] if reasoning == "cue" else SHOWN) if thought is None else thought)
+    begins = one_line((CUES[0] if reasoning == "cue" else SHOWN_THOUGHT) if thought is None else thought)
     if not begins:
         raise UserError("thought='' leaves reasoning nothing to begin with; give a text such as 'Reasoning:'")
     return replace(candidate, reasoning=reasoning, thought=begins, thinking_tokens=thinking_tokens, samples=samples)

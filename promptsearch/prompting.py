@@ -10,14 +10,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from promptsearch.candidate import Candidate
+from promptsearch.candidate import CONCLUDING_TOKENS, Candidate
 from promptsearch.lm.base import Engine, Rendered
 from promptsearch.template import TEMPLATES, ChatFormat, Demonstration, Renderer, Template
 
 __all__ = ["GENERATED_TOKENS", "Built", "PromptBuilder", "answer_room", "retrieved_order", "template_of"]
 
 GENERATED_TOKENS = 64  # of a free-text answer, at most
-_CONCLUDING_TOKENS = 24  # that lead from reasoning to the answer, and what retokenizing it may add
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ class PromptBuilder:
         demonstrations: Mapping[int, Demonstration],
         answer_tokens: int,
     ) -> None:
-        self._engine = engine
+        self.engine = engine
         source = engine.chat_template
         self.renderer = Renderer(inputs, output, ChatFormat(source, engine.text_marks) if source else None)
         self._demonstrations = demonstrations
@@ -122,6 +121,10 @@ class PromptBuilder:
         """What asks for the answer after the model has reasoned."""
         return self.renderer.concluded(template_of(candidate), prompt, rationale)
 
+    def shown_by(self, candidate: Candidate) -> dict[int, Demonstration]:
+        """All demonstrations, by number, with the reasoning that a candidate shows of them."""
+        return {number: self._demonstration(candidate, number) for number in self._demonstrations}
+
     def _demonstration(self, candidate: Candidate, number: int) -> Demonstration:
         """A demonstration as a candidate shows it."""
         shown = self._demonstrations[number]
@@ -149,10 +152,10 @@ class PromptBuilder:
 
     def fits(self, prompt: str, candidate: Candidate) -> bool:
         """Whether prompt, reasoning and answer fit the context."""
-        room = self._room - (candidate.thinking_tokens + _CONCLUDING_TOKENS if candidate.reasons else 0)
+        room = self._room - (candidate.thinking_tokens + CONCLUDING_TOKENS if candidate.reasons else 0)
         if len(prompt.encode("utf-8", "surrogatepass")) < room:
             return True  # no tokenizer makes more tokens than there are bytes, but for one that begins the text
-        return self._engine.count_tokens([prompt])[0] <= room
+        return self.engine.count_tokens([prompt])[0] <= room
 
 
 def answer_room(engine: Engine, labels: Sequence[str] | None, generated: int) -> int:

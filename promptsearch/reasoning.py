@@ -13,6 +13,7 @@ Leaves out: where the reasoning of demonstrations comes from.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -21,34 +22,23 @@ import numpy as np
 
 from promptsearch.calibration import normalized
 from promptsearch.candidate import Candidate
-from promptsearch.lm.base import Engine, GenerationParams, Rendered
+from promptsearch.lm.base import Completion, Engine, GenerationParams, Rendered
 from promptsearch.metrics import answer_text
 from promptsearch.prompting import PromptBuilder
 
 __all__ = [
-    "CUES",
     "SAMPLING_TEMPERATURE",
-    "SHOWN",
     "THINKING_TOKENS",
     "Reasoner",
     "Verdict",
     "is_settled",
     "merged",
     "one_line",
+    "sentences",
 ]
 
 SAMPLING_TEMPERATURE = 0.7  # as Wang et al. sample
 THINKING_TOKENS = 96  # of a piece of reasoning, where nobody says
-CUES = (
-    "Let's think step by step.",
-    "Let's solve this problem by splitting it into steps.",
-    "Let's think about this logically.",
-    "First,",
-)
-"""What reasoning may begin with where none is shown, best first in Kojima et al. 2022, table 4."""
-SHOWN = "Reasoning:"
-"""What reasoning begins with in demonstrations that show some."""
-
 Answer = list[float | None] | str
 """Log-probabilities of labels, None for an impossible one; or a text."""
 
@@ -106,17 +96,20 @@ class Reasoner:
             if not open_ones:
                 break
             asked = [prompts[at] for at in open_ones]
-            rationales = self.think(reading, asked, sample)
-            concluded = [
-                self._builder.concluded(reading, prompt, rationale)
-                for prompt, rationale in zip(asked, rationales, strict=True)
-            ]
-            for at, rationale, answer in zip(open_ones, rationales, self._answer(reading, concluded), strict=True):
+            thought = self.think(reading, asked, sample)
+            rationales = [one_line(completion.text) for completion in thought]
+            answers = self.conclude(reading, asked, rationales)
+            for at, rationale, answer in zip(open_ones, rationales, answers, strict=True):
                 verdicts[at].rationales.append(rationale)
                 verdicts[at].answers.append(answer)
         return verdicts
 
-    def think(self, reading: Candidate, prompts: Sequence[Rendered], sample: int = 0) -> list[str]:
+    def conclude(self, reading: Candidate, prompts: Sequence[Rendered], rationales: Sequence[str]) -> list[Answer]:
+        """The answers that pieces of reasoning come to."""
+        pairs = zip(prompts, rationales, strict=True)
+        return list(self._answer(reading, [self._builder.concluded(reading, *pair) for pair in pairs]))
+
+    def think(self, reading: Candidate, prompts: Sequence[Rendered], sample: int = 0) -> list[Completion]:
         """One piece of reasoning for each prompt: the likeliest one, or where several are sampled that ``sample``."""
         sampled = reading.samples > 1
         params = GenerationParams(
@@ -125,12 +118,18 @@ class Reasoner:
             seeds=tuple(_seed(prompt, sample) for prompt in prompts) if sampled else (),
             stop=self._builder.stops(reading),
         )
-        return [one_line(completion.text) for completion in self._engine.generate(prompts, params)]
+        return self._engine.generate(prompts, params)
 
 
 def one_line(text: str) -> str:
     """A text with all white space as single blanks: a line's end is where reasoning ends."""
     return " ".join(text.split())
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of a text on one line; one at least."""
+    found = [part.strip() for part in re.split(r"(?<=[.!?。！？])\s+", text.strip()) if part.strip()]
+    return found or [text]
 
 
 def is_settled(answers: Sequence[Answer], samples: int) -> bool:

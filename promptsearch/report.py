@@ -87,6 +87,10 @@ def _what_is_shown(prompt: Prompt) -> str:
     names = [name for name in (candidate.input_name, candidate.output_name) if name]
     if names:
         parts.append(f"with the names {' and '.join(map(repr, names))}")
+    if candidate.reasons:
+        kinds = {"cue": "step by step", "gold": "as written examples do", "self": "as it wrote itself"}
+        votes = f", {candidate.samples} samples vote" if candidate.samples > 1 else ""
+        parts.append(f"reasons {kinds[candidate.reasoning]}, {candidate.thinking_tokens} tokens at most{votes}")
     if weighing is not None:
         parts.append(f"calibration {weighing.calibration}")
         prior = prompt.parts.prior
@@ -125,6 +129,21 @@ def _front(result: Result) -> str:
     """The prompts that are worth their tokens."""
     points = [f"{point.tokens:,.0f} tokens {_percent(point.value.value)}" for point in result.front]
     return f"{', '.join(points)} (on {result.insights.front_items} search rows, too high for the best)"
+
+
+def _reasoning(result: Result) -> str:
+    """Whether the prompt reasons, what that gained and cost, and what became of reasoning that the model wrote."""
+    effect, fates = result.insights.reasoning, result.facts.get("rationales", {})
+    parts = []
+    if result.prompt.candidate.reasons and "without_reasoning" in result.against:
+        parts.append(f"on: {result.against['without_reasoning']} over the same prompt without, on the test rows")
+    elif effect is not None:
+        parts.append("on" if result.prompt.candidate.reasons else "off")
+    if effect is not None:
+        parts.append(str(effect))
+    if fates:
+        parts.append("written by the model: " + ", ".join(f"{count} {fate}" for fate, count in fates.items()))
+    return "; ".join(parts)
 
 
 def _predictors(result: Result) -> str:
@@ -213,6 +232,7 @@ def _facts_lines(result: Result) -> list[str]:
         "failures": _failures(result.test),
         "prompt": _what_is_shown(result.prompt),
         "model": str(result.facts.get("model", result.prompt.model)),
+        "reasoning": _reasoning(result),
         "order": _order(result),
         "front": _front(result),
         "predictors": _predictors(result),
@@ -262,11 +282,14 @@ def _page(result: Result) -> dict[str, Any]:
         "interval": _interval,
         "what_is_shown": _what_is_shown(result.prompt),
         "failures": _failures(result.test),
-        "insights": [text for text in (_order(result), _front(result), _predictors(result)) if text],
+        "insights": [
+            text for text in (_reasoning(result), _order(result), _front(result), _predictors(result)) if text
+        ],
         "stopped_by": _stopped_by(result),
         "query": query,
         "prompt_text": text,
         "demonstrations": result.prompt.demonstrations,
+        "reasons": result.prompt.candidate.reasoning in ("gold", "self"),
         "scatter": _scatter(result),
         "cost": _cost(result),
         "facts": list(_flat(result.facts)),
@@ -324,8 +347,9 @@ def _point(trial: Trial, right: float, is_winner: bool) -> dict[str, Any]:
         "radius": round(2.0 + min(3.0, trial.items / 40), 1),
         "kind": "winner" if is_winner else trial.candidate.mode,
         "title": (
-            f"#{trial.number} {trial.candidate.mode}, {trial.candidate.shots} shown, template "
-            f"{trial.candidate.template}: {_percent(trial.value)} on {items}; "
+            f"#{trial.number} {trial.candidate.mode}, {trial.candidate.shots} shown, "
+            f"{'reasoning, ' if trial.candidate.reasons else ''}template {trial.candidate.template}: "
+            f"{_percent(trial.value)} on {items}; "
             f"{trial.prompt_tokens:,.0f} tokens"
         ),
     }

@@ -25,6 +25,8 @@ __all__ = ["BASELINE_NAMES", "Result", "Trial", "Trials"]
 BASELINE_NAMES = {
     "zero_shot": "zero-shot",
     "zero_shot_calibrated": "zero-shot, calibrated",
+    "without_reasoning": "the same without reasoning",
+    "without_reasoning_calibrated": "the same, calibrated",
     "random": "random demonstrations",
     "random_calibrated": "random demonstrations, calibrated",
     "nearest": "nearest demonstrations",
@@ -140,7 +142,9 @@ class Result:
             },
             "gain_of_prior": self.gain_of_prior.to_dict(),
             "demonstrations": [
-                {"inputs": dict(shown.inputs), "output": shown.output} for shown in self.prompt.demonstrations
+                {"inputs": dict(shown.inputs), "output": shown.output}
+                | ({"rationale": shown.rationale} if candidate.reasons else {})
+                for shown in self.prompt.demonstrations
             ],
             "mode": candidate.mode,
             "shots": candidate.shots,

@@ -227,9 +227,9 @@ class Judge:
 
     def _judge_texts(self, items: Sequence[int], answers: Answers) -> Judged:
         failures = Counter({"too long": int((~answers.fits).sum())})
-        failures["empty answer"] = sum(
-            bool(fits) and not text for fits, text in zip(answers.fits, answers.texts, strict=True)
-        )
+        read = [text for fits, text in zip(answers.fits, answers.texts, strict=True) if fits]
+        failures["empty answer"] = sum(not text for text in read)
+        failures["not understood"] = sum(bool(text) and not self._metric.understands(text) for text in read)
         return self._judged(items, answers.texts, None, failures)
 
     def _judged(

@@ -438,8 +438,8 @@ class Study:
         """The calibration under which the right labels of rows that it was not fitted on are likeliest."""
         answers = self.evaluator.answers(candidate, items)
         usable = list(self.space.space.calibrations)
-        if candidate.mode != "static" and "contextual" in usable:  # inputs without content have no neighbours
-            usable.remove("contextual")
+        if (candidate.mode != "static" or candidate.reasons) and "contextual" in usable:
+            usable.remove("contextual")  # inputs without content have no neighbours, and nothing to reason about
         labels = len(judge.labels or ())
         if len(usable) > 1 and "matrix" in usable and (labels == 2 or len(items) < _ROWS_A_LABEL * labels):
             usable.remove("matrix")

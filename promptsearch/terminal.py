@@ -25,6 +25,7 @@ _PHASES = {
     "load": "loading the model",
     "weights": "measuring weights",
     "embed": "embedding the rows",
+    "rationales": "writing reasoning",
     "search": "searching",
     "confirm": "confirming the finalists",
     "test": "measuring on the test rows",

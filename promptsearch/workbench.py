@@ -24,12 +24,12 @@ from promptsearch.metrics import Metric
 from promptsearch.pool import Pool
 from promptsearch.prior import EmbeddingPrior, NeighbourLabels, fit_embedding_prior
 from promptsearch.prompting import PromptBuilder
-from promptsearch.reasoning import one_line
+from promptsearch.reasoning import one_line, sentences
 from promptsearch.routing import Router, fit_router
 from promptsearch.scoring import Judge
 from promptsearch.search.attention import LinearAttention
 from promptsearch.search.drawing import retrieved_counts, routed_counts, usable_clusters
-from promptsearch.search.space import Chooser, Clusters, Lengths, SearchSpace, Space
+from promptsearch.search.space import Chooser, Clusters, Lengths, Rationales, SearchSpace, Space
 from promptsearch.select.registry import selector
 from promptsearch.task import Example, Task
 from promptsearch.template import CHAT_TEMPLATES, PLAIN_TEMPLATES, TEMPLATES, Demonstration
@@ -38,6 +38,8 @@ __all__ = [
     "Neighbourhood",
     "check_lengths",
     "check_space",
+    "count_rationales",
+    "demonstrations_of",
     "embed_splits",
     "make_space",
     "require_candidates",
@@ -269,6 +271,7 @@ def make_space(
         clusters={} if matcher is None else _clusters(matcher, splits.search),
         choosers={} if matcher is None else _choosers(matcher, splits.search),
         attention=None if matcher is None or task.labels is None else _attention(task, matcher, splits.search),
+        chat_templates=[template.name for template in CHAT_TEMPLATES],
     )
     require_candidates(found, clustered=matcher is not None)
     return found
@@ -299,6 +302,25 @@ def require_candidates(space: SearchSpace, *, clustered: bool) -> None:
             f"the pool of {pool} falls into none of clusters={space.space.clusters!r} and modes={modes!r} need one; "
             "give clusters=(...) smaller, or another mode"
         )
+
+
+def count_rationales(
+    engine: Engine, texts: Mapping[int, str], doubt: Mapping[int, float] | None = None
+) -> Rationales:
+    """What a search knows of pieces of reasoning.
+
+    Args:
+        engine: the model.
+        texts: the pieces, by pool id; empty ones are passed over.
+        doubt: how far the model disagreed with itself about each, where it was asked.
+    """
+    kept = {number: text for number, text in sorted(texts.items()) if text}
+    counts = engine.count_tokens([f" {text}" for text in kept.values()]) if kept else []
+    return Rationales(
+        dict(zip(kept, counts, strict=True)),
+        {number: len(sentences(text)) for number, text in kept.items()},
+        dict(doubt or {}),
+    )
 
 
 def _attention(task: Task, matcher: ItemMatcher, items: Sequence[int]) -> LinearAttention:

@@ -89,7 +89,7 @@ LAYERS = (
     ("search.halving",),
     ("reranking", "reasoning"),
     ("evaluation",),
-    ("scoring",),
+    ("scoring", "rationales"),
     ("matching",),
     ("parts", "study", "workbench"),
     ("artifact",),

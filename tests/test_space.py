@@ -17,12 +17,13 @@ from promptsearch.search.drawing import (
     draw,
     draw_any,
     draw_demonstrations,
+    draw_reasoned,
     draw_retrieved,
     draw_routed,
     retrieved_counts,
 )
 from promptsearch.search.mutation import mutate, recombine
-from promptsearch.search.space import Clusters, Lengths, SearchSpace, Space
+from promptsearch.search.space import Clusters, Lengths, Rationales, SearchSpace, Space
 from promptsearch.workbench import require_candidates
 
 TEMPLATES = ("fields", "arrow", "bare")
@@ -115,6 +116,69 @@ def test_routed_draws(space: SearchSpace, seed: int) -> None:
             require_candidate(space, candidate)
             require_own_members(space, candidate)
         assert draw_any(space, rng).mode in ("static", *space.space.modes)
+
+
+def reasoning(space: SearchSpace, gold: int, own: int) -> SearchSpace:
+    """The space with so many examples that have written reasoning, and so many that have the model's own."""
+    ids = space.pool.tolist()
+    space.reasons = True
+    for kind, count in (("gold", gold), ("self", own)):
+        kept = ids[:count] if kind == "gold" else ids[::-1][:count]
+        doubt = {number: number % 3 / 2 for number in kept} if kind == "self" else {}
+        space.rationales[kind] = Rationales(dict.fromkeys(kept, 9), {number: number % 5 for number in kept}, doubt)
+    return space
+
+
+def require_reasoning(space: SearchSpace, candidate: Candidate) -> None:
+    """All that it shows has reasoning of its kind, and there is room for more."""
+    require_candidate(space, candidate)
+    assert space.allows(candidate)
+    assert candidate.reasoning in space.reasonings
+    assert candidate.template in space.plain_templates
+    assert candidate.thought
+    assert candidate.thinking_tokens in space.space.thinking_tokens
+    assert candidate.samples in space.space.samples
+    assert (candidate.shots == 0) == (candidate.reasoning == "cue")
+    if candidate.mode == "static":
+        tokens = space.prefix_tokens(candidate) + space.lengths.longest_query + candidate.thinking_tokens
+        assert tokens < space.lengths.context
+    if candidate.reasoning in ("gold", "self"):
+        shown = candidate.demonstrations or candidate.among or tuple(space.pool.tolist())
+        assert set(shown) <= set(space.rationales[candidate.reasoning].ids)
+    bare = candidate.without_reasoning()
+    assert space.query_tokens(candidate) >= space.query_tokens(bare) + 2 * candidate.thinking_tokens
+
+
+@given(spaces, st.integers(0, 40), st.integers(0, 40), seeds)
+def test_reasoned_draws_and_their_changes(space: SearchSpace, gold: int, own: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    assert draw_reasoned(space, rng) is None  # until somebody says that it may
+    reasoning(space, gold, own)
+    for _ in range(6):
+        candidate = draw_reasoned(space, rng)
+        if candidate is None:
+            continue
+        require_reasoning(space, candidate)
+        for _ in range(10):
+            changed = mutate(space, candidate, {}, rng)
+            if changed is not None:
+                assert changed != candidate
+                require_candidate(space, changed)
+                if not changed.reasons:
+                    break
+                require_reasoning(space, changed)
+                candidate = changed
+
+
+def test_reasoning_is_searched_only_where_there_is_some() -> None:
+    assert reasoning(make(), 0, 0).reasonings == ("cue",)
+    assert reasoning(make(), 3, 0).reasonings == ("cue", "gold")
+    assert reasoning(make(reasoning=("none", "self")), 3, 3).reasonings == ("self",)
+    assert reasoning(make(shots=(4,)), 5, 5).reasonings == ("gold", "self")
+    space = reasoning(make(reasoning=("gold",)), 4, 4)
+    assert not space.allows(Candidate(INSTRUCTIONS[0], demonstrations=(100,)))
+    drawn = [draw_any(space, np.random.default_rng(seed)) for seed in range(40)]
+    assert any(each.reasons for each in drawn)
 
 
 def require_own_members(space: SearchSpace, candidate: Candidate) -> None:
@@ -290,6 +354,11 @@ def test_small_spaces(space: SearchSpace, why: str) -> None:
         {"shots": ()},
         {"shots": (-1,)},
         {"shots": (1.5,)},
+        {"reasoning": ("magic",)},
+        {"reasoning": "cue"},
+        {"thinking_tokens": (0,)},
+        {"samples": (0,)},
+        {"samples": ()},
         {"modes": ("guessed",)},
         {"modes": ()},
         {"calibrations": ("magic",)},

@@ -210,6 +210,11 @@ class Engine(LM, Protocol):
         ...
 
     @property
+    def follows_grammars(self) -> bool:
+        """Whether generated texts can be made to follow a grammar."""
+        ...
+
+    @property
     def fingerprint(self) -> str:
         """Changes whenever results may: file hash, weight type, backend version."""
         ...

@@ -134,6 +134,11 @@ class EstimatingEngine:
         return self._fingerprint
 
     @property
+    def follows_grammars(self) -> bool:
+        """False: what the model writes cannot be constrained."""
+        return False
+
+    @property
     def context_tokens(self) -> int:
         """Tokens that prompt and answer may take together."""
         return self._context_tokens
@@ -313,7 +318,7 @@ class WrappedLM(EstimatingEngine):
             UserError: a grammar or a JSON Schema, which the object does not say that it follows.
         """
         self._require_open()
-        if not getattr(self._lm, "follows_grammars", False):
+        if not self.follows_grammars:
             refuse(params, self.name, "grammar", "json_schema")
         params.require_seeds(len(prompts))
         completions = _checked_completions(self._lm.generate(prompts, params), len(prompts), self.name)
@@ -322,6 +327,11 @@ class WrappedLM(EstimatingEngine):
         written = sum(completion.tokens for completion in completions)
         self._count_decoded(sum(self.count_tokens(prompts)) + written)
         return completions
+
+    @property
+    def follows_grammars(self) -> bool:
+        """Whether the object says so."""
+        return bool(getattr(self._lm, "follows_grammars", False))
 
     def close(self) -> None:
         """Close the object too, if it can be closed."""

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from promptsearch.candidate import ORDERS, Candidate
+from promptsearch.candidate import CUES, ORDERS, SHOWN_THOUGHT, Candidate
 from promptsearch.search.space import SearchSpace
 
 __all__ = [
@@ -22,8 +22,10 @@ __all__ = [
     "draw_balanced",
     "draw_demonstrations",
     "draw_fresh",
+    "draw_reasoned",
     "draw_retrieved",
     "draw_routed",
+    "kind_of",
     "retrieved_counts",
     "routed_counts",
     "usable_clusters",
@@ -36,6 +38,8 @@ _Level = TypeVar("_Level")
 _EAGERNESS = 50.0  # a choice that did two points better is drawn e times as often
 _FIRST_LOOK = 24  # items over which a candidate's prefix is paid off when it is first looked at
 _MOST_RETRIEVED = 8  # demonstrations for each query; each query pays for all of them
+_FOUND_SHARE = 0.25  # of drawn candidates that show reasoning: those that find it for each query
+_MOST_REASONED = 8  # demonstrations with reasoning: few long ones do what many do
 _MOST_ROUTED = 8  # demonstrations of one cluster; each cluster's are read before its first query
 _CHOSEN_SHARE = 0.25  # of drawn sets: those that a selection strategy chose
 _NATURAL_SHARE = 0.2  # of drawn sets: those that take labels as they fall
@@ -60,8 +64,15 @@ def draw(space: SearchSpace, rng: np.random.Generator, preferences: Preferences 
     return Candidate(instruction=space.instructions[0], template=space.templates[0], calibration=space.calibration)
 
 
+def kind_of(candidate: Candidate) -> str:
+    """Which of the draws a candidate could come from: its mode, or "reasoned"."""
+    return "reasoned" if candidate.reasons else candidate.mode
+
+
 def draw_fresh(space: SearchSpace, rng: np.random.Generator, preferences: Preferences | None = None) -> Candidate:
     """A random candidate of the cheapest mode that the space has."""
+    if "none" not in space.space.reasoning and space.reasonings:
+        return draw_reasoned(space, rng, preferences) or draw(space, rng, preferences)
     if "static" in space.space.modes:
         return draw(space, rng, preferences)
     found = draw_routed(space, rng, preferences) if rng.random() < 0.5 else None
@@ -71,9 +82,9 @@ def draw_fresh(space: SearchSpace, rng: np.random.Generator, preferences: Prefer
 
 def draw_any(space: SearchSpace, rng: np.random.Generator) -> Candidate:
     """A random candidate of a random mode."""
-    draws = {"static": draw, "retrieved": draw_retrieved, "routed": draw_routed}
-    mode = str(rng.choice(space.space.modes))
-    return draws[mode](space, rng) or draw(space, rng)
+    draws = {"static": draw, "retrieved": draw_retrieved, "routed": draw_routed, "reasoned": draw_reasoned}
+    kind = str(rng.choice([*space.space.modes, *(("reasoned",) if space.reasonings else ())]))
+    return draws[kind](space, rng) or draw(space, rng)
 
 
 def draw_retrieved(
@@ -114,6 +125,80 @@ def draw_routed(
     )
     candidate = _worded(space, known, rng, mode="routed", routes=routes)
     return candidate if space.fits(candidate) else None
+
+
+def draw_reasoned(
+    space: SearchSpace, rng: np.random.Generator, preferences: Preferences | None = None
+) -> Candidate | None:
+    """A random candidate that reasons before it answers, None where the space has none."""
+    kinds = space.reasonings
+    if not kinds:
+        return None
+    known = preferences or {}
+    kind = _prefer("reasoning", kinds, _even(kinds), known, rng)
+    ids = space.rationales[kind].ids if kind in space.rationales else ()
+    counts = tuple(count for count in space.shots if 0 < count <= min(_MOST_REASONED, len(ids)))
+    if kind != "cue" and not counts:
+        return None
+    shown: dict[str, Any] = {}
+    if kind != "cue":
+        count = int(_prefer("static shots", counts, _even(counts), known, rng))
+        if "static" not in space.space.modes or ("retrieved" in space.space.modes and rng.random() < _FOUND_SHARE):
+            among = () if len(ids) == len(space.pool) else ids
+            shown = {"mode": "retrieved", "count": count, "among": among}
+        else:
+            shown = {"demonstrations": draw_shown_reasoning(space, kind, count, rng)}
+    thoughts = CUES if kind == "cue" else (SHOWN_THOUGHT, CUES[0])
+    lengths, samples = space.space.thinking_tokens, space.space.samples
+    candidate = _worded(
+        space,
+        known,
+        rng,
+        templates=space.plain_templates,
+        reasoning=kind,
+        thought=_prefer("thought", thoughts, _even(thoughts), known, rng),
+        thinking_tokens=_prefer("thinking tokens", lengths, [1 / each for each in lengths], known, rng),
+        samples=_prefer("samples", samples, [1 / each for each in samples], known, rng),
+        **shown,
+    )
+    return candidate if space.allows(candidate) else None
+
+
+def draw_shown_reasoning(space: SearchSpace, kind: str, count: int, rng: np.random.Generator) -> tuple[int, ...]:
+    """Demonstrations with reasoning, in random order: any, those of most steps, or those the model doubted most.
+
+    Complexity: Fu et al. 2023 (arXiv 2210.00720); uncertainty: Diao et al. 2023 (arXiv 2302.12246); diversity: Zhang
+    et al. 2023 (arXiv 2210.03493), which here is one from each part of the pool that k-means finds.
+    """
+    found = space.rationales[kind]
+    ids = list(found.ids)
+    way = str(rng.choice(["any", "complex", "diverse", "doubted"]))
+    if way == "complex":
+        ids = _foremost(ids, found.steps, count)
+    elif way == "doubted" and found.doubt:
+        ids = _foremost(ids, found.doubt, count)
+    elif way == "diverse" and space.clusters:
+        return _diverse(space, ids, count, rng)
+    return _from_group(space, ids, count, rng, natural=False)
+
+
+def _foremost(ids: Sequence[int], rank: Mapping[int, float], count: int) -> list[int]:
+    """Those of some ids that rank highest, half of them and ``count`` at least: a set is drawn among them."""
+    ranked = sorted(ids, key=lambda number: (-rank.get(number, 0.0), number))
+    return ranked[: max(count, len(ids) // 2)]
+
+
+def _diverse(space: SearchSpace, ids: Sequence[int], count: int, rng: np.random.Generator) -> tuple[int, ...]:
+    """One of each cluster of the pool, among some ids, filled up at random."""
+    usable = set(ids)
+    clusterings = sorted(space.clusters)
+    number = next((each for each in clusterings if each >= count), clusterings[-1])
+    groups = [[each for each in members if each in usable] for members in space.clusters[number].members]
+    taken = [group[int(rng.integers(len(group)))] for group in groups if group]
+    taken = [taken[place] for place in rng.permutation(len(taken))][:count]
+    rest = [each for each in ids if each not in taken]
+    taken += [rest[place] for place in rng.permutation(len(rest))[: count - len(taken)]]
+    return tuple(taken[place] for place in rng.permutation(len(taken)))
 
 
 def retrieved_counts(space: SearchSpace) -> tuple[int, ...]:
@@ -176,13 +261,20 @@ def _from_group(
     return tuple(taken[place] for place in rng.permutation(len(taken)))
 
 
-def _worded(space: SearchSpace, preferences: Preferences, rng: np.random.Generator, **others: Any) -> Candidate:
+def _worded(
+    space: SearchSpace,
+    preferences: Preferences,
+    rng: np.random.Generator,
+    templates: Sequence[str] = (),
+    **others: Any,
+) -> Candidate:
     """A candidate with drawn instruction, template and names."""
+    templates = templates or space.templates
     names = _prefer("names", space.names, _even(space.names), preferences, rng)
-    odds = [0.4 * max(1, len(space.templates) - 1), *_even(space.templates[1:])]  # the usual one, two times in five
+    odds = [0.4 * max(1, len(templates) - 1), *_even(templates[1:])]  # the usual one, two times in five
     return Candidate(
         instruction=_prefer("instruction", space.instructions, _even(space.instructions), preferences, rng),
-        template=_prefer("template", space.templates, odds, preferences, rng),
+        template=_prefer("template", templates, odds, preferences, rng),
         input_name=names[0],
         output_name=names[1],
         calibration=space.calibration,

@@ -24,9 +24,13 @@ def choices_of(candidate: Candidate) -> dict[str, Any]:
         "instruction": candidate.instruction,
         f"{candidate.mode} shots": candidate.shots,
         "names": (candidate.input_name, candidate.output_name),
+        "reasoning": candidate.reasoning,
     }
     if candidate.mode == "retrieved":
         choices |= {"retriever": candidate.retriever, "order": candidate.order}
+    if candidate.reasons:
+        choices |= {"thought": candidate.thought, "thinking tokens": candidate.thinking_tokens}
+        choices |= {"samples": candidate.samples}
     return choices
 
 

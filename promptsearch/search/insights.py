@@ -12,17 +12,44 @@ from typing import Any
 import numpy as np
 
 from promptsearch.candidate import Candidate
+from promptsearch.measurement import Difference, paired_difference
 from promptsearch.search.base import Scores
 from promptsearch.search.datamodel import Datamodel, fit_datamodel
 from promptsearch.search.front import FrontPoint, pareto_front
+from promptsearch.search.log_knowledge import candidate_effects
 from promptsearch.search.order import OrderEffect, order_effect
 from promptsearch.search.space import SearchSpace
 from promptsearch.search.surrogate import Surrogate, fit_surrogate
 
-__all__ = ["Insights"]
+__all__ = ["Insights", "ReasoningEffect"]
 
 _FEWEST_ORDERS = 3
 _FEWEST_ITEMS = 24
+
+
+@dataclass(frozen=True)
+class ReasoningEffect:
+    """The best prompt that reasons beside the best that answers at once, on search rows that both saw.
+
+    Attributes:
+        tried: prompts that reason.
+        gain: paired difference of their item scores; both were chosen by these rows.
+        tokens: tokens of a query with reasoning.
+        tokens_without: tokens of one without.
+    """
+
+    tried: int
+    gain: Difference
+    tokens: float
+    tokens_without: float
+
+    def __str__(self) -> str:
+        count = "the prompt that reasons" if self.tried == 1 else f"the best of {self.tried} prompts that reason"
+        return (
+            f"{count} {'gains' if self.gain.value >= 0 else 'loses'} {abs(100 * self.gain.value):.1f} points "
+            f"[{100 * self.gain.low:+.1f}, {100 * self.gain.high:+.1f}] against the best that answers at once, on "
+            f"{self.gain.n} search rows, at {self.tokens:,.0f} tokens a query instead of {self.tokens_without:,.0f}"
+        )
 
 
 @dataclass(frozen=True)
@@ -40,6 +67,7 @@ class Insights:
             chosen by them; None where ``order`` is.
         surrogate: what similarity alone predicts; None for free text.
         datamodel: what the members of a set predict; None where too few sets were tried.
+        reasoning: what reasoning gained in the race; None where no prompt reasoned, or all did.
     """
 
     front: tuple[FrontPoint, ...]
@@ -48,6 +76,7 @@ class Insights:
     winner_order: float | None
     surrogate: Surrogate | None
     datamodel: Datamodel | None
+    reasoning: ReasoningEffect | None = None
 
     @classmethod
     def of(cls, space: SearchSpace, scores: Mapping[Candidate, Scores], winner: Candidate) -> Insights:
@@ -67,6 +96,7 @@ class Insights:
             winner_order,
             None if space.attention is None else fit_surrogate(scores, space.attention),
             fit_datamodel(scores, space.labels_by_id),
+            _reasoning(space, scores),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -78,7 +108,20 @@ class Insights:
             "winner_order": self.winner_order,
             "surrogate": _predictor(self.surrogate),
             "datamodel": _predictor(self.datamodel),
+            "reasoning": None if self.reasoning is None else asdict(self.reasoning),
         }
+
+
+def _reasoning(space: SearchSpace, scores: Mapping[Candidate, Scores]) -> ReasoningEffect | None:
+    effects = candidate_effects(scores)
+    ranked = sorted(effects, key=lambda arm: (-round(effects[arm], 9), arm.key))
+    reasoned, others = ([arm for arm in ranked if arm.reasons is kind] for kind in (True, False))
+    if not reasoned or not others:
+        return None
+    items = min(scores[reasoned[0]].items, scores[others[0]].items)
+    ours, theirs = (scores[arm].values[:items] for arm in (reasoned[0], others[0]))
+    tokens, without = (space.prompt_tokens(arm) for arm in (reasoned[0], others[0]))
+    return ReasoningEffect(len(reasoned), paired_difference(ours, theirs), tokens, without)
 
 
 def _predictor(fitted: Surrogate | Datamodel | None) -> dict[str, Any] | None:

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from promptsearch.candidate import ORDERS, Candidate
+from promptsearch.candidate import CUES, ORDERS, SHOWN_THOUGHT, Candidate
 from promptsearch.search.drawing import retrieved_counts
 from promptsearch.search.space import SearchSpace
 
@@ -31,7 +31,7 @@ def mutate(space: SearchSpace, candidate: Candidate, weights: Weights, rng: np.r
             with high weights are drawn more often.
         rng: randomness.
     """
-    changes = _CHANGES[candidate.mode]
+    changes = (_REASONING_CHANGES if candidate.reasons else _CHANGES)[candidate.mode]
     change = changes[int(rng.integers(len(changes)))]
     changed = change(space, candidate, weights, rng)
     return changed if changed is not None and changed != candidate and space.allows(changed) else None
@@ -152,7 +152,7 @@ def _demonstrations(
     if candidate.mode not in space.space.modes:  # a baseline that the space itself does not hold
         return None
     if candidate.mode == "static":
-        shown = change(space, candidate.demonstrations, space.pool.tolist(), weights, rng)
+        shown = change(space, candidate.demonstrations, space.showable(candidate).tolist(), weights, rng)
         return None if shown is None else replace(candidate, demonstrations=shown)
     cluster = int(rng.integers(len(candidate.routes)))
     members = space.members(len(candidate.routes), cluster)
@@ -204,9 +204,41 @@ def _among(space: SearchSpace, candidate: Candidate, weights: Weights, rng: np.r
     return replace(candidate, among=curated) if len(curated) > 2 * candidate.count else None
 
 
+def _reasoning(
+    space: SearchSpace, candidate: Candidate, weights: Weights, rng: np.random.Generator
+) -> Candidate | None:
+    """The same demonstrations with their reasoning, or without it."""
+    if candidate.reasons:
+        return candidate.without_reasoning()
+    if not space.reasonings:
+        return None
+    kind = str(rng.choice(space.reasonings))
+    return replace(
+        candidate,
+        reasoning=kind,
+        thought=CUES[0] if kind == "cue" else SHOWN_THOUGHT,
+        thinking_tokens=min(space.space.thinking_tokens),
+    )
+
+
+def _thinking(space: SearchSpace, candidate: Candidate, weights: Weights, rng: np.random.Generator) -> Candidate:
+    """Another thought, length of reasoning, or number of samples."""
+    which = int(rng.integers(3))
+    if which == 0:
+        thoughts = CUES if candidate.reasoning == "cue" else (SHOWN_THOUGHT, *CUES)
+        return replace(candidate, thought=str(rng.choice(thoughts)))
+    if which == 1:
+        return replace(candidate, thinking_tokens=int(rng.choice(space.space.thinking_tokens)))
+    return replace(candidate, samples=int(rng.choice(space.space.samples)))
+
+
 _WORDS: tuple[_Change, ...] = (_template, _instruction, _names)
 _CHANGES: Mapping[str, tuple[_Change, ...]] = {
-    "static": (*(_demonstrations,) * 10, *_WORDS, _names),
+    "static": (*(_demonstrations,) * 10, *_WORDS, _names, _reasoning),
     "routed": (*(_demonstrations,) * 12, *_WORDS),
     "retrieved": (_count, _count, _order, _retriever, _retriever, _reranker, _among, *_WORDS),
+}
+_REASONING_CHANGES: Mapping[str, tuple[_Change, ...]] = {
+    "static": (*(_demonstrations,) * 6, *(_thinking,) * 3, _reasoning, *_WORDS),
+    "retrieved": (_count, _order, _retriever, *(_thinking,) * 3, _reasoning, *_WORDS),
 }

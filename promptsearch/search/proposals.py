@@ -20,7 +20,7 @@ import numpy as np
 from promptsearch.candidate import Candidate
 from promptsearch.search.assembly import assemble
 from promptsearch.search.datamodel import Datamodel, fit_datamodel
-from promptsearch.search.drawing import Preferences, draw_fresh, draw_retrieved, draw_routed
+from promptsearch.search.drawing import Preferences, draw_fresh, draw_reasoned, draw_retrieved, draw_routed
 from promptsearch.search.effects import choice_effects
 from promptsearch.search.log_knowledge import conditional_accuracy
 from promptsearch.search.mutation import mutate, recombine
@@ -31,7 +31,7 @@ from promptsearch.search.surrogate import Surrogate, fit_surrogate
 __all__ = ["Knowledge", "Proposals"]
 
 _AT_ONCE = 6  # draws among which a trusted predictor chooses
-_FORCED = ("retrieved", "routed")  # dear sources, which are drawn a few times before their price decides
+_FORCED = ("retrieved", "routed", "reasoned")  # dear sources, which are drawn a few times before their price decides
 _FORCED_TRIES = 2
 _TRIES = 40  # for each candidate wanted
 
@@ -124,7 +124,8 @@ class Proposals:
     def _drawn_source(self, race: Race, survivors: Sequence[Candidate]) -> str:
         """The source with the highest sampled chance of success per price."""
         for name in _FORCED:
-            if name in race.space.space.modes and self._forced[name] < _FORCED_TRIES:
+            there_are = name in race.space.space.modes or (name == "reasoned" and bool(race.space.reasonings))
+            if there_are and self._forced[name] < _FORCED_TRIES:
                 self._forced[name] += 1
                 return name
 
@@ -142,6 +143,8 @@ def _dearness(source: str, race: Race) -> float:
     static = items * space.lengths.query + shots * space.mean_length
     if source == "retrieved":
         return float((items * (space.lengths.query + shots * space.mean_length)) / max(1.0, static))
+    if source == "reasoned":
+        return float(2 + 2 * min(space.space.thinking_tokens) / max(1.0, space.lengths.query))
     if source == "routed":
         clusters = min(space.clusters, default=1)
         return float((items * space.lengths.query + clusters * shots * space.mean_length) / max(1.0, static))
@@ -173,6 +176,12 @@ def _routed(
     race: Race, survivors: Sequence[Candidate], known: Knowledge, rng: np.random.Generator
 ) -> Candidate | None:
     return draw_routed(race.space, rng, known.preferences)
+
+
+def _reasoned(
+    race: Race, survivors: Sequence[Candidate], known: Knowledge, rng: np.random.Generator
+) -> Candidate | None:
+    return draw_reasoned(race.space, rng, known.preferences)
 
 
 def _mutated(
@@ -220,4 +229,5 @@ _SOURCES: Mapping[str, _Source] = {
     "assembled": _assembled,
     "retrieved": _retrieved,
     "routed": _routed,
+    "reasoned": _reasoned,
 }

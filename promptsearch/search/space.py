@@ -14,11 +14,21 @@ from typing import TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from promptsearch.candidate import CALIBRATIONS, CONSIDERED, MDL_SETS, MODES, RERANKERS, RETRIEVERS, Candidate
+from promptsearch.candidate import (
+    CALIBRATIONS,
+    CONCLUDING_TOKENS,
+    CONSIDERED,
+    MDL_SETS,
+    MODES,
+    REASONINGS,
+    RERANKERS,
+    RETRIEVERS,
+    Candidate,
+)
 from promptsearch.errors import UserError
 from promptsearch.search.attention import LinearAttention
 
-__all__ = ["Chooser", "Clusters", "Lengths", "SearchSpace", "Space"]
+__all__ = ["Chooser", "Clusters", "Lengths", "Rationales", "SearchSpace", "Space"]
 
 Chooser = Callable[[int, np.random.Generator], tuple[int, ...]]
 _CURATED = 24  # examples that a curated pool holds at least
@@ -44,6 +54,11 @@ class Space:
         calibrations: among "none", "batch", "contextual", "fitted" and "matrix".
         prior: whether labels of similar examples may be added to the model's log-probabilities.
         instructions: whether the prompt may also go without the task's instruction.
+        reasoning: among "none", "cue", "gold" and "self": whether the model reasons before it answers, and what
+            reasoning it is shown, see :class:`promptsearch.candidate.Candidate`. "gold" needs the task's rationale
+            column; what "self" shows is written by the model and checked first, within a share of the budget.
+        thinking_tokens: lengths that one piece of reasoning may have, in tokens.
+        samples: numbers of pieces of reasoning that are sampled and vote; 1 takes the likeliest one.
 
     Raises:
         UserError: an attribute is of another type, empty, or holds what is not known.
@@ -59,6 +74,9 @@ class Space:
     calibrations: tuple[str, ...] = ("batch", "contextual", "fitted", "matrix", "none")
     prior: bool = True
     instructions: bool = True
+    reasoning: tuple[str, ...] = REASONINGS
+    thinking_tokens: tuple[int, ...] = (32, 96)
+    samples: tuple[int, ...] = (1,)
 
     def __post_init__(self) -> None:
         for name, known in _KNOWN.items():
@@ -71,7 +89,7 @@ class Space:
             if unknown:
                 raise UserError(f"{name} holds the unknown {unknown[0]!r}; give some of {', '.join(known or ())}")
             object.__setattr__(self, name, tuple(given))
-        for name, least in (("shots", 0), ("clusters", 2)):
+        for name, least in (("shots", 0), ("clusters", 2), ("thinking_tokens", 1), ("samples", 1)):
             wrong = [count for count in getattr(self, name) if type(count) is not int or count < least]
             if wrong:
                 raise UserError(f"{name} holds {wrong[0]!r}; give whole numbers from {least}")
@@ -111,6 +129,9 @@ _KNOWN: Mapping[str, tuple[str, ...] | None] = {
     "clusters": None,
     "templates": None,
     "calibrations": CALIBRATIONS,
+    "reasoning": REASONINGS,
+    "thinking_tokens": None,
+    "samples": None,
 }
 
 
@@ -131,6 +152,31 @@ class Lengths:
     query: float
     longest_query: int
     context: int
+
+
+@dataclass(frozen=True)
+class Rationales:
+    """Pool ids that have a piece of reasoning to show, of one kind.
+
+    Attributes:
+        tokens: length of each one's reasoning, by pool id.
+        steps: number of its sentences, by pool id.
+        doubt: how far the model disagreed with itself about it, 0 to 1, by pool id; empty where nobody asked.
+    """
+
+    tokens: Mapping[int, int]
+    steps: Mapping[int, int]
+    doubt: Mapping[int, float]
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """Pool ids, ascending."""
+        return tuple(sorted(self.tokens))
+
+    @property
+    def mean_tokens(self) -> float:
+        """Mean length of a piece of reasoning."""
+        return float(np.mean(list(self.tokens.values()))) if self.tokens else 0.0
 
 
 @dataclass(frozen=True)
@@ -164,6 +210,11 @@ class SearchSpace:
         clusters: usable clusterings of the queries by their number of clusters; none without routed candidates.
         choosers: selection strategies that choose a set of so many pool ids, by name.
         attention: what demonstrations say about the search items by similarity alone; None for free text.
+        chat_templates: names among ``templates`` that have chat turns, where reasoning has no place.
+
+    Attributes:
+        reasons: whether candidates that reason are searched at all; whoever knows what that costs says so.
+        rationales: which pool ids have reasoning to show, by kind; a kind without any is not searched.
     """
 
     def __init__(
@@ -179,6 +230,7 @@ class SearchSpace:
         clusters: Mapping[int, Clusters] | None = None,
         choosers: Mapping[str, Chooser] | None = None,
         attention: LinearAttention | None = None,
+        chat_templates: Sequence[str] = (),
     ) -> None:
         self.space = space
         self.templates = tuple(templates)
@@ -190,6 +242,9 @@ class SearchSpace:
         self.clusters = dict(clusters or {})
         self.choosers = dict(choosers or {})
         self.attention = attention
+        self.reasons = False
+        self.rationales: dict[str, Rationales] = {}
+        self._chat_templates = frozenset(chat_templates)
         self.labels_by_id: Mapping[int, int] = dict(zip(self.pool.tolist(), self.labels.tolist(), strict=True))
         self._mean_length = float(np.mean([lengths.demonstrations[number] for number in self.pool.tolist()]))
         self.shots = tuple(sorted({count for count in space.shots if 0 <= count <= len(self.pool)}))
@@ -208,6 +263,27 @@ class SearchSpace:
     def mean_length(self) -> float:
         """Tokens of a demonstration, on average."""
         return self._mean_length
+
+    @property
+    def reasonings(self) -> tuple[str, ...]:
+        """Kinds of reasoning to search among beside none; "cue" needs nothing, the others something to show."""
+        if not self.reasons or not self.plain_templates:
+            return ()
+        few = min(self.shots, default=0) == 0
+        usable = {"cue": few, **{kind: bool(found.tokens) for kind, found in self.rationales.items()}}
+        return tuple(kind for kind in self.space.reasoning if usable.get(kind, False))
+
+    @property
+    def plain_templates(self) -> tuple[str, ...]:
+        """Templates that reasoning has a place in."""
+        return tuple(name for name in self.templates if name not in self._chat_templates)
+
+    def showable(self, candidate: Candidate) -> NDArray[np.int64]:
+        """Pool ids that a candidate may show: those with reasoning, where it shows any."""
+        if candidate.reasoning not in ("gold", "self"):
+            return self.pool
+        found = self.rationales.get(candidate.reasoning)
+        return np.array(() if found is None else found.ids, dtype=np.int64)
 
     @property
     def static_shots(self) -> tuple[int, ...]:
@@ -251,9 +327,9 @@ class SearchSpace:
 
     def fits(self, candidate: Candidate) -> bool:
         """Whether the longest query fits after the demonstrations."""
-        room = self.lengths.context - self.lengths.longest_query
+        room = self.lengths.context - self.lengths.longest_query - self._reasoning_room(candidate)
         if candidate.mode == "retrieved":  # each query's own demonstrations are checked when they are known
-            return candidate.count * self._mean_length <= room
+            return candidate.count * self._shown_length(candidate) <= room
         if candidate.mode == "routed":
             return all(self.prefix_tokens(route) <= room for route in self.routes(candidate))
         return self.prefix_tokens(candidate) <= room
@@ -264,7 +340,20 @@ class SearchSpace:
         Sets may have any number of demonstrations between the least and the most that the user names.
         """
         within = min(self.shots, default=0) <= candidate.shots <= self.most_shots
-        return candidate.mode in self.space.modes and within and self.fits(candidate)
+        return candidate.mode in self.space.modes and within and self._may_reason(candidate) and self.fits(candidate)
+
+    def _may_reason(self, candidate: Candidate) -> bool:
+        """Whether a candidate's reasoning, or its lack of any, is in the space, and all it shows has some."""
+        if not candidate.reasons:
+            return "none" in self.space.reasoning or not self.reasonings
+        if candidate.reasoning not in self.reasonings or candidate.template in self._chat_templates:
+            return False
+        if candidate.mode == "routed" or (candidate.reasoning == "cue") != (candidate.shots == 0):
+            return False
+        shown = candidate.demonstrations
+        if candidate.mode == "retrieved":
+            shown = candidate.among or tuple(self.pool.tolist())
+        return set(shown) <= set(self.showable(candidate).tolist())
 
     # -- prices ---------------------------------------------------------------------------------------------
 
@@ -276,23 +365,48 @@ class SearchSpace:
         """Tokens before the query (for retrieved and routed demonstrations: on average)."""
         instruction = self.lengths.instructions.get(candidate.instruction, 0)
         if candidate.mode == "retrieved":
-            return instruction + candidate.count * self._mean_length
+            return instruction + candidate.count * self._shown_length(candidate)
         if candidate.mode == "routed":
             clusters = self.clusters[len(candidate.routes)]
             return sum(
                 clusters.share(cluster) * self.prefix_tokens(route)
                 for cluster, route in enumerate(self.routes(candidate))
             )
-        return instruction + sum(self.lengths.demonstrations[number] for number in candidate.demonstrations)
+        reasoning = self.rationales.get(candidate.reasoning)
+        shown = sum(self.lengths.demonstrations[number] for number in candidate.demonstrations)
+        if reasoning is not None:
+            shown += sum(reasoning.tokens.get(number, 0) for number in candidate.demonstrations)
+        return instruction + shown
+
+    def _shown_length(self, candidate: Candidate) -> float:
+        """Tokens of a retrieved demonstration, on average."""
+        reasoning = self.rationales.get(candidate.reasoning)
+        return self._mean_length + (0.0 if reasoning is None else reasoning.mean_tokens)
+
+    def _reasoning_room(self, candidate: Candidate) -> int:
+        """Tokens to keep free for reasoning and what leads from it to the answer."""
+        return candidate.thinking_tokens + CONCLUDING_TOKENS if candidate.reasons else 0
+
+    def reasoning_tokens(self, candidate: Candidate) -> float:
+        """Tokens that reasoning adds to a query: each sample is written, and read again with the query."""
+        if not candidate.reasons:
+            return 0.0
+        read = self.lengths.query + (self.prefix_tokens(candidate) if candidate.mode == "retrieved" else 0.0)
+        return 2 * candidate.samples * (candidate.thinking_tokens + read) - read
 
     def prompt_tokens(self, candidate: Candidate) -> float:
-        """Tokens that a query's prompt takes, on average, with those that choosing its demonstrations takes."""
-        return self.prefix_tokens(candidate) + self.lengths.query + self._choosing_tokens(candidate)
+        """Tokens that a query's prompt takes, on average, with those that choosing and reasoning take."""
+        return (
+            self.prefix_tokens(candidate)
+            + self.lengths.query
+            + self._choosing_tokens(candidate)
+            + self.reasoning_tokens(candidate)
+        )
 
     def query_tokens(self, candidate: Candidate) -> float:
         """Tokens that each further query costs, choosing its demonstrations included."""
         if candidate.mode != "retrieved":
-            return self.lengths.query
+            return self.lengths.query + self.reasoning_tokens(candidate)
         return self.prompt_tokens(candidate)
 
     def _choosing_tokens(self, candidate: Candidate) -> float:

@@ -128,6 +128,11 @@ class LlamaEngine:
         return self._name
 
     @property
+    def follows_grammars(self) -> bool:
+        """True: llama.cpp's own grammars constrain what is written."""
+        return True
+
+    @property
     def fingerprint(self) -> str:
         """Identity of model file, weight type and llama.cpp binding."""
         return self._fingerprint

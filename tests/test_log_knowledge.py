@@ -13,8 +13,7 @@ from promptsearch.search.base import Scores
 from promptsearch.search.log_knowledge import candidate_effects, conditional_accuracy, reliability, showing
 
 logs = st.dictionaries(
-    st.lists(st.integers(0, 9), unique=True, max_size=4).map(lambda shown: Candidate(demonstrations=tuple(shown)))
-    | st.integers(1, 4).map(lambda count: Candidate(mode="retrieved", count=count)),
+    st.lists(st.integers(0, 9), unique=True, max_size=4).map(lambda shown: Candidate(demonstrations=tuple(shown))),
     st.lists(st.floats(0, 1), max_size=12).map(lambda values: Scores(np.array(values), np.array(values[::-1]))),
     max_size=8,
 )
@@ -47,30 +46,22 @@ def slow_effects(scores: dict[Candidate, Scores]) -> dict[Candidate, float]:
     """The least squares problem of the docstring, one row for each score and each penalty."""
     arms = [arm for arm, seen in scores.items() if seen.items]
     most = max((scores[arm].items for arm in arms), default=0)
-    kinds = sorted({arm.mode for arm in arms})
-    width = len(arms) + most + len(kinds)
     rows, targets = [], []
-    for place in range(len(kinds)):
-        rows.append(4.0 * np.eye(width)[len(arms) + most + place])
-        targets.append(0.0)
     for place, arm in enumerate(arms):
         both = zip(scores[arm].values, scores[arm].confidence, strict=True)
         for item, value in enumerate((score + confidence) / 2 for score, confidence in both):
-            row = np.zeros(width)
-            row[place] = row[len(arms) + item] = row[len(arms) + most + kinds.index(arm.mode)] = 1.0
+            row = np.zeros(len(arms) + most)
+            row[place] = row[len(arms) + item] = 1.0
             rows.append(row)
             targets.append(value)
-        penalty = np.zeros(width)
+        penalty = np.zeros(len(arms) + most)
         penalty[place] = 32.0**0.5
         rows.append(penalty)
         targets.append(0.0)
     if not rows:
         return {}
     found = np.linalg.lstsq(np.array(rows), np.array(targets), rcond=None)[0]
-    of_kinds = dict(zip(kinds, found[len(arms) + most :].tolist(), strict=True))
-    effects = {arm: own + of_kinds[arm.mode] for arm, own in zip(arms, found.tolist(), strict=False)}
-    mean = sum(effects.values()) / len(effects)
-    return {arm: effect - mean for arm, effect in effects.items()}
+    return dict(zip(arms, found[: len(arms)].tolist(), strict=True))
 
 
 @given(logs)

@@ -245,8 +245,8 @@ def test_an_arm_is_behind_by_more_than_its_standard_error(seed: int, mine: int, 
     mean = sum(gaps) / common
     error = (sum((gap - mean) ** 2 for gap in gaps) / (common - 1) / common) ** 0.5
     if abs(mean - error) > 1e-6:
-        assert race._behind(arms["arm"], arms["leader"], mine) == (mean > error)
-    assert not race._behind(arms["arm"], None, mine)
+        assert race.is_behind(arms["arm"], arms["leader"], mine) == (mean > error)
+    assert not race.is_behind(arms["arm"], None, mine)
 
 
 def test_a_lucky_short_look_does_not_lead() -> None:

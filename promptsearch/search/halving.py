@@ -33,8 +33,7 @@ _ANCHORS_KEPT = 5  # one in so many goes on after the first look; the others hav
 _DEAR_SHARE = 0.15  # of the first race, for first looks at candidates of each dear kind
 _ORDER_SHARE = 0.05  # of the allowance, for other orders of the best set
 _FINAL_SHARE = 0.15  # of the allowance, for scoring the leaders on all items
-_RISING_SHARE = 0.3  # of the allowance at most, for a promising dear candidate to be seen on as many items as others
-_MOST_RISING = 2
+_PROMISING_SHARE = 0.3  # of the allowance at most, for a dear candidate to be seen on as many items as cheap ones
 _MOST_ORDERS = 6
 _FINALISTS = 5
 _FEWEST_WHOLE = 3
@@ -54,8 +53,7 @@ def halving(
     field = _field(race, known, allowance.total * _EXPLORING_SHARE, rng)
     yield from race.run(field, rungs=race.short_rungs, reserve=kept_back)
     proposals = Proposals(rng)
-    for _ in range(_MOST_RISING):
-        yield from race.score(_rising(race, _RISING_SHARE * allowance.total), race.short_rungs[-1])
+    yield from race.score(_promising(race, _PROMISING_SHARE * allowance.total), race.short_rungs[-1])
     while True:
         survivors = race.leaders(_FINALISTS)
         newcomers = proposals.newcomers(race, survivors, _NEWCOMERS, _LIKELY_SHARE * (race.left - kept_back))
@@ -65,7 +63,7 @@ def halving(
         yield from race.run(newcomers, survivors[0], race.short_rungs, kept_back)
         proposals.learn(race, newcomers)
     yield from race.run(_orders(race, survivors), survivors[0], race.short_rungs, final)
-    yield from race.score(_rising(race, race.left), race.short_rungs[-1])
+    yield from race.score(_rising(race), race.short_rungs[-1])
     for _ in range(_FINALISTS):  # all items may bring up others
         unfinished = [each for each in race.leaders(_FEWEST_WHOLE) if race.seen(each) < allowance.items]
         payable = race.affordable(unfinished, 0, allowance.items, race.left)
@@ -80,16 +78,29 @@ def halving(
     return best_first({finalist: race.scores[finalist] for finalist in whole})
 
 
-def _rising(race: Race, units: float) -> list[Candidate]:
-    """Whoever is expected to be better than the leader after fewer items than can be trusted, if ``units`` pay.
+def _promising(race: Race, units: float) -> list[Candidate]:
+    """The best candidate of a dear kind at first look that is not measurably behind the leader, if ``units`` pay.
 
-    A dear candidate would never get so far by racing against cheap ones, whose price is what a race can pay.
+    A race gives its price to many cheap candidates before one dear one comes to the items that make it trusted.
     """
+    first, leader = race.rungs[0], race.leaders(1)[0]
+    dear = {arm: seen.upto(first) for arm, seen in race.scores.items() if kind_of(arm) != "static"}
+    best = [arm for arm in best_first(dear) if not race.is_behind(arm, leader, first)][:1]
+    return [] if not best or race.seen(best[0]) >= race.short_rungs[-1] else _payable_rest(race, best, units)
+
+
+def _payable_rest(race: Race, arms: Sequence[Candidate], units: float) -> list[Candidate]:
+    """The arms whose items up to those that make them trusted are paid by ``units`` and by what is left."""
+    return race.affordable(arms, 0, race.short_rungs[-1], min(units, race.left))
+
+
+def _rising(race: Race) -> list[Candidate]:
+    """Whoever did better than the leader on fewer items than can be trusted, if what is left pays for those."""
     effects = candidate_effects(race.scores)
     leader = race.leaders(1)[0]
     better = [arm for arm in effects if effects[arm] > effects[leader] + 1e-9]
     ranked = sorted(better, key=lambda arm: (-round(effects[arm], 9), arm.key))
-    return race.affordable(ranked[:1], 0, race.short_rungs[-1], min(units, race.left))
+    return _payable_rest(race, ranked[:1], race.left)
 
 
 def _final_share(race: Race) -> float:

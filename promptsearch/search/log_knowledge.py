@@ -2,8 +2,7 @@
 
 Candidates were scored on prefixes of different lengths of one item order, and the long ones are those that did well
 early. Their plain means are not comparable: late items may be easier, and late rivals stronger. So a score is taken
-as what its candidate adds plus what its item adds, fitted together; candidates are shrunk by how few items they saw,
-towards what candidates of their kind add: if all that retrieve do well, one more of them is likely to.
+as what its candidate adds plus what its item adds, fitted together; candidates are shrunk by how few items they saw.
 An item's score is steadied by the probability given to its right answer, half and half: rights and wrongs of a few
 dozen items are mostly luck, and the probability tells the accuracy on further items better than they do.
 Invariant: an item that all who saw it found equally easy or hard changes nobody's effect.
@@ -21,14 +20,12 @@ import numpy as np
 from promptsearch.candidate import Candidate
 from promptsearch.lm.base import FloatArray
 from promptsearch.search.base import Scores
-from promptsearch.search.drawing import kind_of
 
 __all__ = ["TRUSTED_ITEMS", "candidate_effects", "conditional_accuracy", "leaders", "reliability", "showing"]
 
 TRUSTED_ITEMS = 96
 """Items that a leader was scored on at least, once anybody was."""
 
-_KIND_NOISE = 16.0  # the same over the variance of means of kinds, which differ more than candidates of one kind
 _NOISE = 32.0  # variance of an item's score over that of candidates' true means: 47 without the steadying, 19 with
 _FEW_SETS = 3.0  # sets of average quality that each example is counted with
 
@@ -69,9 +66,9 @@ def reliability(items: int) -> float:
 def candidate_effects(scores: Mapping[Candidate, Scores]) -> dict[Candidate, float]:
     """How much better than the average candidate each is on the same items, shrunk by how few it saw.
 
-    Minimizes ``sum over seen (a, i) of (score[a, i] - own[a] - kind[k(a)] - item[i])^2 + 32 * sum over a of
-    own[a]^2 + 16 * sum over k of kind[k]^2`` with ``score = (value + confidence) / 2`` and the mode for a kind, or
-    reasoning. A candidate's effect is ``own + kind``; the effects add up to 0.
+    Minimizes ``sum over seen (a, i) of (score[a, i] - effect[a] - item[i])^2 + 32 * sum over a of effect[a]^2`` with
+    ``score = (value + confidence) / 2``; the effects add up to 0. Divide by :func:`reliability` for the effect as
+    measured.
 
     Args:
         scores: item scores on prefixes of one shared order; candidates without items are left out.
@@ -86,11 +83,8 @@ def candidate_effects(scores: Mapping[Candidate, Scores]) -> dict[Candidate, flo
     steadied = [scores[arm].steadied for arm in arms]
     totals = np.array([[each[start:stop].sum() for start, stop in blocks] for each in steadied])
     seen = (lengths[:, None] >= ends[None, :]).astype(np.float64)
-    kinds = [kind_of(arm) for arm in arms]
-    names = list(dict.fromkeys(kinds))
-    members = np.array([[kind == name for name in names] for kind in kinds], dtype=np.float64)
-    effects = _fit_effects(totals, seen, np.diff(ends, prepend=0).astype(np.float64), members)
-    return dict(zip(arms, (effects - effects.mean()).tolist(), strict=True))
+    effects = _fit_effects(totals, seen, np.diff(ends, prepend=0).astype(np.float64))
+    return dict(zip(arms, effects.tolist(), strict=True))
 
 
 def leaders(scores: Mapping[Candidate, Scores], count: int) -> list[Candidate]:
@@ -106,27 +100,16 @@ def leaders(scores: Mapping[Candidate, Scores], count: int) -> list[Candidate]:
     return sorted(trusted, key=lambda arm: (-round(effects[arm], 9), arm.key))[:count]
 
 
-def _fit_effects(totals: FloatArray, seen: FloatArray, sizes: FloatArray, members: FloatArray) -> FloatArray:
-    """Effects of candidates from their total score in each block, by the normal equations.
+def _fit_effects(totals: FloatArray, seen: FloatArray, sizes: FloatArray) -> FloatArray:
+    """Effects of candidates from their total score in each block, by the normal equations of the blocks.
 
     Args:
         totals: shape (candidates, blocks), 0 where a candidate did not see a block.
         seen: 1 where it did, else 0; same shape.
         sizes: items of each block, shape (blocks,).
-        members: 1 where a candidate is of a kind, else 0, shape (candidates, kinds).
     """
-    items = seen * sizes
-    # Own effects are eliminated first: each stands in one equation of its own.
-    own = 1.0 / (items.sum(axis=1) + _NOISE)
-    design = np.concatenate([members * items.sum(axis=1, keepdims=True), items], axis=1)  # by kind and block
-    whole = np.block(
-        [
-            [members.T @ (members * items.sum(axis=1, keepdims=True)), members.T @ items],
-            [items.T @ members, np.diag(items.sum(axis=0))],
-        ]
-    )
-    whole[: members.shape[1], : members.shape[1]] += _KIND_NOISE * np.eye(members.shape[1])
-    mine = totals.sum(axis=1)
-    right = np.concatenate([members.T @ mine, totals.sum(axis=0)])
-    found = np.linalg.solve(whole - design.T @ (own[:, None] * design), right - design.T @ (own * mine))
-    return np.asarray(own * (mine - design @ found) + members @ found[: members.shape[1]])
+    weights = 1.0 / (seen @ sizes + _NOISE)
+    system = np.diag(seen.sum(axis=0)) - sizes[:, None] * (seen.T @ (weights[:, None] * seen))
+    right = totals.sum(axis=0) - sizes * (seen.T @ (weights * totals.sum(axis=1)))
+    block_totals = np.linalg.solve(system, right)
+    return np.asarray(weights * (totals.sum(axis=1) - seen @ block_totals))

@@ -155,7 +155,7 @@ class Race:
             ranked = best_first({arm: self.scores[arm] for arm in alive}, items)
             keep = max(1, int(np.ceil(len(ranked) * _KEEP)))
             unbeaten = set(unbeaten_arms({arm: self.scores[arm].upto(items) for arm in ranked[:keep]}))
-            alive = [arm for arm in ranked[:keep] if arm in unbeaten and not self._behind(arm, against, items)]
+            alive = [arm for arm in ranked[:keep] if arm in unbeaten and not self.is_behind(arm, against, items)]
 
     def survivors(self, count: int) -> list[Candidate]:
         """The best candidates among those that were scored on the most items."""
@@ -178,7 +178,7 @@ class Race:
             del others[best]
         return found
 
-    def _behind(self, arm: Candidate, against: Candidate | None, items: int) -> bool:
+    def is_behind(self, arm: Candidate, against: Candidate | None, items: int) -> bool:
         """Whether an arm lies more than one standard error of the paired difference behind another."""
         if against is None:
             return False

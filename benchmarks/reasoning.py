@@ -1,0 +1,304 @@
+"""What reasoning gains, on real tasks and on symbolic ones that make themselves, and how fast it is written.
+
+    python -m benchmarks.reasoning --data DIR --seeds 3 --json FILE
+
+Without ``--data`` only the symbolic tasks run; ``--tasks`` narrows them. Every method answers the same test rows:
+``direct``: eight random demonstrations; ``zero-shot`` and ``step by step``: none, without and with reasoning;
+``gold``: demonstrations with written reasoning; ``self``: with reasoning that the model wrote itself and that led to
+the right answer; ``vote``: the better of these two by the search rows, five samples; ``optimize``: the search, which
+is free to reason or not (``--budget``). Beside accuracy stand tokens and seconds of answering the test rows, and the
+paired difference to ``direct``. ``--bootstrap`` measures instead how fast reasoning for 100 examples is written: all
+at once, one by one by the same engine, and one by one by ``create_completion``. Interrupted, the same command goes
+on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import promptsearch as ps
+from benchmarks.common import Results, read_dataset
+from benchmarks.dspy_engine import open_llama
+from benchmarks.outside import item_scores
+from benchmarks.symbolic import TASKS, make_rows
+from promptsearch.budget import Meter
+from promptsearch.candidate import CUES, Candidate
+from promptsearch.evaluation import Asker, Evaluator, answer_grammar
+from promptsearch.lm.base import GenerationParams
+from promptsearch.lm.llamacpp.weights import choose_weights
+from promptsearch.lm.resolve import OpenedModel, open_engine, packaged_model
+from promptsearch.measurement import measure, paired_difference
+from promptsearch.prompting import GENERATED_TOKENS, PromptBuilder
+from promptsearch.rationales import Rationalizer
+from promptsearch.store import RunStore
+from promptsearch.task import Example
+from promptsearch.workbench import demonstrations_of
+
+REAL = ("gsm8k", "svamp", "commonsense_qa", "webquestions")
+SHOTS = 8
+SAMPLES = 5
+WRITTEN_FOR = 48  # examples
+_THINKING_TOKENS = 96
+_BOOTSTRAPPED = 100
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+class NoMatches:
+    """Nothing is retrieved or routed here."""
+
+    def matches(self, reading: Candidate, items: Sequence[int]) -> Sequence[Sequence[int]]:
+        """Nothing."""
+        return [()] * len(items)
+
+    def clusters(self, reading: Candidate, items: Sequence[int]) -> Any:
+        """Never asked."""
+        raise NotImplementedError
+
+
+def main() -> None:
+    """Measure every cell that is not there yet, then print the table."""
+    options = _options()
+    opened = open_engine(options.model)
+    settings = {"rows": options.rows, "test_rows": options.test_rows, "budget": options.budget}
+    results = Results(Path(options.json), settings, opened.description)
+    names = options.tasks.split(",") if options.tasks else [*TASKS, *(REAL if options.data else ())]
+    for seed in range(options.seeds):
+        for name in names:
+            key = f"{name}|{seed}"
+            if options.bootstrap:
+                key = f"bootstrap {key}"
+            if key not in results:
+                task = task_of(name, options, seed)
+                cell = (
+                    bootstrapped(task, opened) if options.bootstrap else compared(task, opened, options.budget, seed)
+                )
+                results.add(key, cell)
+                print(key, _line(cell), flush=True)
+    print(table(results.cells))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default=None, help="folder of datasets")
+    parser.add_argument("--tasks", default=None, help="names, separated by commas")
+    parser.add_argument("--rows", type=int, default=300, help="labelled rows")
+    parser.add_argument("--test-rows", type=int, default=200)
+    parser.add_argument("--budget", default="150k tokens", help="of optimize; 0 leaves it out")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--model", default=None)
+    parser.add_argument("--bootstrap", action="store_true", help="measure how fast reasoning is written")
+    parser.add_argument("--json", required=True, help="file of results")
+    return parser.parse_args()
+
+
+def task_of(name: str, options: argparse.Namespace, seed: int) -> ps.Task:
+    """A task with so many labelled and so many test rows.
+
+    Raises:
+        KeyError: no such symbolic task, and no folder of datasets.
+    """
+    columns: dict[str, Any] = {"inputs": "input", "output": "output"}
+    if name in TASKS:
+        made = make_rows(name, options.rows + options.test_rows, seed)
+        rows, test = made[: options.rows], made[options.rows :]
+        return ps.Task(rows, **columns, labels=False, rationale="rationale", test=test)
+    dataset = read_dataset(Path(options.data), name)
+    chosen = np.random.default_rng([seed, 10]).permutation(len(dataset.train))[: options.rows]
+    kept = [dataset.train[place] for place in sorted(chosen.tolist())]
+    has_steps = "rationale" in kept[0]
+    return ps.Task(
+        kept,
+        **columns,
+        labels=dataset.labels or False,
+        rationale="rationale" if has_steps else None,
+        test=dataset.test[: options.test_rows],
+    )
+
+
+# -- methods ----------------------------------------------------------------------------------------------------
+
+
+def compared(task: ps.Task, opened: OpenedModel, budget: str, seed: int) -> dict[str, Any]:
+    """All methods on one task."""
+    splits = task.split(seed)
+    test = [task.examples[number] for number in task.parts.test]
+    rng = np.random.default_rng([seed, 16])
+    pool = [task.examples[splits.pool[place]] for place in rng.permutation(len(splits.pool))]
+    judged = [task.examples[number] for number in (*splits.search, *splits.confirm)]
+    calibration = "none" if task.labels is None else "batch"
+    common: dict[str, Any] = {"model": opened, "calibration": calibration}
+    thinking = {"thinking_tokens": _THINKING_TOKENS}
+    prompts = {
+        "zero-shot": ps.Prompt(task, (), **common),
+        "direct": ps.Prompt(task, pool[:SHOTS], **common),
+        "step by step": ps.Prompt(task, (), **common, reasoning="cue", **thinking),
+    }
+    shown: dict[str, list[Example]] = {}
+    if task.rationale is not None:
+        shown["gold"] = [each for each in pool if each.rationale][:SHOTS]
+    begun = opened.engine.tokens_decoded
+    written = write_rationales(task, opened, pool[:WRITTEN_FOR])
+    details = {"fates": written.fates, "tokens": opened.engine.tokens_decoded - begun}
+    own = written.kept
+    if len(own) >= 2:
+        shown["self"] = [with_rationale(task.examples[number], text) for number, text in own.items()][:SHOTS]
+    for kind, examples in shown.items():
+        prompts[kind] = ps.Prompt(task, examples, **common, reasoning="gold", **thinking)
+    if shown:
+        best = max(shown, key=lambda kind: prompts[kind].evaluate(judged).value)
+        prompts["vote"] = ps.Prompt(task, shown[best], **common, reasoning="gold", samples=SAMPLES, **thinking)
+    cell: dict[str, Any] = {"written": details}
+    if budget != "0":
+        result = ps.optimize(task, opened, budget, seed=seed, progress=False)
+        prompts["optimize"] = result.prompt
+        effect = result.insights.reasoning
+        cell["search"] = {
+            "reasoning": result.prompt.candidate.reasoning,
+            "mode": result.prompt.mode,
+            "shots": result.prompt.candidate.shots,
+            "test": result.test.to_dict(),
+            "in_the_race": None if effect is None else str(effect),
+            "against": {name: gain.to_dict() for name, gain in result.against.items()},
+            "tokens": result.cost.tokens,
+            "seconds": result.cost.total_seconds,
+            "rationales": dict(result.facts.get("rationales", {})),
+        }
+    scores, measured = {}, {}
+    for name, prompt in prompts.items():
+        begun, start = opened.engine.tokens_decoded, time.perf_counter()
+        scores[name] = item_scores(prompt, test) if task.labels is not None else text_scores(task, prompt, test)
+        spent = time.perf_counter() - start, opened.engine.tokens_decoded - begun
+        measured[name] = {**measure(scores[name]).to_dict(), "seconds": spent[0], "tokens": spent[1]}
+    cell["measured"] = measured
+    cell["gain"] = {
+        name: paired_difference(values, scores["direct"]).to_dict()
+        for name, values in scores.items()
+        if name != "direct"
+    }
+    return cell
+
+
+def text_scores(task: ps.Task, prompt: ps.Prompt, rows: Sequence[Example]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """What each answer is worth by the task's metric, shape (rows,)."""
+    metric = task.require_metric()
+    said = prompt.predict(rows)
+    return np.array([metric(row, str(each.output or "")) for row, each in zip(rows, said, strict=True)])
+
+
+def with_rationale(example: Example, text: str) -> Example:
+    """The example with other reasoning."""
+    return replace(example, rationale=text)
+
+
+def write_rationales(task: ps.Task, opened: OpenedModel, examples: Sequence[Example]) -> Rationalizer:
+    """Have the model write reasoning for examples, as the search does."""
+    made = _rationalizer(task, opened)
+    made.run([example.id for example in examples], lambda: True)
+    return made
+
+
+def _rationalizer(task: ps.Task, opened: OpenedModel) -> Rationalizer:
+    engine, metric = opened.engine, task.require_metric()
+    shown = demonstrations_of(task.examples, range(len(task.examples)))
+    builder = PromptBuilder(engine, task.inputs, task.output, shown, GENERATED_TOKENS)
+    asker = Asker(engine, builder, task.labels, GENERATED_TOKENS, answer_grammar(metric))
+    evaluator = Evaluator(asker, task.examples, NoMatches(), RunStore(None, {}), Meter())
+    base = Candidate(instruction=task.instructions[0] if task.instructions else "")
+    return Rationalizer(evaluator, task.examples, metric, base, _THINKING_TOKENS)
+
+
+# -- speed ------------------------------------------------------------------------------------------------------
+
+
+def bootstrapped(task: ps.Task, opened: OpenedModel) -> dict[str, Any]:
+    """Seconds of writing reasoning for 100 examples and answering by it: at once, one by one, and sequentially."""
+    numbers = [example.id for example in task.examples[:_BOOTSTRAPPED]]
+    found: dict[str, Any] = {"examples": len(numbers)}
+    opened.engine.generate(["Warm up."], GenerationParams(max_tokens=4))
+    start = time.perf_counter()
+    made = _rationalizer(task, opened)
+    made.run(numbers, lambda: False)  # the first round: every example once
+    found["at_once"] = time.perf_counter() - start
+    start = time.perf_counter()
+    singly = [_alone(task, opened, number) for number in numbers]
+    found["one_by_one"] = time.perf_counter() - start
+    found["same_text"] = sum(one == together.text for one, together in zip(singly, made.attempts, strict=True))
+    found["create_completion"] = _sequential(task, opened, numbers)
+    return found
+
+
+def _alone(task: ps.Task, opened: OpenedModel, number: int) -> str:
+    made = _rationalizer(task, opened)
+    made.run([number], lambda: False)
+    return made.attempts[0].text
+
+
+def _sequential(task: ps.Task, opened: OpenedModel, numbers: Sequence[int]) -> float:
+    """Seconds of the same two steps by llama-cpp-python's own class, on the packaged model's same weights."""
+    weights = choose_weights(packaged_model(), opened.kind)
+    llama = open_llama(str(weights.path), opened.engine.context_tokens)
+    prompt = ps.Prompt(task, (), opened, reasoning="cue", thought=CUES[0], thinking_tokens=_THINKING_TOKENS)
+    start = time.perf_counter()
+    for number in numbers:
+        text = prompt.render(task.examples[number])
+        said = llama.create_completion(text, max_tokens=_THINKING_TOKENS, temperature=0.0, stop=["\n"])
+        rationale = " ".join(said["choices"][0]["text"].split())
+        concluded = f"{text} {rationale}\nOutput:"
+        llama.create_completion(concluded, max_tokens=GENERATED_TOKENS, temperature=0.0, stop=["\n"])
+    seconds = time.perf_counter() - start
+    llama.close()
+    return seconds
+
+
+# -- showing ----------------------------------------------------------------------------------------------------
+
+
+def _line(cell: Mapping[str, Any]) -> str:
+    if "measured" not in cell:
+        return ", ".join(f"{name} {value}" for name, value in cell.items())
+    shown = "  ".join(f"{name} {100 * each['value']:.1f}" for name, each in cell["measured"].items())
+    return f"{shown}  | {cell.get('search', {}).get('reasoning', '')}"
+
+
+def table(cells: Mapping[str, Mapping[str, Any]]) -> str:
+    """Each task's methods, means over seeds, with the gain over direct answers of the first seed and its interval."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for key, cell in cells.items():
+        groups.setdefault(key.rpartition("|")[0], []).append(cell)
+    lines = []
+    for name, group in groups.items():
+        lines.append(f"\n{name}, {len(group)} seed(s)")
+        if "measured" not in group[0]:
+            for part in ("at_once", "one_by_one", "create_completion"):
+                seconds = float(np.mean([cell[part] for cell in group]))
+                ratio = seconds / float(np.mean([cell["at_once"] for cell in group]))
+                lines.append(f"  {part:<18} {seconds:7.1f} s  x {ratio:.1f}")
+            continue
+        for method, each in group[0]["measured"].items():
+            values = [100 * cell["measured"][method]["value"] for cell in group if method in cell["measured"]]
+            gain = group[0]["gain"].get(method)
+            shown = (
+                ""
+                if gain is None
+                else f"{100 * gain['value']:+6.1f} [{100 * gain['low']:+.1f}, {100 * gain['high']:+.1f}]"
+            )
+            lines.append(
+                f"  {method:<14} {np.mean(values):5.1f}  {each['tokens'] / each['n']:6.0f} tokens  "
+                f"{1000 * each['seconds'] / each['n']:5.0f} ms a row  {shown}"
+            )
+        if "search" in group[0]:
+            kinds = ", ".join(cell["search"]["reasoning"] for cell in group)
+            lines.append(f"  optimize reasons: {kinds}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

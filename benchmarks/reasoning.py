@@ -37,6 +37,7 @@ from promptsearch.lm.resolve import OpenedModel, open_engine, packaged_model
 from promptsearch.measurement import measure, paired_difference
 from promptsearch.prompting import GENERATED_TOKENS, PromptBuilder
 from promptsearch.rationales import Rationalizer
+from promptsearch.reasoning import one_line
 from promptsearch.store import RunStore
 from promptsearch.task import Example
 from promptsearch.workbench import demonstrations_of
@@ -249,8 +250,8 @@ def _sequential(task: ps.Task, opened: OpenedModel, numbers: Sequence[int]) -> f
     start = time.perf_counter()
     for number in numbers:
         text = prompt.render(task.examples[number])
-        said = llama.create_completion(text, max_tokens=_THINKING_TOKENS, temperature=0.0, stop=["\n"])
-        rationale = " ".join(said["choices"][0]["text"].split())
+        said = llama.create_completion(text, max_tokens=_THINKING_TOKENS, temperature=0.0, stop=["\nOutput:"])
+        rationale = one_line(said["choices"][0]["text"].lstrip().split("\n\n")[0])
         concluded = f"{text} {rationale}\nOutput:"
         llama.create_completion(concluded, max_tokens=GENERATED_TOKENS, temperature=0.0, stop=["\n"])
     seconds = time.perf_counter() - start

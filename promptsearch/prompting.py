@@ -117,6 +117,10 @@ class PromptBuilder:
             candidate.thought,
         )
 
+    def conclusion(self, candidate: Candidate) -> str:
+        """What stands between reasoning and answer."""
+        return self.renderer.conclusion(template_of(candidate))
+
     def concluded(self, candidate: Candidate, prompt: Rendered, rationale: str) -> Rendered:
         """What asks for the answer after the model has reasoned."""
         return self.renderer.concluded(template_of(candidate), prompt, rationale)

@@ -24,7 +24,7 @@ from promptsearch.candidate import CUES, SHOWN_THOUGHT, Candidate
 from promptsearch.evaluation import Asker, Evaluator
 from promptsearch.metrics import Metric, answer_text
 from promptsearch.prompting import PromptBuilder
-from promptsearch.reasoning import Answer, Reasoner, one_line, sentences
+from promptsearch.reasoning import Answer, Reasoner, sentences
 from promptsearch.task import Example
 
 __all__ = ["KEPT", "Attempt", "Rationalizer", "fate_of"]
@@ -176,7 +176,7 @@ class Rationalizer:
             hinted = [self._inputs(number, hinted=True) for number in numbers]
             begun = [self._builder.render(reading, reading.demonstrations, inputs) for inputs in hinted]
         thought = self._reasoner.think(reading, begun, sample)
-        rationales = [one_line(completion.text) for completion in thought]
+        rationales = [completion.text for completion in thought]
         answers = self._reasoner.conclude(reading, prompts, rationales)  # of the prompts without a hint
         return [
             {"rationale": rationale, "answer": answer, "finished": completion.finish != "length"}

@@ -1,11 +1,12 @@
 """Lets the model reason before it answers, in two steps, and lets several pieces of reasoning vote.
 
-In the first step the prompt ends with a thought ("Let's think step by step.") and the model goes on to the end of the
-line. In the second one, prompt, reasoning and the cue of the answer stand before the model, and the answer is scored
-or generated as it is without reasoning (Kojima et al. 2022, arXiv 2205.11916). With demonstrations that show
-reasoning this is chain-of-thought prompting (Wei et al. 2022, arXiv 2201.11903). Self-consistency samples several
-pieces of reasoning and takes what most of them come to (Wang et al. 2022, arXiv 2203.11171), and stops asking about
-an item once no further sample could change that.
+In the first step the prompt ends with a thought ("Let's think step by step.") and the model goes on: to the end of
+the line where demonstrations show reasoning on one, else to a blank line or the cue of the answer. In the second one,
+prompt, reasoning and the cue of the answer stand before the model, and the answer is scored or generated as it is
+without reasoning (Kojima et al. 2022, arXiv 2205.11916). With demonstrations that show reasoning this is
+chain-of-thought prompting (Wei et al. 2022, arXiv 2201.11903). Self-consistency samples several pieces of reasoning
+and takes what most of them come to (Wang et al. 2022, arXiv 2203.11171), and stops asking about an item once no
+further sample could change that.
 Invariant: what is sampled for an item depends on its prompt and on nothing else that is asked with it.
 Leaves out: where the reasoning of demonstrations comes from.
 """
@@ -16,7 +17,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -97,7 +98,7 @@ class Reasoner:
                 break
             asked = [prompts[at] for at in open_ones]
             thought = self.think(reading, asked, sample)
-            rationales = [one_line(completion.text) for completion in thought]
+            rationales = [completion.text for completion in thought]
             answers = self.conclude(reading, asked, rationales)
             for at, rationale, answer in zip(open_ones, rationales, answers, strict=True):
                 verdicts[at].rationales.append(rationale)
@@ -110,15 +111,21 @@ class Reasoner:
         return list(self._answer(reading, [self._builder.concluded(reading, *pair) for pair in pairs]))
 
     def think(self, reading: Candidate, prompts: Sequence[Rendered], sample: int = 0) -> list[Completion]:
-        """One piece of reasoning for each prompt: the likeliest one, or where several are sampled that ``sample``."""
+        """One piece of reasoning for each prompt: the likeliest one, or where several are sampled that ``sample``.
+
+        Its text is on one line. A model that begins with line ends, as small ones do, has not ended yet.
+        """
         sampled = reading.samples > 1
+        end = "\n\n" if reading.reasoning == "cue" else "\n"
         params = GenerationParams(
             max_tokens=reading.thinking_tokens,
             temperature=SAMPLING_TEMPERATURE if sampled else 0.0,
             seeds=tuple(_seed(prompt, sample) for prompt in prompts) if sampled else (),
-            stop=self._builder.stops(reading),
+            stop=(self._builder.conclusion(reading),),
+            until=lambda text: end in text.lstrip(),
         )
-        return self._engine.generate(prompts, params)
+        completions = self._engine.generate(prompts, params)
+        return [replace(each, text=one_line(each.text.lstrip().split(end)[0])) for each in completions]
 
 
 def one_line(text: str) -> str:

@@ -223,7 +223,11 @@ class Renderer:
     def concluded(self, template: Template, prompt: Rendered, rationale: str) -> Rendered:
         """A prompt that asks for the answer, from one that asked for reasoning and what the model wrote."""
         ending = f" {rationale}" if rationale else ""
-        return Rendered([*prompt.segments, Segment(f"{ending}\n{self._cue(template)}")], shared=prompt.shared)
+        return Rendered([*prompt.segments, Segment(ending + self.conclusion(template))], shared=prompt.shared)
+
+    def conclusion(self, template: Template) -> str:
+        """What stands between reasoning and answer."""
+        return f"\n{self._cue(template)}"
 
     def messages(
         self,
@@ -278,7 +282,7 @@ class Renderer:
         """A demonstration with its answer, and its reasoning where there is a thought."""
         query = self._query(template, shown.inputs, thought)
         if thought:
-            query += f" {shown.rationale}\n{self._cue(template)}"
+            query += f" {shown.rationale}{self.conclusion(template)}"
         return f"{query} {shown.output}"
 
     def _opening(self, template: Template) -> int:

@@ -164,6 +164,32 @@ def test_filters(text: str, gold: str | None, options: dict[str, bool], fate: st
     assert fate_of(text, gold, **{"hinted": False, "finished": True, **options}) == fate
 
 
+# What SmolLM2-135M wrote for rows of benchmarks.symbolic's "lookup" and answered rightly by: way, text, answer, fate.
+RECORDED = (
+    ("shown", "stone 2, cup 4. 2 + 4 = 6", "6", "kept"),
+    ("shown", "coin 3, pen 1. 3 + 1 = 4", "4", "kept"),
+    ("shown", "ring 1, cup 4. 1 + 4 = 5", "5", "kept"),
+    ("shown", "book 3. 3 + 3 = 6", "6", "kept"),
+    ("shown", "pen 4, bell 2. 4 + 2 = 6", "6", "kept"),
+    ("shown", "1 + 2 = 3, coin 1 = coin 2 = 1 + 2 = 3", "3", "kept"),
+    (
+        "shown",
+        "pen 1, key 4, map 3, book 4. What do a pen and a pen cost together?",
+        "6",
+        "does not end in the answer",
+    ),
+    ("hinted", "6", "6", "too short"),
+    ("hinted", "4", "4", "too short"),
+    ("hinted", "3", "3", "too short"),
+    ("hinted", "5", "5", "too short"),
+)
+
+
+@pytest.mark.parametrize(("way", "text", "gold", "fate"), RECORDED)
+def test_filters_on_recorded_generations(way: str, text: str, gold: str, fate: str) -> None:
+    assert fate_of(text, gold, hinted=way == "hinted", finished=True) == fate
+
+
 @given(st.text(), st.none() | st.text(), st.booleans(), st.booleans())
 def test_any_text_has_a_fate(text: str, gold: str | None, hinted: bool, finished: bool) -> None:
     assert fate_of(text, gold, hinted=hinted, finished=finished)

@@ -107,6 +107,16 @@ def test_a_text_without_reasoning_is_answered_all_the_same() -> None:
     assert (said.output, said.rationale) == ("5", "")
 
 
+def test_line_ends_before_the_first_word_do_not_end_reasoning() -> None:
+    def reply(prompt: str) -> str:
+        return " 5" if prompt.endswith("Answer:") else "\n\nFirst 1 and 4.\nThen 5.\n\nQuestion: another one"
+
+    prompt = ps.Prompt(sums(), (), ScriptedLM(reply), reasoning="cue")
+    assert prompt("What is 1 plus 4?").rationale == "First 1 and 4. Then 5."
+    shown = ps.Prompt(sums(), ROWS[:1], ScriptedLM(reply), reasoning="gold")
+    assert shown("What is 1 plus 4?").rationale == "First 1 and 4."
+
+
 def test_what_does_not_fit_with_its_reasoning_is_not_asked() -> None:
     lm = ScriptedLM(adding, context_tokens=200)
     prompt = ps.Prompt(sums(), (), lm, reasoning="cue", thinking_tokens=96)

@@ -27,6 +27,8 @@ _MONTHS = (
     *("November", "December"),
 )
 
+_TRIES = 50  # for each row wanted
+
 Row = dict[str, str]
 Maker = Callable[[np.random.Generator], Row]
 
@@ -36,13 +38,14 @@ def _picked(rng: np.random.Generator, words: tuple[str, ...], count: int) -> lis
 
 
 def last_letters(rng: np.random.Generator) -> Row:
-    """The last letters of two names, put together."""
-    one, other = _picked(rng, _NAMES, 2)
-    letters = one[-1] + other[-1]
+    """The last letters of three names, put together."""
+    names = _picked(rng, _NAMES, 3)
+    letters = "".join(name[-1] for name in names)
+    steps = " ".join(f"{name} ends in {name[-1]}." for name in names)
     return {
-        "input": f"What are the last letters of {one} {other}, put together?",
+        "input": f"What are the last letters of {' '.join(names)}, put together?",
         "output": letters,
-        "rationale": f"{one} ends in {one[-1]}. {other} ends in {other[-1]}. Together: {letters}",
+        "rationale": f"{steps} Together: {letters}",
     }
 
 
@@ -135,10 +138,13 @@ def make_rows(name: str, count: int, seed: int) -> list[Row]:
 
     Raises:
         KeyError: no such task.
+        ValueError: it has fewer different rows.
     """
     rng = np.random.default_rng([seed, *name.encode()])
     found: dict[str, Row] = {}
-    while len(found) < count:
+    for _ in range(_TRIES * count):
+        if len(found) == count:
+            return list(found.values())
         row = TASKS[name](rng)
         found.setdefault(row["input"], row)
-    return list(found.values())
+    raise ValueError(f"{name} has no {count} different rows, {len(found)} were found; ask for fewer")

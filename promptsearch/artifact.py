@@ -129,7 +129,7 @@ def parts_from(document: Mapping[str, Any], path: Path, encoder: object) -> Prom
             int(row["number"]): Demonstration(
                 {column: str(row["inputs"][column]) for column in task.inputs},
                 str(row["output"]),
-                str(row.get("rationale", "")),
+                str(row.get("rationale") or ""),
             )
             for row in document["examples"]
         }
@@ -141,6 +141,14 @@ def parts_from(document: Mapping[str, Any], path: Path, encoder: object) -> Prom
         measured = dict(document["measured"])
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ArtifactError(f"{str(path)!r} is damaged ({type(error).__name__}: {error}); save it anew") from error
+    if candidate.reasons and TEMPLATES[candidate.template].chat:
+        raise ArtifactError(f"{str(path)!r} is damaged: it reasons in chat turns; save it anew")
+    if candidate.reasoning in ("gold", "self"):
+        bare = [
+            n for n in candidate.shown or candidate.among or examples if n in examples and not examples[n].rationale
+        ]
+        if bare:
+            raise ArtifactError(f"{str(path)!r} is damaged: example {bare[0]} has no reasoning to show; save it anew")
     lost = [number for number in candidate.shown if number not in examples]
     if lost:
         raise ArtifactError(f"{str(path)!r} is damaged: demonstration {lost[0]} is missing; save it anew")

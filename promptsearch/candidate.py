@@ -175,10 +175,13 @@ class Candidate:
             raise ArtifactError(
                 f"{values!r} names an unknown mode, order, calibration, retriever or reasoning; save it anew"
             )
-        if candidate.reasons != bool(candidate.thinking_tokens) or (candidate.samples > 1 and not candidate.reasons):
+        whole = candidate.reasons == bool(candidate.thinking_tokens) == bool(candidate.thought)
+        if not whole or (candidate.samples > 1 and not candidate.reasons):
             raise ArtifactError(
                 f"{values!r} reasons without room for it, or does not reason and has some; save it anew"
             )
+        if candidate.mode == "routed" and candidate.reasons:
+            raise ArtifactError(f"{values!r} routes and reasons, which no prompt does; save it anew")
         if (candidate.mode == "routed") != bool(candidate.routes):
             raise ArtifactError(f"{values!r} has routes without being routed, or none; save it anew")
         return candidate

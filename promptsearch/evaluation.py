@@ -33,7 +33,8 @@ _ITEMS_A_CALL = 64  # enough to fill batches, few enough that a kill loses littl
 _RETRIEVED_A_CALL = 16  # where each item brings its own demonstrations
 
 
-_NUMBER = r"""root ::= [ ]? "-"? "$"? whole ("." [0-9]+)? [\n]?
+_NUMBER = r"""root ::= [ ]? "-"? "$"? digits ([eE] [-+]? [0-9]+)? ([ ]? "/" [ ]? [0-9]+)? [\n]?
+digits ::= whole ("." [0-9]+)? | "." [0-9]+
 whole ::= [0-9]+ | [0-9] [0-9]? [0-9]? ("," [0-9] [0-9] [0-9])+
 """
 
@@ -76,7 +77,9 @@ def join(parts: Sequence[Answers]) -> Answers:
         np.concatenate([part.fits for part in parts]),
         np.concatenate(routes) if routes else None,
         parts[0].route_count,
-        tuple(said for part in parts for said in part.rationales),
+        tuple(said for part in parts for said in part.rationales or ("",) * len(part.fits))
+        if any(part.rationales for part in parts)
+        else (),
     )
 
 

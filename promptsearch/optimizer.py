@@ -5,6 +5,7 @@ Data flows one way: task, splits, pool, candidates, engine, calibration, item sc
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -226,7 +227,7 @@ class _Job:
             study = self._study(opened, builder, space, near, store)
             zero_shot = Candidate(instruction=space.instructions[0], template=space.templates[0])
             require_enough(study.plan, space, zero_shot)
-            self._let_reason(study, builder)
+            self._let_reason(study, builder, store)
             anchors, baselines = self._anchors(space)
             outcome = study.run(
                 self.strategy,
@@ -351,7 +352,7 @@ class _Job:
         usable = usable or [draw_fresh(space, rng)]
         return [replace(anchor, calibration=space.calibration) for anchor in dict.fromkeys(usable)], baselines
 
-    def _let_reason(self, study: Study, builder: PromptBuilder) -> None:
+    def _let_reason(self, study: Study, builder: PromptBuilder, store: RunStore) -> None:
         """Open the space to candidates that reason, and have the model write reasoning to show.
 
         Free text and tasks with written reasoning always look at some; others where that costs next to nothing, since
@@ -366,13 +367,16 @@ class _Job:
         plain = replace(self._plain(space), thinking_tokens=min(self.user_space.thinking_tokens))
         look = float(FIRST_RUNG) if plan.unit == "evaluations" else space.price(plain, FIRST_RUNG)
         is_cheap = look <= _LOOK_SHARE * plan.search
-        if not kinds or not (self.task.labels is None or rationales.tokens or is_cheap):
+        is_asked_for = "none" not in self.user_space.reasoning
+        if not kinds or not (self.task.labels is None or rationales.tokens or is_cheap or is_asked_for):
             return
         space.reasons = True
         if "gold" in kinds and rationales.tokens:
             space.rationales["gold"] = rationales
         if "self" in kinds:
-            self._write_rationales(study, builder)
+            self._write_rationales(study, builder, store)
+        if is_asked_for and not space.reasonings:
+            self.listen(Note("there is no reasoning to show; the search goes on without"))
 
     def _plain(self, space: SearchSpace) -> Candidate:
         """The usual prompt that reasons without being shown how."""
@@ -384,13 +388,15 @@ class _Job:
             thinking_tokens=max(self.user_space.thinking_tokens),
         )
 
-    def _write_rationales(self, study: Study, builder: PromptBuilder) -> None:
+    def _write_rationales(self, study: Study, builder: PromptBuilder, store: RunStore) -> None:
         """Have the model write reasoning for pool examples, within a share of the search's units."""
         space, plan = study.space, study.plan
         plain = self._plain(space)
         units = _RATIONALES_SHARE * plan.search
         once = 1.0 if plan.unit == "evaluations" else space.price(plain, 1, begun=True)
         count = min(_MOST_RATIONALES, len(space.pool), int(units / (_ATTEMPTS * once)))
+        if self.limits.evaluations is not None:
+            count = min(count, int(_RATIONALES_SHARE * self.limits.evaluations / _ATTEMPTS))
         if count < _FEWEST_RATIONALES or not space.plain_templates:
             return
         self.meter.enter("rationales")
@@ -402,7 +408,18 @@ class _Job:
             study.evaluator, self.task.examples, self.task.require_metric(), plain, plain.thinking_tokens
         )
         limit = study.spent + units
-        rationalizer.run(sorted(numbers), lambda: study.spent < limit)
+        late = float("inf")
+        if self.limits.seconds is not None:
+            late = self.meter.elapsed + _RATIONALES_SHARE * self.limits.seconds
+        asked = itertools.count()
+
+        def may_go_on() -> bool:
+            """As recorded, or else by tokens and clock, which is then recorded."""
+            name = f"rationales go on: {next(asked)}"
+            store.record_fact(name, study.spent < limit and self.meter.elapsed < late)
+            return bool(store.fact(name))
+
+        rationalizer.run(sorted(numbers), may_go_on)
         self.rationales = rationalizer.fates
         builder.own_rationales.clear()
         builder.own_rationales.update(rationalizer.kept)

@@ -156,7 +156,10 @@ class PromptBuilder:
 
     def fits(self, prompt: str, candidate: Candidate) -> bool:
         """Whether prompt, reasoning and answer fit the context."""
-        room = self._room - (candidate.thinking_tokens + CONCLUDING_TOKENS if candidate.reasons else 0)
+        room = self._room
+        if candidate.reasons:  # no tokenizer makes more tokens than there are bytes
+            conclusion = len(self.conclusion(candidate).encode("utf-8", "surrogatepass"))
+            room -= candidate.thinking_tokens + max(CONCLUDING_TOKENS, conclusion)
         if len(prompt.encode("utf-8", "surrogatepass")) < room:
             return True  # no tokenizer makes more tokens than there are bytes, but for one that begins the text
         return self.engine.count_tokens([prompt])[0] <= room

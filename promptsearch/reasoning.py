@@ -57,7 +57,7 @@ class Verdict:
     answers: list[Answer] = field(default_factory=list)
 
     def to_json(self) -> dict[str, object]:
-        """Plain values: the answer of all samples together, and the reasoning that led to it, likeliest first."""
+        """Plain values: the answer of all samples together, and the first reasoning that led to it."""
         answer = merged(self.answers)
         agreeing = [said for said, each in zip(self.rationales, self.answers, strict=True) if _same(each, answer)]
         return {"answer": answer, "rationale": (agreeing or self.rationales)[0], "samples": len(self.answers)}
@@ -124,8 +124,12 @@ class Reasoner:
             stop=(self._builder.conclusion(reading),),
             until=lambda text: end in text.lstrip(),
         )
-        completions = self._engine.generate(prompts, params)
-        return [replace(each, text=one_line(each.text.lstrip().split(end)[0])) for each in completions]
+        found = []
+        for each in self._engine.generate(prompts, params):
+            text, ended, _ = each.text.lstrip().partition(end)
+            # A server does not ask ``until``, and writes on to its last token.
+            found.append(replace(each, text=one_line(text), finish="until" if ended else each.finish))
+        return found
 
 
 def one_line(text: str) -> str:
@@ -140,7 +144,12 @@ def sentences(text: str) -> list[str]:
 
 
 def is_settled(answers: Sequence[Answer], samples: int) -> bool:
-    """Whether what most of ``samples`` answers say is certain after the first few of them."""
+    """Whether what most of ``samples`` texts say is certain after the first few of them.
+
+    Label probabilities are averaged, so that every further sample may change what they come to.
+    """
+    if any(not isinstance(answer, str) for answer in answers):
+        return len(answers) >= samples
     counts = [count for _, count in Counter(map(_choice, answers)).most_common(2)]
     lead = counts[0] - sum(counts[1:]) if counts else 0
     return lead > samples - len(answers)
@@ -161,9 +170,11 @@ def merged(answers: Sequence[Answer]) -> Answer:
 
 
 def _choice(answer: Answer) -> object:
-    """What an answer comes to: the likeliest label's place, or a text as it is compared."""
+    """What an answer comes to: the likeliest label's place, or a text as it is compared; None for neither."""
     if isinstance(answer, str):
         return answer_text(answer)
+    if all(cell is None for cell in answer):
+        return None
     return int(np.argmax([-np.inf if cell is None else cell for cell in answer]))
 
 

@@ -163,6 +163,10 @@ def check_space(space: Space, task: Task, encoder: object) -> None:
     Raises:
         UserError: naming what cannot be served.
     """
+    if set(space.reasoning) == {"gold"} and task.rationale is None:
+        raise UserError(
+            "reasoning 'gold' shows written reasoning and the task names no column of it; give rationale= to the task"
+        )
     if "retrieved" not in space.modes:
         return
     if "mdl" in space.rerankers and task.labels is None:

@@ -282,3 +282,14 @@ def test_a_killed_run_goes_on(tmp_path: Path) -> None:
     resumed = search(shown_how, run=tmp_path / "run")
     assert resumed.prompt.candidate == whole.prompt.candidate
     assert [trial.to_dict() for trial in resumed.trials] == [trial.to_dict() for trial in whole.trials]
+
+
+def test_reasoning_that_is_asked_for_and_cannot_be() -> None:
+    with pytest.raises(ps.UserError, match="rationale="):
+        search(shown_how, space=ps.Space(reasoning=("gold",)))
+
+
+def test_a_space_that_always_reasons_tries_nothing_else() -> None:
+    result = search(shown_how, space=ps.Space(reasoning=("self", "cue")))
+    assert all(trial.candidate.reasons for trial in result.trials)
+    assert result.prompt.candidate.reasons

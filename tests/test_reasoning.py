@@ -223,6 +223,14 @@ def test_label_probabilities_are_averaged(tables: list[list[float | None]]) -> N
     )
 
 
+def test_labels_are_never_settled_early() -> None:
+    """Probabilities are averaged: two for the first label, and the third one may outweigh them."""
+    assert not is_settled([[-0.67, -0.71], [-0.67, -0.71]], 3)
+    mean = merged([[-0.67, -0.71], [-0.67, -0.71], [-4.6, -0.01]])
+    assert isinstance(mean, list)
+    assert float(mean[1] or 0.0) > float(mean[0] or 0.0)
+
+
 def test_texts_vote_as_they_are_compared() -> None:
     assert merged(["Paris", "The paris.", "London", "London"]) == "Paris"
     assert merged(["x", "Paris", "the Paris"]) == "Paris"

@@ -119,7 +119,7 @@ def _field(race: Race, anchors: Sequence[Candidate], units: float, rng: np.rando
         if len(arms) >= _FEWEST_ARMS and race.price_of_race(arms, race.short_rungs) > units:
             break
         arm = draw_fresh(race.space, rng, preferences)
-        if arm not in arms:
+        if arm not in arms and race.space.reasons_alike(arm):
             arms.append(arm)
     return arms
 
@@ -138,7 +138,8 @@ def _dear_ones(
             if arm is None:
                 break
             price = race.price(arm, 0, first)
-            if arm in arms or arm in found or spent + price > _DEAR_SHARE * units:
+            known = arm in arms or arm in found
+            if known or not race.space.reasons_alike(arm) or spent + price > _DEAR_SHARE * units:
                 continue
             found.append(arm)
             spent += price

@@ -28,7 +28,7 @@ def random_search(
     while misses < _MOST_MISSES:
         candidate = pending.pop(0) if pending else draw_any(space, rng)
         too_dear = bool(race.scores) and race.price(candidate, 0, allowance.items) > race.left
-        if too_dear or candidate in race.scores:
+        if too_dear or candidate in race.scores or not (space.reasons_alike(candidate) or not race.scores):
             misses += 1
             continue
         misses = 0

@@ -269,7 +269,7 @@ class SearchSpace:
         """Kinds of reasoning to search among beside none; "cue" needs nothing, the others something to show."""
         if not self.reasons or not self.plain_templates:
             return ()
-        few = min(self.shots, default=0) == 0
+        few = min(self.shots, default=0) == 0 and "static" in self.space.modes
         usable = {"cue": few, **{kind: bool(found.tokens) for kind, found in self.rationales.items()}}
         return tuple(kind for kind in self.space.reasoning if usable.get(kind, False))
 
@@ -340,9 +340,11 @@ class SearchSpace:
         Sets may have any number of demonstrations between the least and the most that the user names.
         """
         within = min(self.shots, default=0) <= candidate.shots <= self.most_shots
-        return candidate.mode in self.space.modes and within and self._may_reason(candidate) and self.fits(candidate)
+        return (
+            candidate.mode in self.space.modes and within and self.reasons_alike(candidate) and self.fits(candidate)
+        )
 
-    def _may_reason(self, candidate: Candidate) -> bool:
+    def reasons_alike(self, candidate: Candidate) -> bool:
         """Whether a candidate's reasoning, or its lack of any, is in the space, and all it shows has some."""
         if not candidate.reasons:
             return "none" in self.space.reasoning or not self.reasonings

@@ -145,6 +145,7 @@ def _demonstrations_only(task: ps.Task, seed: int) -> ps.Space:
         instructions=False,
         prior=False,
         calibrations=CALIBRATIONS,
+        reasoning=("none",),
     )
 
 
@@ -158,6 +159,7 @@ def _separators_only(task: ps.Task, seed: int) -> ps.Space:
         instructions=False,
         prior=False,
         calibrations=CALIBRATIONS,
+        reasoning=("none",),
     )
 
 

@@ -365,7 +365,9 @@ class _Job:
         }
         rationales = count_rationales(builder.engine, written)
         plain = replace(self._plain(space), thinking_tokens=min(self.user_space.thinking_tokens))
-        look = float(FIRST_RUNG) if plan.unit == "evaluations" else space.price(plain, FIRST_RUNG)
+        look = space.price(plain, FIRST_RUNG)
+        if plan.unit == "evaluations":  # one that reasons takes the time of several
+            look = FIRST_RUNG * space.query_tokens(plain) / space.query_tokens(plain.without_reasoning())
         is_cheap = look <= _LOOK_SHARE * plan.search
         is_asked_for = "none" not in self.user_space.reasoning
         if not kinds or not (self.task.labels is None or rationales.tokens or is_cheap or is_asked_for):

@@ -58,7 +58,7 @@ def methods() -> dict[str, Method]:
         Method(
             f"{RECIPE} any wording",
             PLAIN_RANDOM,
-            ps.Space(shots=(8,), modes=("static",), prior=False),
+            ps.Space(shots=(8,), modes=("static",), prior=False, reasoning=("none",)),
             budgeted=False,
         ),
     ]
@@ -75,6 +75,7 @@ def _recipe_space() -> ps.Space:
         instructions=False,
         calibrations=("batch",),
         prior=False,
+        reasoning=("none",),
     )
 
 

@@ -49,8 +49,6 @@ WRITTEN_FOR = 48  # examples
 _THINKING_TOKENS = 96
 _BOOTSTRAPPED = 100
 
-Rows = Sequence[Mapping[str, Any]]
-
 
 class NoMatches:
     """Nothing is retrieved or routed here."""
@@ -60,8 +58,8 @@ class NoMatches:
         return [()] * len(items)
 
     def clusters(self, reading: Candidate, items: Sequence[int]) -> Any:
-        """Never asked."""
-        raise NotImplementedError
+        """One route for all."""
+        return np.zeros(len(items), dtype=np.int64)
 
 
 def main() -> None:
@@ -150,7 +148,7 @@ def compared(task: ps.Task, opened: OpenedModel, budget: str, seed: int) -> dict
     details = {"fates": written.fates, "tokens": opened.engine.tokens_decoded - begun}
     own = written.kept
     if len(own) >= 2:
-        shown["self"] = [with_rationale(task.examples[number], text) for number, text in own.items()][:SHOTS]
+        shown["self"] = [replace(task.examples[number], rationale=text) for number, text in own.items()][:SHOTS]
     for kind, examples in shown.items():
         prompts[kind] = ps.Prompt(task, examples, **common, reasoning="gold", **thinking)
     if shown:
@@ -192,11 +190,6 @@ def text_scores(task: ps.Task, prompt: ps.Prompt, rows: Sequence[Example]) -> np
     metric = task.require_metric()
     said = prompt.predict(rows)
     return np.array([metric(row, str(each.output or "")) for row, each in zip(rows, said, strict=True)])
-
-
-def with_rationale(example: Example, text: str) -> Example:
-    """The example with other reasoning."""
-    return replace(example, rationale=text)
 
 
 def write_rationales(task: ps.Task, opened: OpenedModel, examples: Sequence[Example]) -> Rationalizer:

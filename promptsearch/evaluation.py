@@ -174,9 +174,11 @@ class Asker:
         answers: list[object] = [None] * len(built)
         if not prompts:
             return answers
-        found: Sequence[object] = self._answers(reading, prompts) if not reading.reasons else ()
+        found: Sequence[object]
         if reading.reasons:
             found = [verdict.to_json() for verdict in self.reasoner.ask(reading, prompts)]
+        else:
+            found = self._answers(reading, prompts)
         for number, answer in zip(asked, found, strict=True):
             answers[number] = answer
         return answers

@@ -355,8 +355,8 @@ class _Job:
     def _let_reason(self, study: Study, builder: PromptBuilder, store: RunStore) -> None:
         """Open the space to candidates that reason, and have the model write reasoning to show.
 
-        Free text and tasks with written reasoning always look at some; others where that costs next to nothing, since
-        labels are scored in one step and reasoning takes several times as long.
+        Free text and tasks with written reasoning may look at some, as far as first looks are paid for; others where
+        that costs next to nothing, since labels are scored in one step and reasoning takes several times as long.
         """
         space, plan = study.space, study.plan
         kinds = set(self.user_space.reasoning) - {"none"}

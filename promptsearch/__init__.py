@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any
 from promptsearch.version import __version__
 
 if TYPE_CHECKING:
+    from promptsearch import dspy as dspy
     from promptsearch.budget import Budget as Budget
+    from promptsearch.dspy.exporting import export as export
     from promptsearch.errors import BackendError as BackendError
     from promptsearch.errors import PromptsearchError as PromptsearchError
     from promptsearch.errors import UserError as UserError
@@ -47,6 +49,7 @@ _HOMES = {
     "Task": "task",
     "UserError": "errors",
     "example_task": "examples",
+    "export": "dspy.exporting",
     "load": "loading",
     "optimize": "optimizer",
 }
@@ -65,13 +68,17 @@ __all__ = [
     "Task",
     "UserError",
     "__version__",
+    "dspy",
     "example_task",
+    "export",
     "load",
     "optimize",
 ]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "dspy":
+        return import_module("promptsearch.dspy")
     if name not in _HOMES:
         raise AttributeError(f"module 'promptsearch' has no attribute {name!r}")
     value = getattr(import_module(f"promptsearch.{_HOMES[name]}"), name)

@@ -36,12 +36,9 @@ from promptsearch.scoring import Judge, Judged
 from promptsearch.search.base import Strategy
 from promptsearch.search.drawing import draw_balanced, draw_fresh, draw_shown_reasoning
 from promptsearch.search.front import PREFERENCES
-from promptsearch.search.greedy import greedy
-from promptsearch.search.halving import halving
 from promptsearch.search.race import FIRST_RUNG
-from promptsearch.search.random_search import random_search
+from promptsearch.search.registry import STRATEGIES
 from promptsearch.search.space import SearchSpace, Space
-from promptsearch.search.tpe import tpe
 from promptsearch.store import RunStore
 from promptsearch.study import FEWEST_TEST, Finalist, Outcome, Plan, Study, make_plan, require_enough
 from promptsearch.task import Task
@@ -56,15 +53,8 @@ from promptsearch.workbench import (
     make_space,
 )
 
-__all__ = ["STRATEGIES", "optimize"]
+__all__ = ["optimize"]
 
-STRATEGIES: dict[str, Strategy] = {
-    "auto": halving,
-    "halving": halving,
-    "greedy": greedy,
-    "tpe": tpe,
-    "random": random_search,
-}
 _BASELINE_SHOTS = 8
 _WORDING_SHOTS = 4
 _WANTED_TEST = 50  # rows under which baselines are left out rather than measured on fewer

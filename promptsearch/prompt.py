@@ -448,7 +448,7 @@ class Prompt:
 
     def to_dspy(self) -> Any:
         """A ``dspy.Module`` that predicts the same."""
-        from promptsearch.dspy_module import module_for
+        from promptsearch.dspy.module import module_for
 
         return module_for(self)
 

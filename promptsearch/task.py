@@ -249,6 +249,25 @@ class Task:
         }
 
     @classmethod
+    def from_dspy(cls, trainset: Sequence[Any], signature: Any, **options: Any) -> Task:
+        """Make a task of DSPy examples.
+
+        Args:
+            trainset: examples that hold the signature's input fields and its output field.
+            signature: a ``dspy.Signature``, its text such as ``"text -> label"``, or a module with one predictor; it
+                has one output field, beside one named ``reasoning`` or ``rationale``.
+            **options: arguments of :class:`Task` that take the place of what the signature says, or add to it:
+                ``metric``, ``validation``, ``test``, ``instruction``, ``labels``.
+
+        Raises:
+            DataError: the signature has several outputs, or an example lacks a field.
+        """
+        from promptsearch.dspy.tasks import task_arguments
+
+        given = {**task_arguments(trainset, signature), **options}
+        return cls(given.pop("data"), **given)
+
+    @classmethod
     def from_spec(cls, spec: Mapping[str, Any]) -> Task:
         """Make a task without rows from what `to_spec` returned.
 

@@ -13,7 +13,7 @@ import promptsearch as ps
 
 dspy = pytest.importorskip("dspy")
 
-from promptsearch.dspy_module import PromptModule, module_for  # noqa: E402
+from promptsearch.dspy.module import PromptModule, module_for  # noqa: E402
 from promptsearch.errors import ArtifactError, DataError  # noqa: E402
 
 TEXTS = ["item 3 is good", "item 4 is bad", "something else"]

@@ -18,7 +18,7 @@ from benchmarks.outside import best_search_value
 from benchmarks.search.methods import OWN_STRATEGIES, Method
 from promptsearch.embed.base import Encoder
 from promptsearch.lm.resolve import OpenedModel
-from promptsearch.optimizer import STRATEGIES
+from promptsearch.search.registry import STRATEGIES
 from promptsearch.store import RunStore
 
 

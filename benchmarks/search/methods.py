@@ -14,9 +14,9 @@ import numpy as np
 
 import promptsearch as ps
 from promptsearch.candidate import MODES, Candidate
-from promptsearch.optimizer import STRATEGIES
 from promptsearch.search.base import Allowance, Strategy, StrategyRun
 from promptsearch.search.random_search import random_search
+from promptsearch.search.registry import STRATEGIES
 from promptsearch.search.space import SearchSpace
 from promptsearch.study import make_plan
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.search.methods import RECIPE
-from promptsearch.optimizer import STRATEGIES
+from promptsearch.search.registry import STRATEGIES
 
 Cells = Mapping[str, Mapping[str, Any]]
 

@@ -1,0 +1,273 @@
+"""The adapter for small models: a prompt of plain lines, which the model goes on with.
+
+``Text: …`` and ``Label:``, an empty line between demonstrations, no system message, no JSON, no section markers. With
+an engine of this package each output field is asked for by itself: one of few values is chosen by the
+log-probabilities of all of them, any other is written to the end of its line, held to its type's JSON Schema where it
+is no text. So nothing is left that could not be read. With any other language model the same text is one user
+message, and its lines are read.
+Invariant: demonstrations stand in the order given, and none shows a placeholder for a field that it lacks.
+Leaves out: which demonstrations; calibration is given as numbers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import dspy
+import numpy as np
+from dspy.adapters import Adapter
+from dspy.utils.exceptions import AdapterParseError
+
+from promptsearch.calibration import Weighing, softmax
+from promptsearch.dspy.engine import LocalEngine
+from promptsearch.dspy.fields import Choices, choices_of, read_json, read_value, schema_of, title_of, written
+from promptsearch.lm.base import FloatArray
+
+__all__ = ["ANSWERED", "PlainAdapter", "ScoredAnswer"]
+
+_SEPARATOR = "\n\n"
+_MOST_LISTED = 20  # choices that the prompt names; more would be longer than the demonstrations
+_NUMBER_TOKENS = 24
+_NUMBERS = ("integer", "number", "boolean")
+
+
+@dataclass(frozen=True)
+class ScoredAnswer:
+    """A field that was chosen by log-probabilities.
+
+    Attributes:
+        owner: the predictor that asked; None where the adapter was configured by hand.
+        field: name of the output field.
+        texts: its choices.
+        log_probabilities: of each choice, before calibration, shape (choices,).
+    """
+
+    owner: Any
+    field: str
+    texts: tuple[str, ...]
+    log_probabilities: FloatArray
+
+
+ANSWERED: ContextVar[list[ScoredAnswer] | None] = ContextVar("promptsearch_answered", default=None)
+"""Where scored answers are noted for whoever wants to calibrate by them; None where nobody does."""
+
+
+class PlainAdapter(Adapter):  # type: ignore[misc]  # dspy has no types
+    """Shows the task as plain lines.
+
+    Args:
+        scored: whether one of few values is chosen by log-probabilities where the engine can; False has the model
+            write it.
+        weighings: for output fields that are chosen, how their log-probabilities become scores; fields without one
+            take the likeliest choice. Each has one offset for each choice, in the order of the annotation.
+        owner: the predictor that answers are noted for.
+    """
+
+    def __init__(
+        self, *, scored: bool = True, weighings: Mapping[str, Weighing] | None = None, owner: Any = None
+    ) -> None:
+        super().__init__()
+        self.scored = scored
+        self.weighings = dict(weighings or {})
+        self.owner = owner
+
+    def __call__(
+        self, lm: Any, lm_kwargs: dict[str, Any], signature: Any, demos: list[Any], inputs: dict[str, Any]
+    ) -> list[dict[str, Any]]:
+        """Ask a language model and read its answers, as DSPy's adapters do.
+
+        Raises:
+            AdapterParseError: an answer is none of its field's type.
+        """
+        if not isinstance(getattr(lm, "engine", None), LocalEngine):
+            return list(super().__call__(lm, lm_kwargs, signature, demos, inputs))
+        options = {**lm.kwargs, **lm_kwargs}
+        count = options.pop("n", None) or 1
+        return [self._answered(lm, options, signature, demos, inputs, number) for number in range(count)]
+
+    async def acall(
+        self, lm: Any, lm_kwargs: dict[str, Any], signature: Any, demos: list[Any], inputs: dict[str, Any]
+    ) -> list[dict[str, Any]]:
+        """The same without blocking the event loop."""
+        if not isinstance(getattr(lm, "engine", None), LocalEngine):
+            return list(await super().acall(lm, lm_kwargs, signature, demos, inputs))
+        return await asyncio.to_thread(self, lm, lm_kwargs, signature, demos, inputs)
+
+    # -- the prompt -----------------------------------------------------------------------------------------
+
+    def format(self, signature: Any, demos: Sequence[Any], inputs: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The prompt as one user message."""
+        return [{"role": "user", "content": self.text(signature, demos, inputs)}]
+
+    def text(self, signature: Any, demos: Sequence[Any], inputs: Mapping[str, Any]) -> str:
+        """The prompt, up to the cue of the first output field."""
+        return "".join(self._parts(signature, demos, inputs))
+
+    def _parts(self, signature: Any, demos: Sequence[Any], inputs: Mapping[str, Any]) -> tuple[str, str]:
+        """The prompt in two parts: what the prompts for other inputs begin with as well, and the query."""
+        shown = [self._opening(signature), *(self._demonstration(signature, demo) for demo in demos)]
+        first = next(iter(signature.output_fields))
+        query = "\n".join([*self._lines(signature.input_fields, inputs), f"{title_of(first)}:"])
+        return "".join(part + _SEPARATOR for part in shown if part), query
+
+    def _opening(self, signature: Any) -> str:
+        """Instructions, what the user says of fields, and the choices of the output fields."""
+        lines = [signature.instructions.strip()]
+        for name, field in signature.fields.items():
+            said = str((field.json_schema_extra or {}).get("desc", ""))
+            if said and said != f"${{{name}}}":
+                lines.append(f"{title_of(name)}: {said}")
+            choices = choices_of(field) if name in signature.output_fields else None
+            if choices is not None and len(choices.texts) <= _MOST_LISTED:
+                lines.append(f"{title_of(name)} is one of: {', '.join(choices.texts)}.")
+        return "\n".join(lines)
+
+    def _demonstration(self, signature: Any, demo: Any) -> str:
+        return "\n".join(self._lines(signature.fields, demo))
+
+    def _lines(self, fields: Mapping[str, Any], values: Mapping[str, Any]) -> list[str]:
+        known = [(name, values[name]) for name in fields if name in values and values[name] is not None]
+        return [f"{title_of(name)}: {written(value)}" for name, value in known]
+
+    # -- answers --------------------------------------------------------------------------------------------
+
+    def parse(self, signature: Any, completion: str) -> dict[str, Any]:
+        """The output fields from lines of ``Title: value``; the first one's title may lack.
+
+        Raises:
+            AdapterParseError: a field is missing or none of its type.
+        """
+        texts = _read_lines(list(signature.output_fields), completion)
+        return {name: self._read(signature, name, texts.get(name), completion) for name in signature.output_fields}
+
+    def _read(self, signature: Any, name: str, text: str | None, completion: str, *, json: bool = False) -> Any:
+        try:
+            if text is None:
+                raise ValueError(f"the field {name!r} is missing")
+            return (read_json if json else read_value)(text, signature.output_fields[name])
+        except Exception as error:  # whatever DSPy and pydantic raise on a text of another type
+            raise AdapterParseError(
+                adapter_name=type(self).__name__,
+                signature=signature,
+                lm_response=completion,
+                message=f"{name}: {' '.join(str(error).split())[:200]}",
+            ) from error
+
+    def _answered(
+        self,
+        lm: Any,
+        options: Mapping[str, Any],
+        signature: Any,
+        demos: Sequence[Any],
+        inputs: Mapping[str, Any],
+        number: int,
+    ) -> dict[str, Any]:
+        """One answer, field by field."""
+        shared, query = self._parts(signature, demos, inputs)
+        asking = _Asking(lm, options, len(shared), number)
+        prompt = shared + query
+        several = any("\n" in written(demo.get(name) or "") for demo in demos for name in signature.output_fields)
+        stop = _SEPARATOR if several else "\n"
+        answer: dict[str, Any] = {}
+        probabilities: dict[str, float] = {}
+        names = list(signature.output_fields)
+        for place, name in enumerate(names):
+            field = signature.output_fields[name]
+            choices = choices_of(field) if self.scored else None
+            if choices is not None:
+                chosen, probabilities = self._chosen(asking, name, choices, prompt)
+                answer[name], text = choices.values[chosen], choices.texts[chosen]
+            else:
+                schema = schema_of(field) if lm.engine.supports_response_schema else None
+                text = asking.written(prompt, stop, schema)
+                answer[name] = self._read(signature, name, text, text, json=schema is not None)
+            if place + 1 < len(names):
+                prompt += f" {text}\n{title_of(names[place + 1])}:"
+        if probabilities and "probabilities" not in signature.fields:
+            answer["probabilities"] = probabilities
+        return answer
+
+    def _chosen(self, asking: _Asking, name: str, choices: Choices, prompt: str) -> tuple[int, dict[str, float]]:
+        """The index of the best choice after a prompt, and the probability of each."""
+        logs = asking.scored(prompt, choices.texts)
+        noted = ANSWERED.get()
+        if noted is not None:
+            noted.append(ScoredAnswer(self.owner, name, choices.texts, logs))
+        weighing = self.weighings.get(name)
+        shares = softmax(logs[None] if weighing is None else weighing.scores(logs[None]))[0]
+        return int(shares.argmax()), dict(zip(choices.texts, shares.tolist(), strict=True))
+
+
+@dataclass(frozen=True)
+class _Asking:
+    """How one query's requests are made; DSPy caches, counts and remembers each.
+
+    Attributes:
+        lm: the language model.
+        options: its settings and the call's.
+        shared: leading characters of the prompt that other queries' prompts begin with too.
+        number: which of several answers to one query this is.
+    """
+
+    lm: Any
+    options: Mapping[str, Any]
+    shared: int
+    number: int
+
+    def scored(self, prompt: str, texts: Sequence[str]) -> FloatArray:
+        """Log-probability of each text after a prompt, shape (texts,)."""
+        extensions = {"plain": True, "shared": self.shared, "choices": [f" {text}" for text in texts]}
+        response = self._ask(prompt, {"temperature": 0.0, "extensions": extensions}, {})
+        return np.array(response.provider_data["promptsearch"]["log_probabilities"], dtype=np.float64)
+
+    def written(self, prompt: str, stop: str, schema: Mapping[str, Any] | None) -> str:
+        """What the model writes after a prompt, up to ``stop``, as JSON where there is a schema."""
+        most = self.options.get("max_tokens")
+        if schema is not None and schema.get("type") in _NUMBERS:
+            most = min(most or _NUMBER_TOKENS, _NUMBER_TOKENS)  # a small model may not find the end of one
+        settings: dict[str, Any] = {
+            "max_tokens": most,
+            "temperature": self.options.get("temperature"),
+            "stop": (stop, *(self.options.get("stop") or ())),
+            "extensions": {"plain": True, "shared": self.shared},
+            **{name: self.options[name] for name in ("top_p", "top_k", "seed") if self.options.get(name) is not None},
+        }
+        if schema is not None:
+            settings["response_format"] = {"type": "json_schema", "schema": dict(schema)}
+            prompt += " "  # a schema allows no space before the value
+        # Another number asks for another text, which DSPy's cache must not take for the first.
+        rollout = {"rollout_id": f"{self.options.get('rollout_id') or ''}:{self.number}"} if self.number else {}
+        return (self._ask(prompt, settings, rollout).text or "").strip()
+
+    def _ask(self, prompt: str, settings: Mapping[str, Any], controls: Mapping[str, Any]) -> Any:
+        request = dspy.lm15.Request(
+            model=self.lm.model,
+            messages=(dspy.lm15.Message.user(prompt),),
+            config=dspy.lm15.Config(**settings),
+        )
+        usual = {name: self.options[name] for name in ("cache", "rollout_id") if self.options.get(name) is not None}
+        return self.lm(request, **{**usual, **controls})
+
+
+def _read_lines(names: Sequence[str], completion: str) -> dict[str, str]:
+    """The text of each field from ``Title: text``; the first title may lack, and a text may have several lines."""
+    titles = {title_of(name).lower(): name for name in names}
+    pattern = re.compile(
+        rf"^[ \t]*({'|'.join(re.escape(title) for title in sorted(titles, key=len, reverse=True))})[ \t]*:",
+        re.IGNORECASE | re.MULTILINE,
+    )
+    found: dict[str, str] = {}
+    current, start = names[0], 0
+    for match in pattern.finditer(completion):
+        found.setdefault(current, completion[start : match.start()].strip())
+        name = titles[match[1].lower()]
+        if not found.get(name):
+            found.pop(name, None)
+        current, start = name, match.end()
+    found.setdefault(current, completion[start:].partition(_SEPARATOR)[0].strip())
+    return {name: text for name, text in found.items() if text}

@@ -1,0 +1,149 @@
+"""What each predictor of a program may show: labelled rows that hold all its fields, and runs that the metric liked.
+
+A program is run on training rows by a teacher; where the metric accepts the result, what each predictor was asked and
+answered becomes a demonstration of that predictor (Khattab et al. 2023, arXiv 2310.03714, section 4). All rows are
+run at once; a row that fails is tried again at temperature 1.
+Invariant: a demonstration holds every field of its predictor's signature, so that no adapter moves it or shows a
+placeholder for what it lacks.
+Leaves out: which demonstrations are shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dspy
+
+from promptsearch.data.text import normalised
+from promptsearch.dspy.fields import choices_of, written
+from promptsearch.dspy.library import query_text
+from promptsearch.dspy.running import Runner
+
+__all__ = ["Shown", "bootstrapped", "demonstration_text", "labelled", "unique"]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A possible demonstration.
+
+    Attributes:
+        predictor: place of its predictor in the program.
+        fields: every field of the signature, as plain values where DSPy can save them.
+        source: ``"labelled"`` or ``"bootstrapped"``.
+        row: training row that it comes from.
+    """
+
+    predictor: int
+    fields: Mapping[str, Any]
+    source: str
+    row: int
+
+
+def labelled(program: Any, rows: Sequence[Any]) -> list[Shown]:
+    """Training rows as demonstrations of those predictors whose every field they hold."""
+    found = []
+    for place, predictor in enumerate(program.predictors()):
+        names = list(predictor.signature.fields)
+        for number, row in enumerate(rows):
+            values = row.toDict() if hasattr(row, "toDict") else dict(row)
+            if all(values.get(name) is not None for name in names) and _possible(predictor.signature, values):
+                found.append(Shown(place, {name: values[name] for name in names}, "labelled", number))
+    return found
+
+
+def _possible(signature: Any, values: Mapping[str, Any]) -> bool:
+    """Whether the outputs are among their fields' choices, where there are any."""
+    for name, field in signature.output_fields.items():
+        choices = choices_of(field)
+        if choices is not None and choices.place_of(values[name]) is None:
+            return False
+    return True
+
+
+def bootstrapped(
+    teacher: Any, rows: Sequence[Any], runner: Runner, *, threshold: float | None, rounds: int
+) -> list[Shown]:
+    """Demonstrations from runs that the metric accepts.
+
+    Args:
+        teacher: a program of the student's structure.
+        rows: training rows.
+        runner: runs it.
+        threshold: least score of an accepted run; None accepts scores above 0 that are the most a truth value
+            gives, 1, or more, or, where no run reaches 1, the better half of those above 0.
+        rounds: attempts for each row; those after the first at temperature 1.
+    """
+    places = {id(predictor): place for place, predictor in enumerate(teacher.predictors())}
+    signatures = [predictor.signature for predictor in teacher.predictors()]
+    found: list[Shown] = []
+    left = list(range(len(rows)))
+    for number in range(rounds):
+        if not left:
+            break
+        with dspy.context(**_fresh_model(number)):
+            runs = runner.run(teacher, [rows[row] for row in left], traced=True)
+        least = _least(threshold, [ran.score for ran in runs])
+        accepted = {row: ran for row, ran in zip(left, runs, strict=True) if not ran.failure and ran.score >= least}
+        for row, ran in accepted.items():
+            for predictor, inputs, outputs in ran.trace:
+                place = places.get(id(predictor))
+                if place is None:
+                    continue
+                fields = _fields(signatures[place], inputs, outputs)
+                if fields is not None:
+                    found.append(Shown(place, fields, "bootstrapped", row))
+        left = [row for row in left if row not in accepted]
+    return found
+
+
+def _least(threshold: float | None, scores: Sequence[float]) -> float:
+    if threshold is not None:
+        return threshold
+    positive = sorted(score for score in scores if score > 0)
+    if not positive or positive[-1] >= 1.0:
+        return 1.0
+    return positive[len(positive) // 2]
+
+
+def _fresh_model(number: int) -> dict[str, Any]:
+    """Settings under which a further attempt differs from the first."""
+    lm = dspy.settings.lm
+    return {} if number == 0 or lm is None else {"lm": lm.copy(rollout_id=number, temperature=1.0)}
+
+
+def _fields(signature: Any, inputs: Mapping[str, Any], outputs: Any) -> dict[str, Any] | None:
+    """Every field of a call; None where one lacks or is empty."""
+    known = {**{name: inputs.get(name) for name in signature.input_fields}}
+    known |= {name: outputs.get(name, None) for name in signature.output_fields}
+    return None if any(value is None or written(value) == "" for value in known.values()) else known
+
+
+def unique(shown: Sequence[Shown], program: Any, forbidden: Sequence[Any] = ()) -> list[Shown]:
+    """One demonstration for each input of a predictor, without rows whose inputs are those of forbidden ones.
+
+    Args:
+        shown: possible demonstrations; of two with the same inputs the first stays.
+        program: tells each predictor's fields.
+        forbidden: examples that will be asked about.
+    """
+    signatures = [predictor.signature for predictor in program.predictors()]
+    taken: set[tuple[int, str]] = set()
+    kept = []
+    asked = [example.inputs().toDict() for example in forbidden]
+    for each in shown:
+        names = list(signatures[each.predictor].input_fields)
+        key = (each.predictor, normalised(query_text(names, each.fields)))
+        taken |= {
+            (each.predictor, normalised(query_text(names, values))) for values in asked if set(names) <= set(values)
+        }
+        if key not in taken:
+            taken.add(key)
+            kept.append(each)
+    return kept
+
+
+def demonstration_text(signature: Any, fields: Mapping[str, Any]) -> str:
+    """A demonstration's text, to count its tokens by."""
+    return "\n".join(f"{name}: {written(fields[name])}" for name in signature.fields) + "\n\n"

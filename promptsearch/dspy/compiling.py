@@ -1,0 +1,291 @@
+"""One search over the demonstrations of a program: candidates become programs, runs become scores.
+
+Every run is written down before it counts. A program's choices are calibrated from the log-probabilities that its
+first runs gave, and only where that changes a choice is the example run again.
+Invariant: the search rows are in one fixed order; candidates are compared on the same ones. Rows for confirmation are
+run by finalists only.
+Leaves out: where demonstrations come from, see :mod:`promptsearch.dspy.bootstrapping`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dspy
+import numpy as np
+from numpy.typing import NDArray
+
+from promptsearch.calibration import Weighing, softmax
+from promptsearch.candidate import Candidate
+from promptsearch.dspy.bootstrapping import Shown
+from promptsearch.dspy.calibrating import batch_weighing, best_weighing
+from promptsearch.dspy.fields import choices_of
+from promptsearch.dspy.joint import JointPool
+from promptsearch.dspy.library import Library
+from promptsearch.dspy.predictor import Predict
+from promptsearch.dspy.running import Ran, Runner
+from promptsearch.embed.base import Encoder, encoder_name
+from promptsearch.lm.base import FloatArray
+from promptsearch.pool import Pool
+from promptsearch.search.base import Scores
+from promptsearch.store import Call, RunStore
+
+__all__ = ["Compilation", "Field", "Outcome", "ScoredField", "Vectors"]
+
+Field = tuple[int, str]
+"""A predictor's place in the program, and the name of one of its output fields."""
+
+Weighings = Mapping[Field, Weighing]
+
+
+@dataclass(frozen=True)
+class ScoredField:
+    """One answer that was chosen by log-probabilities.
+
+    Attributes:
+        field: which field of which predictor.
+        log_probabilities: of its choices, before calibration.
+    """
+
+    field: Field
+    log_probabilities: tuple[float, ...]
+
+    @property
+    def likeliest(self) -> int:
+        """Index of the likeliest choice."""
+        return int(np.argmax(self.log_probabilities))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What is kept of a run.
+
+    Attributes:
+        score: what the metric said.
+        failure: why there is no prediction; empty where there is one.
+        scored: answers that were chosen by log-probabilities, in the order asked.
+    """
+
+    score: float
+    failure: str
+    scored: tuple[ScoredField, ...]
+
+    def to_list(self) -> list[Any]:
+        """Plain values."""
+        scored = [[*each.field, list(each.log_probabilities)] for each in self.scored]
+        return [self.score, self.failure, scored]
+
+    @classmethod
+    def from_list(cls, values: Sequence[Any]) -> Outcome:
+        """The reverse of :meth:`to_list`."""
+        score, failure, scored = values
+        return cls(score, failure, tuple(ScoredField((at, name), tuple(logs)) for at, name, logs in scored))
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Vectors of possible demonstrations, by predictor, for those that find them for each query.
+
+    Attributes:
+        encoder: what made them.
+        of: for each predictor its demonstrations' vectors, in the order of the joint pool.
+    """
+
+    encoder: Encoder
+    of: Mapping[int, NDArray[np.float32]]
+
+
+class Compilation:
+    """Turns candidates into programs and scores.
+
+    Args:
+        student: the program; its predictors are ours where they can be.
+        shown: possible demonstrations of all predictors.
+        pool: the same as numbers.
+        examples: validation rows; items are their numbers.
+        runner: runs programs.
+        store: where runs are written down.
+        vectors: for candidates that retrieve; None without them.
+        elapsed: the run's clock.
+    """
+
+    def __init__(
+        self,
+        student: Any,
+        shown: Sequence[Shown],
+        pool: JointPool,
+        examples: Sequence[Any],
+        runner: Runner,
+        store: RunStore,
+        vectors: Vectors | None,
+        elapsed: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._student = student
+        self._shown = shown
+        self._pool = pool
+        self._examples = examples
+        self._runner = runner
+        self._store = store
+        self._vectors = vectors
+        self._elapsed = elapsed
+        self._outcomes: dict[Candidate, dict[int, Outcome]] = defaultdict(dict)
+        self.evaluations = 0
+
+    # -- programs -------------------------------------------------------------------------------------------
+
+    def program(self, candidate: Candidate, weighings: Weighings | None = None) -> Any:
+        """The student with a candidate's demonstrations."""
+        made = self._student.deepcopy()
+        given = self._pool.by_predictor(candidate.demonstrations)
+        for place, predictor in enumerate(made.predictors()):
+            predictor.demos = [_example(self._shown[number]) for number in given.get(place, ())]
+            if not isinstance(predictor, Predict):
+                continue
+            predictor.library = self._library(candidate, place) if candidate.mode == "retrieved" else None
+            predictor.weighings = {
+                name: weighing for (at, name), weighing in (weighings or {}).items() if at == place
+            }
+            lm = predictor.lm or dspy.settings.lm
+            predictor.model = lm.model if predictor.weighings and lm is not None else ""
+        return made
+
+    def _library(self, candidate: Candidate, place: int) -> Library | None:
+        """Where a predictor finds its queries' demonstrations; None where it has none."""
+        mine = [each for each in self._shown if each.predictor == place]
+        if not mine or self._vectors is None:
+            return None
+        vectors = Pool(range(len(mine)), self._vectors.of[place], encoder=encoder_name(self._vectors.encoder))
+        return Library(
+            list(self._student.predictors()[place].signature.input_fields),
+            [each.fields for each in mine],
+            vectors,
+            count=self._pool.retrieved(candidate),
+            order="nearest-first" if candidate.order == "nearest-first" else "nearest-last",
+            encoder=self._vectors.encoder,
+        )
+
+    # -- runs -----------------------------------------------------------------------------------------------
+
+    def outcomes(self, candidate: Candidate, items: Sequence[int]) -> list[Outcome]:
+        """What a candidate's program did on items without calibration; those not known yet are run."""
+        known = self._outcomes[candidate]
+        missing = [item for item in items if item not in known]
+        if missing:
+            known.update(self._recorded("items", candidate, {}, missing))
+        return [known[item] for item in items]
+
+    def calibrated(self, candidate: Candidate, items: Sequence[int], weighings: Weighings) -> list[Outcome]:
+        """The same under a calibration; run again only where it changes a choice."""
+        plain = self.outcomes(candidate, items)
+        changed = [item for item, each in zip(items, plain, strict=True) if _changes(each, weighings)]
+        again = self._recorded("calibrated", candidate, weighings, changed) if changed else {}
+        return [again.get(item, each) for item, each in zip(items, plain, strict=True)]
+
+    def _recorded(
+        self, kind: str, candidate: Candidate, weighings: Weighings, items: Sequence[int]
+    ) -> dict[int, Outcome]:
+        """Outcomes of one call, from the record or run and recorded."""
+        key = _key(kind, candidate, weighings, items)
+        call = self._store.find(key)
+        if call is None:
+            program = self.program(candidate, weighings)
+            runs = self._runner.run(program, [self._examples[item] for item in items])
+            places = {id(predictor): place for place, predictor in enumerate(program.predictors())}
+            answers = tuple(_outcome(ran, places).to_list() for ran in runs)
+            reading = json.dumps(candidate.to_dict(), sort_keys=True)
+            call = Call(key, kind, reading, tuple(items), answers, 0, self._elapsed())
+            self._store.record(call)
+        if kind == "items":
+            self.evaluations += len(items)
+        return {item: Outcome.from_list(answer) for item, answer in zip(call.items, call.answers, strict=True)}
+
+    # -- scores ---------------------------------------------------------------------------------------------
+
+    def raced(self, candidate: Candidate, items: Sequence[int]) -> Scores:
+        """What a candidate races by: scores under batch calibration, which needs no right answers."""
+        weighings = {field: batch_weighing(logs) for field, (logs, _) in self._answers(candidate, items).items()}
+        return self.judged(candidate, items, weighings)
+
+    def judged(self, candidate: Candidate, items: Sequence[int], weighings: Weighings) -> Scores:
+        """Scores under a calibration, with the probability of the right answer where it is known."""
+        outcomes = self.calibrated(candidate, items, weighings)
+        values = np.array([each.score for each in outcomes])
+        confidence = np.array(
+            [self._confidence(item, each, weighings) for item, each in zip(items, outcomes, strict=True)]
+        )
+        return Scores(values, confidence)
+
+    def best_weighings(self, candidate: Candidate, items: Sequence[int]) -> dict[Field, Weighing]:
+        """The calibration of each field, fitted on these items."""
+        return {field: best_weighing(logs, golds) for field, (logs, golds) in self._answers(candidate, items).items()}
+
+    def failures(self, candidate: Candidate, items: Sequence[int]) -> dict[str, int]:
+        """How many items had no prediction, by reason."""
+        return dict(Counter(each.failure for each in self.outcomes(candidate, items) if each.failure))
+
+    def _answers(
+        self, candidate: Candidate, items: Sequence[int]
+    ) -> dict[Field, tuple[FloatArray, NDArray[np.int64] | None]]:
+        """For each field that was chosen its log-probabilities, and the right choices where all are known."""
+        logs: dict[Field, list[tuple[float, ...]]] = defaultdict(list)
+        golds: dict[Field, list[int | None]] = defaultdict(list)
+        for item, outcome in zip(items, self.outcomes(candidate, items), strict=True):
+            for each in outcome.scored:
+                logs[each.field].append(each.log_probabilities)
+                golds[each.field].append(self._gold(item, each.field))
+        found: dict[Field, tuple[FloatArray, NDArray[np.int64] | None]] = {}
+        for field, rows in logs.items():
+            known = [gold for gold in golds[field] if gold is not None]
+            found[field] = (np.array(rows), np.array(known, dtype=np.int64) if len(known) == len(rows) else None)
+        return found
+
+    def _gold(self, item: int, field: Field) -> int | None:
+        """Index of the right choice of a field, where the example holds a value under the field's name."""
+        place, name = field
+        choices = choices_of(self._student.predictors()[place].signature.output_fields[name])
+        labels = self._examples[item].labels()
+        return choices.place_of(labels[name]) if choices is not None and name in labels else None
+
+    def _confidence(self, item: int, outcome: Outcome, weighings: Weighings) -> float:
+        """Probability given to the right choice; the score itself where that is not known."""
+        for each in reversed(outcome.scored):
+            gold = self._gold(item, each.field)
+            if gold is not None:
+                return float(_shares(each, weighings)[gold])
+        return outcome.score
+
+
+def _example(shown: Shown) -> Any:
+    """A demonstration as DSPy keeps it."""
+    return dspy.Example(**({"augmented": True} if shown.source == "bootstrapped" else {}), **shown.fields)
+
+
+def _changes(outcome: Outcome, weighings: Weighings) -> bool:
+    return any(int(_shares(each, weighings).argmax()) != each.likeliest for each in outcome.scored)
+
+
+def _shares(each: ScoredField, weighings: Weighings) -> FloatArray:
+    logs = np.array([each.log_probabilities])
+    weighing = weighings.get(each.field)
+    return np.asarray(softmax(logs if weighing is None else weighing.scores(logs))[0])
+
+
+def _outcome(ran: Ran, places: Mapping[int, int]) -> Outcome:
+    scored = tuple(
+        ScoredField((places[id(each.owner)], each.field), tuple(each.log_probabilities.tolist()))
+        for each in ran.scored
+        if id(each.owner) in places
+    )
+    return Outcome(ran.score, ran.failure, scored)
+
+
+def _key(kind: str, candidate: Candidate, weighings: Weighings, items: Sequence[int]) -> str:
+    weighed = {f"{place}.{name}": weighing.to_dict() for (place, name), weighing in sorted(weighings.items())}
+    text = json.dumps([kind, candidate.key, weighed, list(items)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

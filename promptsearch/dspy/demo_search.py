@@ -1,0 +1,405 @@
+"""``DemoSearch``: the optimizer for DSPy programs.
+
+It makes demonstrations for every predictor, searches which of them each shows, how many and in what order, jointly
+over all predictors, by the strategies that ``optimize`` has, and confirms the best on rows that the search did not
+see.
+Invariant: a row that is asked about is never among the demonstrations; the same seed, data, program, model and budget
+give the same program, also where a run was stopped and started again.
+Leaves out: instructions; an optimizer of those can run before or after.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import dspy
+import numpy as np
+from dspy.teleprompt.teleprompt import Teleprompter
+
+from promptsearch.budget import Budget
+from promptsearch.dspy.bootstrapping import Shown, bootstrapped, demonstration_text, labelled, unique
+from promptsearch.dspy.compiling import Compilation, Vectors
+from promptsearch.dspy.engine import LocalEngine
+from promptsearch.dspy.fields import choices_of, written
+from promptsearch.dspy.joint import JointPool, joint_space
+from promptsearch.dspy.library import query_text
+from promptsearch.dspy.predictor import Predict, become_ours
+from promptsearch.dspy.racing import DemoRace, RaceSettings
+from promptsearch.dspy.rows import digest, plain_values, split_rows
+from promptsearch.dspy.running import Runner
+from promptsearch.embed.cache import CachedEncoder
+from promptsearch.embed.transformer import resolve_encoder
+from promptsearch.errors import BudgetError, UserError
+from promptsearch.events import Listener, Note, Progress, silent
+from promptsearch.lm.wrapped import DEFAULT_CONTEXT, estimate_tokens
+from promptsearch.search.front import PREFERENCES
+from promptsearch.search.registry import STRATEGIES
+from promptsearch.search.space import SearchSpace
+from promptsearch.store import RunStore
+
+__all__ = ["DemoSearch"]
+
+_logger = logging.getLogger("promptsearch.dspy")
+
+_MODES = ("static", "retrieved")
+_LOCAL_THREADS = 32  # their calls become one batch of the engine
+_MOST_BOOTSTRAPPED_ROWS = 200
+_BOOTSTRAPPING_SHARE = 0.25  # of the budget, for running the teacher
+
+
+class DemoSearch(Teleprompter):  # type: ignore[misc]  # dspy has no types
+    """Searches the demonstrations of a DSPy program.
+
+    Takes the arguments of ``BootstrapFewShotWithRandomSearch``, so that its name is all that changes in a program
+    that used it, and some of its own.
+
+    Args:
+        metric: ``metric(example, prediction, trace=None)``: a number, a truth value, or a prediction with ``score``;
+            ``trace`` is given where demonstrations are bootstrapped. None asks whether all labels are equal.
+        budget: ``"2m"``, ``"4000 evaluations"`` or a :class:`promptsearch.Budget`; an evaluation is one run of the
+            program on one row. None allows as many as ``num_candidate_programs`` programs on all validation rows.
+        strategy: ``"auto"``, ``"halving"``, ``"greedy"``, ``"tpe"`` or ``"random"``.
+        prefer: ``"accuracy"``, or ``"cheap"`` for the shortest prompts within one standard error of the best.
+        modes: among ``"static"`` (the same demonstrations for every query) and ``"retrieved"`` (each query's own, by
+            similarity; costs no call of the model, and longer reading for each query).
+        adapter: ``"plain"`` shows the task as :class:`promptsearch.dspy.PlainAdapter` does, ``"configured"`` as the
+            adapter of ``dspy.configure``; ``"auto"`` is plain where the model runs in this process.
+        scored: whether outputs of few values are chosen by calibrated log-probabilities where the engine can.
+        encoder: None for the packaged one, a sentence-transformers name, or an object with ``encode(texts)``.
+        seed: of everything random.
+        run: a folder; every run of a program is written there as it happens, and the same call goes on where a
+            stopped one ended.
+        progress: True for a display on a terminal, False for none, or a function that hears events.
+        metric_threshold: least score of a run that becomes a demonstration; None for a right one.
+        teacher_settings: settings under which the teacher runs, such as ``{"lm": stronger}``.
+        max_bootstrapped_demos: bootstrapped demonstrations of one predictor at most.
+        max_labeled_demos: demonstrations of one predictor at most.
+        max_rounds: attempts to bootstrap each training row.
+        num_candidate_programs: see ``budget``.
+        num_threads: runs at once; None for as many as suit the engine.
+        max_errors: errors of the program or the metric that are taken for wrong answers; None for DSPy's setting.
+
+    Raises:
+        UserError: an argument is none of these.
+    """
+
+    def __init__(
+        self,
+        metric: Callable[..., Any] | None = None,
+        *,
+        budget: str | float | Budget | None = None,
+        strategy: str = "auto",
+        prefer: str = "accuracy",
+        modes: Sequence[str] = _MODES,
+        adapter: str = "auto",
+        scored: bool = True,
+        encoder: object = None,
+        seed: int = 0,
+        run: str | Path | None = None,
+        progress: bool | Listener = True,
+        metric_threshold: float | None = None,
+        teacher_settings: dict[str, Any] | None = None,
+        max_bootstrapped_demos: int = 8,
+        max_labeled_demos: int = 16,
+        max_rounds: int = 1,
+        num_candidate_programs: int = 16,
+        num_threads: int | None = None,
+        max_errors: int | None = None,
+    ) -> None:
+        super().__init__()
+        _check_name("strategy", strategy, STRATEGIES)
+        _check_name("prefer", prefer, PREFERENCES)
+        _check_name("adapter", adapter, ("auto", "plain", "configured"))
+        for mode in modes:
+            _check_name("modes", mode, _MODES)
+        counts = {
+            "max_bootstrapped_demos": max_bootstrapped_demos,
+            "max_labeled_demos": max_labeled_demos,
+            "max_rounds": max_rounds,
+            "num_candidate_programs": num_candidate_programs,
+            "num_threads": 1 if num_threads is None else num_threads,
+        }
+        for name, count in counts.items():
+            if not isinstance(count, int) or count < (0 if name.endswith("demos") else 1):
+                raise UserError(f"{name}={count!r} is no such number; give a whole number from 1 (demos: from 0)")
+        self.metric = _all_equal if metric is None else metric
+        self.budget = None if budget is None else Budget.parse(budget)
+        if self.budget is not None and self.budget.tokens is not None:
+            raise BudgetError(
+                "DemoSearch counts runs of the program and time, and the budget names tokens; give a time ('2m') or "
+                "evaluations ('4000 evaluations')"
+            )
+        self.strategy = strategy
+        self.prefer = prefer
+        self.modes = tuple(modes)
+        self.adapter = adapter
+        self.scored = scored
+        self.encoder = encoder
+        self.seed = seed
+        self.run = run
+        self.progress = progress
+        self.metric_threshold = metric_threshold
+        self.teacher_settings = dict(teacher_settings or {})
+        self.max_bootstrapped_demos = max_bootstrapped_demos
+        self.max_labeled_demos = max_labeled_demos
+        self.max_rounds = max_rounds
+        self.num_candidate_programs = num_candidate_programs
+        self.num_threads = num_threads
+        self.max_errors = max_errors
+
+    def compile(
+        self, student: Any, *, trainset: list[Any], teacher: Any = None, valset: list[Any] | None = None
+    ) -> Any:
+        """Find the student's demonstrations.
+
+        Args:
+            student: the program; it is copied.
+            trainset: examples with marked inputs, of which demonstrations are made.
+            teacher: a program of the same structure that bootstraps demonstrations; None for the student with
+                labelled ones.
+            valset: examples that candidates are measured on; None holds out half of the training rows.
+
+        Returns:
+            The program, with ``candidate_programs`` (score in percent, subscores and program of the best ones, best
+            first), ``trial_logs`` (what was tried, by number), ``score`` (in percent, on the rows that confirmed it)
+            and ``improvement`` over the student as it came, a :class:`promptsearch.Difference`.
+
+        Raises:
+            UserError: the rows, the program or the metric cannot be used.
+            BackendError: the language model failed.
+        """
+        with self._listener() as listen:
+            return _Job(self, student, teacher, trainset, valset, listen).compiled()
+
+    def _listener(self) -> Any:
+        if self.progress is True:
+            from promptsearch.terminal import progress_display
+
+            return progress_display()
+        return nullcontext(silent if self.progress is False else self.progress)
+
+
+def _check_name(argument: str, given: object, known: Sequence[str] | dict[str, Any]) -> None:
+    if given not in known:
+        raise UserError(f"{argument}={given!r} is unknown; give one of {', '.join(known)}")
+
+
+def _all_equal(example: Any, prediction: Any, trace: object = None) -> bool:
+    """Whether a prediction has all labels of an example."""
+    return all(prediction.get(name, None) == value for name, value in example.labels().items())
+
+
+class _Job:
+    """One call of ``compile``."""
+
+    def __init__(
+        self,
+        settings: DemoSearch,
+        student: Any,
+        teacher: Any,
+        trainset: list[Any],
+        valset: list[Any] | None,
+        listen: Listener,
+    ) -> None:
+        self._settings = settings
+        self._listen = listen
+        self._start = time.monotonic()
+        self._rng = np.random.default_rng([settings.seed, 0])
+        if not student.predictors():
+            raise UserError(
+                "the program has no dspy.Predict to show demonstrations to; give one that has, uncompiled"
+            )
+        self._lm = _language_model(student)
+        self._local = isinstance(getattr(self._lm, "engine", None), LocalEngine)
+        self._student = self._prepared(student)
+        self._teacher = teacher
+        self._rows = split_rows(trainset, valset, settings.seed)
+        errors = settings.max_errors if settings.max_errors is not None else dspy.settings.max_errors
+        self._runner = Runner(settings.metric, settings.num_threads or self._usual_threads(), errors)
+        self._store = RunStore(None if settings.run is None else Path(settings.run), self._identity())
+
+    def compiled(self) -> Any:
+        """Run all of it."""
+        try:
+            shown = self._demonstrations()
+            race = self._race(shown)
+            return race.finished(race.run())
+        finally:
+            self._store.close()
+
+    def _race(self, shown: list[Shown]) -> DemoRace:
+        vectors = self._vectors(shown)
+        pool = self._pool(shown)
+        compilation = Compilation(
+            self._student, shown, pool, self._rows.validation, self._runner, self._store, vectors, self._elapsed
+        )
+        space = self._space(pool, vectors) if shown else None
+        settings = self._settings
+        how = RaceSettings(settings.budget, settings.num_candidate_programs, settings.strategy, settings.prefer)
+        return DemoRace(how, compilation, space, self._rows, self._store, self._rng, self._listen, self._elapsed)
+
+    # -- setting up -----------------------------------------------------------------------------------------
+
+    def _elapsed(self) -> float:
+        return time.monotonic() - self._start
+
+    def _usual_threads(self) -> int:
+        return _LOCAL_THREADS if self._local else int(dspy.settings.num_threads or 8)
+
+    def _prepared(self, student: Any) -> Any:
+        """A copy of the student without demonstrations, whose predictors are ours where they can be."""
+        copied = student.deepcopy()
+        adapter = self._settings.adapter
+        if adapter == "auto":
+            adapter = "plain" if self._local else "configured"
+        become_ours(copied, adapter=adapter, scored=self._settings.scored)
+        for predictor in copied.predictors():
+            predictor.demos, predictor.traces, predictor.train = [], [], []
+        return copied
+
+    def _identity(self) -> dict[str, str]:
+        """What a record of runs belongs to."""
+        settings = self._settings
+        rows = [plain_values(row) for row in (*self._rows.training, *self._rows.validation)]
+        signatures = [
+            (
+                each.signature.instructions,
+                [(name, str(field.annotation)) for name, field in each.signature.fields.items()],
+            )
+            for each in self._student.predictors()
+        ]
+        ways = [settings.strategy, settings.prefer, settings.modes, settings.adapter, settings.scored]
+        demos = [settings.max_bootstrapped_demos, settings.max_labeled_demos, settings.max_rounds]
+        return {
+            "kind": "DemoSearch",
+            "rows": digest(rows),
+            "program": digest(signatures),
+            "model": str(getattr(self._lm, "model", "")),
+            "settings": digest([ways, demos, settings.metric_threshold]),
+            "budget": str(settings.budget),
+            "seed": str(settings.seed),
+        }
+
+    # -- demonstrations -------------------------------------------------------------------------------------
+
+    def _demonstrations(self) -> list[Shown]:
+        """What may be shown, from the record or made and recorded."""
+        kept = self._store.fact("demonstrations")
+        if kept is not None:
+            return [Shown(int(place), fields, source, int(row)) for place, fields, source, row in kept]
+        settings, rows = self._settings, self._rows
+        ready = labelled(self._student, rows.training) if settings.max_labeled_demos else []
+        covered = {each.predictor for each in ready}
+        made: list[Shown] = []
+        if settings.max_bootstrapped_demos and (
+            settings.teacher_settings or self._teacher or not self._all_covered(covered)
+        ):
+            made = self._bootstrapped(ready)
+        shown = unique([*made, *ready] if self._teacher else [*ready, *made], self._student, rows.validation)
+        counts = {source: sum(each.source == source for each in shown) for source in ("labelled", "bootstrapped")}
+        self._listen(Note(f"demonstrations: {counts['labelled']} labelled, {counts['bootstrapped']} bootstrapped"))
+        if not shown:
+            _logger.warning("no demonstration was found: no training row holds all fields, and no run was accepted")
+        values = [[each.predictor, plain_values(each.fields), each.source, each.row] for each in shown]
+        self._store.record_fact("demonstrations", values)
+        return [
+            Shown(place, fields, source, row) for place, fields, source, row in self._store.fact("demonstrations")
+        ]
+
+    def _all_covered(self, covered: set[int]) -> bool:
+        return len(covered) == len(self._student.predictors())
+
+    def _bootstrapped(self, ready: Sequence[Shown]) -> list[Shown]:
+        """Demonstrations from the teacher's runs."""
+        settings = self._settings
+        most = _MOST_BOOTSTRAPPED_ROWS
+        if settings.budget is not None and settings.budget.evaluations is not None:
+            most = max(4, int(_BOOTSTRAPPING_SHARE * settings.budget.evaluations / settings.max_rounds))
+        rows = self._rows.training[:most]
+        self._listen(Progress("rationales", 0.0))
+        with dspy.context(**settings.teacher_settings):
+            return bootstrapped(
+                self._ready_teacher(ready),
+                rows,
+                self._runner,
+                threshold=settings.metric_threshold,
+                rounds=settings.max_rounds,
+            )
+
+    def _ready_teacher(self, ready: Sequence[Shown]) -> Any:
+        """The teacher; the student with a few labelled demonstrations where none is given."""
+        if self._teacher is not None:
+            teacher = self._teacher.deepcopy()
+            if len(teacher.predictors()) != len(self._student.predictors()):
+                raise UserError(
+                    f"the teacher has {len(teacher.predictors())} predictors and the student "
+                    f"{len(self._student.predictors())}; give a teacher of the student's structure"
+                )
+            return teacher
+        return self._student.deepcopy()
+
+    def _vectors(self, shown: Sequence[Shown]) -> Vectors | None:
+        """Vectors of the demonstrations, where candidates may retrieve."""
+        ours = all(isinstance(each, Predict) for each in self._student.predictors())
+        if "retrieved" not in self._settings.modes or not shown or not ours:
+            return None
+        self._listen(Progress("embed", 0.0))
+        encoder = CachedEncoder(resolve_encoder(self._settings.encoder))  # type: ignore[arg-type]
+        found = {}
+        for place, predictor in enumerate(self._student.predictors()):
+            names = list(predictor.signature.input_fields)
+            texts = [query_text(names, each.fields) for each in shown if each.predictor == place]
+            if texts:
+                found[place] = encoder.encode(texts)
+        return Vectors(encoder, found)
+
+    # -- numbers --------------------------------------------------------------------------------------------
+
+    def _pool(self, shown: Sequence[Shown]) -> JointPool:
+        predictors = self._student.predictors()
+        values = []
+        for each in shown:
+            fields = predictors[each.predictor].signature.output_fields
+            few = [name for name, field in fields.items() if choices_of(field) is not None]
+            values.append("|".join(written(each.fields[name]) for name in few))
+        texts = [demonstration_text(predictors[each.predictor].signature, each.fields) for each in shown]
+        return JointPool(tuple(each.predictor for each in shown), tuple(values), tuple(self._counted(texts)))
+
+    def _counted(self, texts: Sequence[str]) -> list[int]:
+        if self._local:
+            return [int(count) for count in self._lm.engine.engine.count_tokens(list(texts))] if texts else []
+        return [estimate_tokens(text) for text in texts]
+
+    def _space(self, pool: JointPool, vectors: Vectors | None) -> SearchSpace:
+        asked = ["\n".join(map(written, row.inputs().toDict().values())) for row in self._rows.validation]
+        lengths = self._counted(asked)
+        openings = self._counted([each.signature.instructions for each in self._student.predictors()])
+        answer = int(self._lm.kwargs.get("max_tokens") or 0) if self._lm is not None else 0
+        modes = [mode for mode in self._settings.modes if mode == "static" or vectors is not None]
+        return joint_space(
+            pool,
+            predictors=len(self._student.predictors()),
+            most_shots=max(self._settings.max_labeled_demos, self._settings.max_bootstrapped_demos),
+            modes=modes or ["static"],
+            opening_tokens=sum(openings),
+            query_tokens=float(np.mean(lengths)) if lengths else 0.0,
+            longest_query=max(lengths, default=0) + min(answer, 512),
+            context_tokens=self._lm.engine.engine.context_tokens if self._local else 4 * DEFAULT_CONTEXT,
+        )
+
+
+def _language_model(student: Any) -> Any:
+    """The model that the program runs on: its first predictor's own, or the configured one."""
+    own = next((each.lm for each in student.predictors() if each.lm is not None), None)
+    lm = own or dspy.settings.lm
+    if lm is None:
+        raise UserError(
+            "no language model is configured; call dspy.configure(lm=promptsearch.dspy.lm()) first, or set_lm on "
+            "the program"
+        )
+    return lm

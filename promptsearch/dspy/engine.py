@@ -1,0 +1,729 @@
+"""A GGUF model in this process as the engine of a ``dspy.LM``.
+
+``lm("smollm2-135m")`` is a ``dspy.LM`` that needs no server. DSPy keeps its cache, retries, history and callbacks;
+the engine answers one request, and requests of many threads are run together (:mod:`promptsearch.dspy.batching`).
+Messages become the prompt that the model's own chat template writes; a model without one reads a transcript of lines
+``User: …`` and ``Assistant: …``, and its answer ends before the next ``User:``.
+
+``Config.extensions`` of a typed request may hold what only this engine knows:
+
+- ``"plain": True``: the request is one user message, which the model continues outside its chat template.
+- ``"shared": int``: with ``plain``, leading characters that other requests begin with too, so that what the model
+  computed for them is kept. Changes no answer.
+- ``"prefill": str``: what the assistant's turn begins with; the response holds what follows it.
+- ``"choices": [str, …]``: texts that may follow the prompt, with a leading space where it needs one. They are scored,
+  and the response is the likeliest one, stripped. ``response.provider_data["promptsearch"]["log_probabilities"]``
+  holds the summed log-probability of each, in their order, also where the response comes from DSPy's cache.
+- ``"grammar": str``: GBNF that the text follows.
+- ``"min_p": float``: see :class:`promptsearch.lm.base.GenerationParams`.
+
+Seeds. At temperature 0 the likeliest tokens are taken. Above it, a request that names a seed samples from that.
+Others may be equal though DSPy wants different texts (``n``, ``rollout_id``), so each gets a seed of its own: of the
+engine's seed, the request, and how many equal ones this engine answered before. A process that makes the same
+requests in the same order gets the same texts, unless DSPy's cache answers some of them, which the engine never sees.
+
+Invariant: what a request asks for is done or refused with a reason, never dropped; control tokens in messages are
+data; copies of an engine are the engine.
+Leaves out: tools, images, and servers, for which ``dspy.LM`` needs no engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import hashlib
+import logging
+import queue
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, TypeVar
+
+import dspy
+from dspy import lm15
+
+from promptsearch.dspy.batching import shared_dispatcher
+from promptsearch.errors import ArtifactError, BackendError, ContextError, ModelError, UserError
+from promptsearch.lm.base import Completion, Engine, GenerationParams, Rendered, Segment
+from promptsearch.lm.resolve import OpenedModel, open_engine
+from promptsearch.template import ChatFormat
+
+__all__ = ["AsyncLocalEngine", "LocalEngine", "lm"]
+
+_logger = logging.getLogger("promptsearch.dspy")
+
+_MAX_TOKENS = 256
+_AT_ONCE = 64  # asynchronous requests in flight; the engine itself writes no more texts together
+_LEAST = -1e9  # stands for minus infinity, which JSON lacks
+_TRANSCRIPT_NAMES = {"user": "User", "assistant": "Assistant"}
+_TRANSCRIPT_STOP = "\n\nUser:"
+_EXTENSIONS: dict[str, type | tuple[type, ...]] = {
+    "plain": bool,
+    "shared": int,
+    "prefill": str,
+    "choices": list,
+    "grammar": str,
+    "min_p": (int, float),
+}
+_SAMPLING = "it samples by temperature, top_p, top_k and min_p only"
+_HERE = "the model runs in this process"
+_NOT_HONOURED = {
+    "tool_choice": "it calls no tools; let DSPy's adapters describe them in the prompt",
+    "reasoning": "it has no dial for reasoning; ask for reasoning as an output field, as dspy.ChainOfThought does",
+    "cache": "it keeps what prompts begin with by itself",
+    "frequency_penalty": _SAMPLING,
+    "presence_penalty": _SAMPLING,
+    "service_tier": _HERE,
+    "user_id": _HERE,
+    "store": _HERE,
+    "probabilities": "it measures none of a JSON answer; score its values with the extension 'choices'",
+}
+
+_Value = TypeVar("_Value")
+
+
+def lm(
+    model: object = None,
+    *,
+    weights: str = "auto",
+    temperature: float = 0.0,
+    max_tokens: int = _MAX_TOKENS,
+    cache: bool = True,
+    seed: int = 0,
+    **options: Any,
+) -> dspy.LM:
+    """A ``dspy.LM`` on a model in this process.
+
+    The LM's name holds a hash of model and weights, so that DSPy's cache never mixes two of them up.
+
+    Args:
+        model: None for the packaged one, a name, a path of a GGUF file, ``"hf:owner/repo:quant"``, or an object with
+            ``score`` and ``generate``. The same model given twice is opened once.
+        weights: for GGUF files, see :func:`promptsearch.lm.resolve.open_engine`.
+        temperature: 0 takes the likeliest tokens; above it samples.
+        max_tokens: new tokens at most; also of typed requests that name no number.
+        cache: whether DSPy keeps responses.
+        seed: what the seeds of sampled requests derive from, see :mod:`promptsearch.dspy.engine`.
+        **options: as of ``dspy.LM``, such as ``top_p``, ``stop`` or ``callbacks``. ``num_retries`` is 0 if it is not
+            given, since a model in this process fails the same way again.
+
+    Raises:
+        ModelError: the model cannot be found or opened, or needs no engine.
+        UserError: ``weights`` names no weights.
+    """
+    engine = LocalEngine(_opened(model, weights), weights=weights, seed=seed, max_tokens=max_tokens)
+    return dspy.LM(
+        model=engine.lm_name,
+        engine=engine,
+        async_engine=AsyncLocalEngine(engine),
+        temperature=temperature,
+        max_tokens=max_tokens,
+        cache=cache,
+        **{"num_retries": 0, **options},
+    )
+
+
+def _opened(model: object, weights: str) -> OpenedModel:
+    """Open a model of this process."""
+    if isinstance(model, str) and model.startswith(("http://", "https://")):
+        raise ModelError(
+            f"the server {model!r} needs no engine of ours; give dspy.LM('openai/<its model>', api_base={model!r})"
+        )
+    if isinstance(model, dspy.BaseLM):
+        raise ModelError(f"a {type(model).__name__} is a language model of DSPy already; use it as it is")
+    return open_engine(model, weights)
+
+
+class LocalEngine:
+    """One model behind DSPy's engine protocol.
+
+    Args:
+        opened: the model; engines on the same one share its dispatcher.
+        weights: the weights that were asked for, to open it again.
+        seed: what the seeds of sampled requests derive from.
+        max_tokens: new tokens of a request that names no number.
+
+    Attributes:
+        engine: the engine underneath.
+        supported_params: parameters of a ``dspy.LM`` that are honoured.
+        supports_response_schema: whether answers can be held to a JSON Schema.
+    """
+
+    supports_function_calling = False
+    supports_reasoning = False
+
+    def __init__(
+        self, opened: OpenedModel, *, weights: str = "auto", seed: int = 0, max_tokens: int = _MAX_TOKENS
+    ) -> None:
+        self.engine = opened.engine
+        self._source = opened.source
+        self._weights = weights
+        self._seed = seed
+        self._max_tokens = max_tokens
+        self._dispatcher = shared_dispatcher(opened.engine)
+        self._chat = _chat_format(opened.engine)
+        self._answered: Counter[bytes] = Counter()
+        self._counting = threading.Lock()
+        self.supports_response_schema = bool(opened.engine.follows_grammars)
+        self.supported_params = (
+            *("temperature", "max_tokens", "top_p", "top_k", "stop", "seed", "logprobs"),
+            *(("response_format",) if self.supports_response_schema else ()),
+        )
+
+    def __copy__(self) -> LocalEngine:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, object]) -> LocalEngine:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self).load_state, (self.dump_state(),)
+
+    @property
+    def lm_name(self) -> str:
+        """What a ``dspy.LM`` on this engine is called: DSPy's cache tells models apart by it."""
+        digest = hashlib.sha256(self.engine.fingerprint.encode()).hexdigest()[:12]
+        return f"promptsearch/{self.engine.name}@{digest}" + (f"-seed{self._seed}" if self._seed else "")
+
+    def fits(self, prompt: str, tokens: int) -> bool:
+        """Whether a prompt and so many new tokens fit the model's context together."""
+        room = self.engine.context_tokens - tokens
+        if len(prompt.encode("utf-8", "surrogatepass")) < room:
+            return True  # no tokenizer makes more tokens than there are bytes, but for one that begins the text
+        return self.engine.count_tokens([prompt])[0] <= room
+
+    def complete(self, request: lm15.Request) -> lm15.Response:
+        """Answer a request.
+
+        Raises:
+            lm15.ContextLengthError: prompt and answer do not fit the model's context.
+            lm15.InvalidRequestError: what was asked breaks a rule.
+            lm15.UnsupportedFeatureError: it asks for what this engine cannot do.
+            lm15.ServerError: the model failed.
+        """
+        with _errors_for_dspy():
+            asked = self._read(request)
+            if asked.choices:
+                return self._chosen(request, asked)
+            return self._written(request, asked.prompt, self._seeded(request, asked))
+
+    def stream(self, request: lm15.Request) -> Iterator[Any]:
+        """Events of a request: a start, a piece of text for each token or so, and an end.
+
+        Scored choices and log-probabilities come in one piece.
+
+        Raises:
+            lm15.LM15Error: as of :meth:`complete`, when the first event is taken at the latest.
+        """
+        with _errors_for_dspy():
+            asked = self._read(request)
+            if asked.choices or asked.params.log_probabilities:
+                return iter(lm15.response_to_events(self.complete(request)))
+            params = self._seeded(request, asked)
+        return _Stream(
+            request.model,
+            lambda until: self._written(request, asked.prompt, replace(params, until=until)),
+            params.stop,
+        )
+
+    def close(self) -> None:
+        """Free the model, for everyone who shares it; opening it again is possible."""
+        self.engine.close()
+
+    def dump_state(self) -> dict[str, Any]:
+        """What opens the engine again, as plain values.
+
+        Raises:
+            ModelError: the model is an object that exists in this process only.
+        """
+        if not self._source:
+            raise ModelError(
+                f"the model {self.engine.name!r} was given as an object, which no file can name; open it by name or "
+                "path, or save the program without its LM"
+            )
+        return {
+            "model": self._source,
+            "weights": self._weights,
+            "fingerprint": self.engine.fingerprint,
+            "seed": self._seed,
+            "max_tokens": self._max_tokens,
+        }
+
+    @classmethod
+    def load_state(cls, state: Mapping[str, Any]) -> LocalEngine:
+        """Open an engine again.
+
+        Weights of another type or another version of llama.cpp, which this machine may have chosen, are logged.
+
+        Args:
+            state: what :meth:`dump_state` gave.
+
+        Raises:
+            ArtifactError: the state is damaged, or the model's file is another one than it was.
+            ModelError: the model cannot be found or opened.
+        """
+        try:
+            model, weights, fingerprint = str(state["model"]), str(state["weights"]), str(state["fingerprint"])
+            seed, max_tokens = int(state["seed"]), int(state["max_tokens"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ArtifactError(
+                f"the saved engine cannot be read ({error!r}); save the program anew with this version"
+            ) from error
+        opened = _opened(model, weights)
+        _check_same(model, fingerprint, opened.engine.fingerprint)
+        return cls(opened, weights=weights, seed=seed, max_tokens=max_tokens)
+
+    # -- what is asked --------------------------------------------------------------------------------------
+
+    def _read(self, request: lm15.Request) -> _Asked:
+        """A request as the engine underneath takes it; whatever it cannot do is refused here."""
+        _refuse_what_cannot_be_done(request, self)
+        given = _extensions(request.config)
+        asked = self._params(request.config, given)
+        choices = tuple(given.get("choices", ()))
+        if "choices" in given:
+            _check_choices(choices, request.config, given)
+        return _Asked(self._prompt(request, given), asked, choices)
+
+    def _params(self, config: lm15.Config, given: Mapping[str, Any]) -> GenerationParams:
+        ends = () if self._chat is not None or given.get("plain") else (_TRANSCRIPT_STOP,)
+        return GenerationParams(
+            max_tokens=config.max_tokens or self._max_tokens,
+            temperature=config.temperature or 0.0,
+            top_k=config.top_k or 0,
+            top_p=1.0 if config.top_p is None else config.top_p,
+            min_p=given.get("min_p", 0.0),
+            stop=(*config.stop, *ends),
+            grammar=given.get("grammar"),
+            json_schema=_json_schema(config.response_format),
+            log_probabilities=config.logprobs is not None,
+        )
+
+    def _prompt(self, request: lm15.Request, given: Mapping[str, Any]) -> Rendered:
+        turns = _turns(request)
+        if given.get("plain"):
+            return _plain_prompt(turns, given)
+        if "shared" in given:
+            raise lm15.InvalidRequestError("the extension 'shared' is for 'plain' prompts; leave it out of a chat")
+        if turns[-1]["role"] == "assistant":
+            raise lm15.InvalidRequestError(
+                "the last message is the assistant's; end with a user message, and give the extension 'prefill' for "
+                "what the assistant's turn begins with"
+            )
+        prefill = given.get("prefill", "")
+        if self._chat is None:
+            return _transcript(turns, prefill)
+        prompt = _rendered(self._chat, turns)
+        return Rendered([*prompt.segments, Segment(prefill)], shared=_before_last_message(prompt))
+
+    def _seeded(self, request: lm15.Request, asked: _Asked) -> GenerationParams:
+        """How to generate, with the seed that this request samples from."""
+        if asked.params.temperature == 0:
+            return asked.params
+        seed = request.config.seed
+        return replace(asked.params, seed=self._next_seed(asked) if seed is None else seed)
+
+    def _next_seed(self, asked: _Asked) -> int:
+        """A seed of the engine's, the request, and how many equal ones were answered before."""
+        question = f"{self._seed}\0{asked.params!r}\0{asked.prompt}".encode("utf-8", "surrogatepass")
+        digest = hashlib.sha256(question).digest()
+        with self._counting:
+            number = self._answered[digest]
+            self._answered[digest] += 1
+        return int.from_bytes(hashlib.sha256(digest + number.to_bytes(8, "big")).digest()[:8], "big")
+
+    # -- what is answered -----------------------------------------------------------------------------------
+
+    def _written(self, request: lm15.Request, prompt: str, params: GenerationParams) -> lm15.Response:
+        """The response that the model writes."""
+        completion, tokens = self._dispatcher.generate_counted(prompt, params)
+        logprobs, complete = _token_logprobs(completion) if params.log_probabilities else (None, True)
+        return lm15.Response(
+            id=None,
+            model=request.model,
+            message=lm15.Message.assistant(completion.text),
+            finish_reason="length" if completion.finish == "length" else "stop",
+            usage=lm15.Usage(input_tokens=tokens, output_tokens=completion.tokens),
+            logprobs=logprobs,
+            logprobs_complete=complete,
+        )
+
+    def _chosen(self, request: lm15.Request, asked: _Asked) -> lm15.Response:
+        """The response that is the likeliest choice; no token is written for it."""
+        scores, tokens = self._dispatcher.score_counted(asked.prompt, asked.choices)
+        values = [max(float(score), _LEAST) for score in scores]
+        return lm15.Response(
+            id=None,
+            model=request.model,
+            message=lm15.Message.assistant(asked.choices[int(scores.argmax())].strip()),
+            finish_reason="stop",
+            usage=lm15.Usage(input_tokens=tokens, output_tokens=0),
+            provider_data={"promptsearch": {"log_probabilities": values}},
+        )
+
+
+class AsyncLocalEngine:
+    """The same engine for ``await``: requests wait in threads, so that those in flight run together.
+
+    Args:
+        engine: the engine.
+    """
+
+    def __init__(self, engine: LocalEngine) -> None:
+        self._engine = engine
+        # of its own: asyncio's threads are few on small machines, and DSPy needs them for its cache meanwhile
+        self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="promptsearch")
+
+    def __copy__(self) -> AsyncLocalEngine:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, object]) -> AsyncLocalEngine:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._engine,)
+
+    async def complete(self, request: lm15.Request) -> lm15.Response:
+        """Answer a request; see :meth:`LocalEngine.complete`."""
+        return await self._in_thread(partial(self._engine.complete, request))
+
+    async def stream(self, request: lm15.Request) -> AsyncIterator[Any]:
+        """Events of a request; see :meth:`LocalEngine.stream`."""
+        events: Any = await self._in_thread(partial(self._engine.stream, request))
+        try:
+            while (event := await self._in_thread(partial(next, events, None))) is not None:
+                yield event
+        finally:
+            events.close()
+
+    async def aclose(self) -> None:
+        """Free the model; see :meth:`LocalEngine.close`."""
+        await self._in_thread(self._engine.close)
+
+    def dump_state(self) -> dict[str, Any]:
+        """What opens the engine again; see :meth:`LocalEngine.dump_state`."""
+        return self._engine.dump_state()
+
+    @classmethod
+    def load_state(cls, state: Mapping[str, Any]) -> AsyncLocalEngine:
+        """Open an engine again; see :meth:`LocalEngine.load_state`."""
+        return cls(LocalEngine.load_state(state))
+
+    async def _in_thread(self, function: Callable[[], _Value]) -> _Value:
+        context = contextvars.copy_context()
+        return await asyncio.get_running_loop().run_in_executor(self._threads, context.run, function)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What the engine underneath is asked.
+
+    Attributes:
+        prompt: the prompt.
+        params: how to generate, without the seed.
+        choices: continuations to score instead; empty for a text.
+    """
+
+    prompt: Rendered
+    params: GenerationParams
+    choices: tuple[str, ...]
+
+
+class _Stream:
+    """Events of one request, whose text a thread of its own is writing.
+
+    Args:
+        model: the LM's name.
+        write: writes the text and returns the response, asking the function given about the text so far.
+        stop: strings that end the text; what may be the beginning of one is held back.
+    """
+
+    def __init__(
+        self, model: str, write: Callable[[Callable[[str], bool]], lm15.Response], stop: Sequence[str]
+    ) -> None:
+        self._model = model
+        self._write = write
+        self._stop = stop
+        self._heard = 0  # characters
+        self._news: queue.SimpleQueue[Any] = queue.SimpleQueue()  # what each token adds, then a response or an error
+        self._abandoned = False
+        self._events = self._made()
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        return next(self._events)
+
+    def close(self) -> None:
+        """Have the model stop at its next token; nobody waits for it."""
+        self._abandoned = True
+
+    def _made(self) -> Iterator[Any]:
+        threading.Thread(target=self._run, name="promptsearch stream").start()
+        try:
+            yield lm15.StreamStartEvent(model=self._model)
+            text, sent = "", 0
+            while isinstance(news := self._news.get(), str):
+                text += news
+                end = _certain(text, self._stop)
+                if end > sent:
+                    yield _text_event(text[sent:end])
+                    sent = end
+            if isinstance(news, BaseException):
+                with _errors_for_dspy():
+                    raise news
+            if len(news.text) > sent:
+                yield _text_event(news.text[sent:])
+            yield lm15.StreamEndEvent(finish_reason=news.finish_reason, usage=news.usage)
+        finally:
+            self.close()
+
+    def _run(self) -> None:
+        try:
+            self._news.put(self._write(self._hear))
+        except BaseException as error:  # it is raised where the events are taken
+            self._news.put(error)
+
+    def _hear(self, text: str) -> bool:
+        """Pass on what the text so far has more than before; True where nobody listens any longer."""
+        self._news.put(text[self._heard :])
+        self._heard = len(text)
+        return self._abandoned
+
+
+def _certain(text: str, stop: Sequence[str]) -> int:
+    """Characters of a text before what may turn out to be the beginning of a stop string."""
+    longest = max(map(len, stop), default=0)
+    places = range(max(0, len(text) - longest), len(text))
+    return next((at for at in places if any(each.startswith(text[at:]) for each in stop)), len(text))
+
+
+def _text_event(text: str) -> Any:
+    return lm15.StreamDeltaEvent(delta=lm15.TextDelta(text=text))
+
+
+@contextmanager
+def _errors_for_dspy() -> Iterator[None]:
+    """Our errors as those that DSPy expects of an engine."""
+    try:
+        yield
+    except ContextError as error:
+        raise lm15.ContextLengthError(str(error)) from error
+    except UserError as error:
+        raise lm15.InvalidRequestError(str(error)) from error
+    except BackendError as error:
+        raise lm15.ServerError(str(error)) from error
+
+
+# -- models -----------------------------------------------------------------------------------------------------
+
+
+def _chat_format(engine: Engine) -> ChatFormat | None:
+    """The model's chat template; None where it has none that can be run."""
+    source = engine.chat_template
+    if not source:
+        return None
+    chat = ChatFormat(source, engine.text_marks)
+    if chat.usable:
+        return chat
+    _logger.warning("the chat template of %s cannot be used; it reads messages as a plain transcript", engine.name)
+    return None
+
+
+def _check_same(model: str, saved: str, opened: str) -> None:
+    """Compare fingerprints, which begin with the hash of the model's file."""
+    if saved == opened:
+        return
+    if saved.split(":")[0] != opened.split(":")[0]:
+        raise ArtifactError(
+            f"the model {model!r} is another one than when the program was saved (fingerprint {opened!r}, then "
+            f"{saved!r}); put that file back, or load the program without its LM and set another"
+        )
+    _logger.warning("%s was saved as %s and runs as %s here; some answers may differ", model, saved, opened)
+
+
+# -- requests ---------------------------------------------------------------------------------------------------
+
+
+def _unsupported(feature: str, problem: str) -> lm15.UnsupportedFeatureError:
+    return lm15.UnsupportedFeatureError(f"{feature} cannot be done by this engine: {problem}", feature=feature)
+
+
+def _refuse_what_cannot_be_done(request: lm15.Request, engine: LocalEngine) -> None:
+    """Refuse fields of a request that would have to be passed over."""
+    config = request.config
+    if request.tools:
+        raise _unsupported("tools", f"{_NOT_HONOURED['tool_choice']}, or leave them out")
+    for name, reason in _NOT_HONOURED.items():
+        if not _asks_for_nothing(getattr(config, name)):
+            raise _unsupported(f"config.{name}", f"{reason}; leave it out")
+    if config.logprobs:
+        raise _unsupported(
+            "config.logprobs", f"it tells no alternatives, and {config.logprobs} were asked for; give logprobs=0"
+        )
+    if config.response_format is not None and not engine.supports_response_schema:
+        raise _unsupported(
+            "config.response_format",
+            f"{engine.engine.name!r} follows no JSON Schema; use a GGUF file, or leave it out",
+        )
+
+
+def _asks_for_nothing(value: Any) -> bool:
+    """Whether leaving a field out would do the same."""
+    return (
+        not value or value == "off" or bool(getattr(value, "is_off", False)) or getattr(value, "mode", "") == "none"
+    )
+
+
+def _extensions(config: lm15.Config) -> dict[str, Any]:
+    """The extensions of a request, all of them known and of their types."""
+    given: dict[str, Any] = dict(config.extensions or {})
+    for name, value in given.items():
+        kinds = _EXTENSIONS.get(name)
+        if kinds is None:
+            raise _unsupported(f"config.extensions.{name}", f"it knows {', '.join(_EXTENSIONS)}; leave it out")
+        if not isinstance(value, kinds) or (isinstance(value, bool) and kinds is not bool):
+            expected = kinds if isinstance(kinds, type) else kinds[-1]
+            raise lm15.InvalidRequestError(f"the extension {name}={value!r} is no {expected.__name__}; give one")
+    return given
+
+
+def _check_choices(choices: Sequence[Any], config: lm15.Config, given: Mapping[str, Any]) -> None:
+    """Refuse choices that are no texts, and what has no meaning beside them."""
+    if not choices or not all(isinstance(choice, str) for choice in choices):
+        raise lm15.InvalidRequestError(
+            f"the extension choices={list(choices)!r} must be a list of texts, at least one; give texts"
+        )
+    beside = {
+        "temperature": config.temperature,
+        "response_format": config.response_format,
+        "grammar": given.get("grammar"),
+        "logprobs": config.logprobs is not None,
+    }
+    for name, value in beside.items():
+        if value:
+            raise lm15.InvalidRequestError(
+                f"{name} has no meaning beside the extension 'choices', which are scored, not written; leave one out"
+            )
+
+
+def _json_schema(response_format: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    if response_format is None:
+        return None
+    schema: Mapping[str, Any] = response_format.get("schema", {"type": "object"})
+    return schema
+
+
+def _turns(request: lm15.Request) -> list[dict[str, str]]:
+    """The messages as a chat template takes them."""
+    turns = []
+    if request.system is not None:
+        parts = request.system
+        text = parts if isinstance(parts, str) else _text_of(parts, "system")
+        turns.append({"role": "system", "content": text})
+    for number, message in enumerate(request.messages):
+        where = f"messages[{number}]"
+        if message.role == "tool":
+            raise _unsupported(where, "it calls no tools, so that no message can tell their results; leave it out")
+        text = _text_of(message.parts, where)
+        if message.role == "developer":  # as DSPy hands it to other models that know no such role
+            turns.append({"role": "user", "content": f"[developer] {text}"})
+        else:
+            turns.append({"role": message.role, "content": text})
+    return turns
+
+
+def _text_of(parts: Sequence[Any], where: str) -> str:
+    for number, part in enumerate(parts):
+        if part.type != "text":
+            raise _unsupported(f"{where}.parts[{number}]", f"it reads text, and this is {part.type}; leave it out")
+    return "\n".join(part.text for part in parts)
+
+
+# -- prompts ----------------------------------------------------------------------------------------------------
+
+
+def _plain_prompt(turns: Sequence[Mapping[str, str]], given: Mapping[str, Any]) -> Rendered:
+    """A lone user message as it stands."""
+    if [turn["role"] for turn in turns] != ["user"]:
+        raise lm15.InvalidRequestError(
+            f"the extension 'plain' is for one user message, and there are {', '.join(t['role'] for t in turns)}; "
+            "put the whole prompt in one"
+        )
+    if given.get("prefill"):
+        raise lm15.InvalidRequestError(
+            "the extension 'prefill' is for a chat, and the prompt is 'plain'; let the prompt itself end so"
+        )
+    text, shared = turns[0]["content"], given.get("shared", 0)
+    if not 0 <= shared <= len(text):
+        raise lm15.InvalidRequestError(
+            f"the extension shared={shared} counts characters of a prompt of {len(text)}; give 0 to {len(text)}"
+        )
+    return Rendered([Segment(text)], shared=shared)
+
+
+def _rendered(chat: ChatFormat, turns: list[dict[str, str]]) -> Rendered:
+    """What the model's own template writes; where it takes no two turns of one speaker, they are joined."""
+    if turns[0]["role"] == "system" and not chat.keeps_system:
+        turns = [{"role": "user", "content": turns[0]["content"]}, *turns[1:]]
+        turns = [*_joined(turns[:2]), *turns[2:]]
+    try:
+        return chat.render(turns)
+    except ModelError:
+        joined = _joined(turns)
+        if len(joined) == len(turns):
+            raise
+        return chat.render(joined)
+
+
+def _joined(turns: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    """Neighbouring turns of one role as one."""
+    joined: list[dict[str, str]] = []
+    for turn in turns:
+        if joined and joined[-1]["role"] == turn["role"]:
+            joined[-1]["content"] += f"\n\n{turn['content']}"
+        else:
+            joined.append(dict(turn))
+    return joined
+
+
+def _before_last_message(prompt: Rendered) -> int:
+    """Characters before the last message, which other queries of the same program begin with as well."""
+    ending = 0
+    for segment in reversed(prompt.segments):
+        ending += len(segment.text)
+        if not segment.control:
+            break
+    return len(prompt) - ending
+
+
+def _transcript(turns: Sequence[Mapping[str, str]], prefill: str) -> Rendered:
+    """The prompt of a model without chat template."""
+    lines = [
+        f"{_TRANSCRIPT_NAMES[turn['role']]}: {turn['content']}" if turn["role"] != "system" else turn["content"]
+        for turn in turns
+    ]
+    own = len(lines[-1])
+    text = "\n\n".join([*lines, f"{_TRANSCRIPT_NAMES['assistant']}:"])
+    shared = len("\n\n".join(lines)) - own
+    return Rendered([Segment(text + (f" {prefill}" if prefill else ""))], shared=shared)
+
+
+def _token_logprobs(completion: Completion) -> tuple[tuple[Any, ...], bool]:
+    """The tokens of the text with their log-probabilities, and whether these cover all of it.
+
+    A stop string that ends the text inside a token leaves that token out.
+    """
+    kept = []
+    length = 0
+    for text, value in zip(completion.token_texts, completion.log_probabilities, strict=True):
+        if length + len(text) > len(completion.text) or (length == len(completion.text) and completion.text):
+            break
+        kept.append(lm15.TokenLogprob(token=text, logprob=value))
+        length += len(text)
+    return tuple(kept), length == len(completion.text)

@@ -1,0 +1,160 @@
+"""What a signature's output field can hold: one of a few values, or a text that is read as its type.
+
+A field of few values (``Literal``, ``bool``, ``Enum``, whole numbers between bounds) has *choices*: what the prompt
+writes for each of them, and the value that it stands for. Any other type is written on one line, as JSON where it is
+neither text nor a number.
+Invariant: the text of a value is read back as that value.
+Leaves out: how fields are laid out in a prompt, see :mod:`promptsearch.dspy.adapter`.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal, get_args, get_origin
+
+from dspy import Reasoning
+from dspy.adapters.utils import parse_value
+from pydantic import TypeAdapter
+
+__all__ = ["Choices", "choices_of", "is_text", "read_json", "read_value", "schema_of", "title_of", "written"]
+
+_MOST_CHOICES = 200
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The values that a field can have.
+
+    Attributes:
+        values: in the order of the annotation.
+        texts: what the prompt writes for each; no two alike.
+    """
+
+    values: tuple[Any, ...]
+    texts: tuple[str, ...]
+
+    def place_of(self, value: Any) -> int | None:
+        """Index of a value, or of its text; None where it is none of these."""
+        for place, known in enumerate(self.values):
+            if known is value or (type(known) is type(value) and known == value):
+                return place
+        text = str(value.value if isinstance(value, enum.Enum) else value).strip()
+        return self.texts.index(text) if text in self.texts else None
+
+
+def choices_of(field: Any) -> Choices | None:
+    """The choices of an output field of a signature; None where it has no few values."""
+    annotation = field.annotation
+    if get_origin(annotation) is Literal:
+        values: tuple[Any, ...] = get_args(annotation)
+    elif annotation is bool:
+        values = (True, False)
+    elif isinstance(annotation, type) and issubclass(annotation, enum.Enum):
+        values = tuple(annotation)
+    elif annotation is int:
+        values = _between_bounds(field.metadata)
+    else:
+        return None
+    texts = tuple(written(value) for value in values)
+    usable = 2 <= len(values) <= _MOST_CHOICES and len(set(texts)) == len(texts)
+    return Choices(values, texts) if usable and all(text and "\n" not in text for text in texts) else None
+
+
+def _between_bounds(constraints: list[Any]) -> tuple[int, ...]:
+    """The whole numbers that pydantic's constraints allow; none where they are too many."""
+    low = high = None
+    for constraint in constraints:
+        for name, step in (("ge", 0), ("gt", 1)):
+            if getattr(constraint, name, None) is not None:
+                low = int(getattr(constraint, name)) + step
+        for name, step in (("le", 0), ("lt", 1)):
+            if getattr(constraint, name, None) is not None:
+                high = int(getattr(constraint, name)) - step
+    if low is None or high is None or high - low >= _MOST_CHOICES:
+        return ()
+    return tuple(range(low, high + 1))
+
+
+def written(value: Any) -> str:
+    """A value as a prompt shows it, on one line unless it is a text of several."""
+    if isinstance(value, enum.Enum):
+        value = value.value
+    if isinstance(value, str):
+        return value.strip()
+    if isinstance(value, list) and value and all(isinstance(part, str) for part in value):
+        return "\n".join(f"[{number}] {part.strip()}" for number, part in enumerate(value, 1))
+    try:
+        plain = TypeAdapter(type(value)).dump_python(value, mode="json", fallback=str)
+    except Exception:  # pydantic fails in many ways on what it does not know; its text is always there
+        return str(value)
+    return json.dumps(plain, ensure_ascii=False) if isinstance(plain, (dict, list)) else str(plain)
+
+
+def is_text(field: Any) -> bool:
+    """Whether a field holds a text as it stands."""
+    return field.annotation is str or field.annotation is Reasoning
+
+
+def read_value(text: str, field: Any) -> Any:
+    """A field's value from what a model wrote.
+
+    Raises:
+        ValueError: the text is none of the field's type.
+    """
+    choices = choices_of(field)
+    if choices is not None:
+        return _chosen(text, choices)
+    if is_text(field):
+        return text.strip()
+    return parse_value(text.strip(), field.annotation)
+
+
+def read_json(text: str, field: Any) -> Any:
+    """A field's value from JSON that follows :func:`schema_of`.
+
+    Raises:
+        ValueError: the text is no such JSON, as where it was cut.
+    """
+    return TypeAdapter(field.annotation).validate_json(text)
+
+
+def _chosen(text: str, choices: Choices) -> Any:
+    """The choice that a text is, begins with, or mentions first; case does not count, of several the longest."""
+    lowered = text.strip().lower()
+    longest_first = sorted(zip(choices.texts, choices.values, strict=True), key=lambda each: -len(each[0]))
+    for word, value in longest_first:
+        if re.match(rf"{re.escape(word.lower())}(?!\w)", lowered):
+            return value
+    found = [
+        (match.start(), -len(word), value)
+        for word, value in longest_first
+        if (match := re.search(rf"(?<!\w){re.escape(word.lower())}(?!\w)", lowered))
+    ]
+    if not found:
+        shown = ", ".join(choices.texts[:8]) + (", …" if len(choices.texts) > 8 else "")
+        raise ValueError(f"{text.strip()[:60]!r} names none of {shown}")
+    return min(found, key=lambda each: each[:2])[2]
+
+
+@lru_cache(maxsize=256)
+def _schema(annotation: Any) -> Mapping[str, Any] | None:
+    try:
+        return TypeAdapter(annotation).json_schema()
+    except Exception:  # a type that pydantic cannot describe is read from free text
+        return None
+
+
+def schema_of(field: Any) -> Mapping[str, Any] | None:
+    """JSON Schema of what is written for a field; None for a text or one of few values, which are no JSON."""
+    return None if is_text(field) or choices_of(field) is not None else _schema(field.annotation)
+
+
+def title_of(name: str) -> str:
+    """A field's name as people write it: ``search_query`` becomes ``Search query``."""
+    words = name.replace("_", " ").strip()
+    return words[:1].upper() + words[1:]

@@ -1,0 +1,105 @@
+"""One search space over all predictors of a program.
+
+The demonstrations of all predictors form one pool. A candidate's ordered set over that pool shows each predictor its
+own members in their order, so that every strategy searches which, how many and in what order jointly; a candidate
+that retrieves finds so many for each predictor. A demonstration's *group* is its predictor and, where the output has
+few values, that value: draws are balanced over groups, and swaps keep to one.
+Invariant: demonstrations, groups and prices are plain numbers to the search.
+Leaves out: programs and their runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from promptsearch.candidate import Candidate
+from promptsearch.search.space import Lengths, SearchSpace, Space
+
+__all__ = ["JointPool", "joint_space"]
+
+_SHOTS = (0, 1, 2, 4, 8, 16)
+
+
+@dataclass(frozen=True)
+class JointPool:
+    """Possible demonstrations of all predictors, by number.
+
+    Attributes:
+        predictors: place of each one's predictor.
+        values: what each one's group is known by beside its predictor; empty where the output has no few values.
+        tokens: length of each.
+    """
+
+    predictors: tuple[int, ...]
+    values: tuple[str, ...]
+    tokens: tuple[int, ...]
+
+    @property
+    def groups(self) -> list[int]:
+        """Group of each demonstration."""
+        keys = list(zip(self.predictors, self.values, strict=True))
+        numbers = {key: number for number, key in enumerate(sorted(set(keys)))}
+        return [numbers[key] for key in keys]
+
+    def by_predictor(self, shown: Sequence[int]) -> Mapping[int, tuple[int, ...]]:
+        """The members of each predictor in an ordered set, in their order."""
+        found: dict[int, list[int]] = {place: [] for place in sorted(set(self.predictors))}
+        for number in shown:
+            found[self.predictors[number]].append(number)
+        return {place: tuple(numbers) for place, numbers in found.items()}
+
+    def retrieved(self, candidate: Candidate) -> int:
+        """How many demonstrations a candidate that retrieves finds for each predictor."""
+        return max(1, round(candidate.count / max(1, len(set(self.predictors)))))
+
+
+def joint_space(
+    pool: JointPool,
+    *,
+    predictors: int,
+    most_shots: int,
+    modes: Sequence[str],
+    opening_tokens: int,
+    query_tokens: float,
+    longest_query: int,
+    context_tokens: int,
+) -> SearchSpace:
+    """The space.
+
+    Args:
+        pool: what may be shown; not empty.
+        predictors: how many the program has.
+        most_shots: demonstrations of one predictor at most.
+        modes: among "static" and "retrieved".
+        opening_tokens: tokens of all predictors' instructions.
+        query_tokens: mean tokens of a query and its answers.
+        longest_query: tokens of the longest one.
+        context_tokens: tokens that one prompt may take.
+    """
+    shown = max(1, len(set(pool.predictors)))
+    counts = sorted({count * shown for count in (*_SHOTS, most_shots) if count <= most_shots})
+    space = Space(
+        shots=tuple(count for count in counts if count <= len(pool.predictors)) or (0,),
+        modes=tuple(modes),
+        retrievers=("nearest",),
+        templates=("fields",),
+        calibrations=("batch",),
+        prior=False,
+        instructions=False,
+        reasoning=("none",),
+    )
+    return SearchSpace(
+        space,
+        templates=("fields",),
+        instructions=("",),
+        pool=range(len(pool.predictors)),
+        labels=pool.groups,
+        lengths=Lengths(
+            instructions={"": opening_tokens},
+            demonstrations=dict(enumerate(pool.tokens)),
+            query=query_tokens,
+            longest_query=longest_query,
+            context=context_tokens * predictors,
+        ),
+    )

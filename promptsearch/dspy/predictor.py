@@ -1,0 +1,221 @@
+"""A ``dspy.Predict`` that can do what a search finds: calibrated choices, and demonstrations found for each query.
+
+It is DSPy's own class with more state. That state is saved in the program's JSON beside the demonstrations, and names
+the adapter that it belongs to, so that a loaded program predicts the same whatever adapter is configured by then.
+Invariant: without that state it behaves as ``dspy.Predict`` does under its adapter.
+Leaves out: finding the state, see :mod:`promptsearch.dspy.demo_search`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import dspy
+
+from promptsearch.calibration import Weighing
+from promptsearch.dspy.adapter import PlainAdapter
+from promptsearch.dspy.engine import LocalEngine
+from promptsearch.dspy.library import Library
+from promptsearch.embed.base import Encoder
+from promptsearch.errors import ArtifactError
+
+__all__ = ["Predict", "become_ours", "load", "our_predictors"]
+
+_logger = logging.getLogger("promptsearch.dspy")
+
+_KEY = "promptsearch"
+_SCHEMA = 1
+_PLAIN, _CONFIGURED = "plain", "configured"
+
+
+class Predict(dspy.Predict):  # type: ignore[misc]  # dspy has no types
+    """``dspy.Predict`` with calibrated choices and demonstrations found for each query.
+
+    Args:
+        signature: as of ``dspy.Predict``.
+        scored: whether an output of few values is chosen by log-probabilities where the engine can; False has the
+            model write it.
+        **config: as of ``dspy.Predict``.
+
+    Attributes:
+        adapter: ``"plain"`` for :class:`PlainAdapter`, ``"configured"`` for whatever is configured.
+        scored: see above.
+        weighings: for output fields that are chosen, how log-probabilities become scores.
+        library: where each query's demonstrations are found; None shows ``demos`` to every query.
+        model: name of the language model that the weighings were fitted with; empty without any.
+    """
+
+    # Of the class, so that a predictor of somebody's program can become one of ours in place.
+    adapter: str = _PLAIN
+    scored: bool = True
+    weighings: Mapping[str, Weighing] = {}
+    library: Library | None = None
+    model: str = ""
+
+    def __init__(self, signature: Any, *, scored: bool = True, **config: Any) -> None:
+        super().__init__(signature, **config)
+        self.scored = scored
+
+    def reset(self) -> None:
+        """Forget demonstrations and what was learnt."""
+        super().reset()
+        self.weighings, self.library, self.model = {}, None, ""
+
+    def forward(self, **kwargs: Any) -> Any:
+        """Predict; see ``dspy.Predict``."""
+        with dspy.context(adapter=self._adapter(kwargs)):
+            return super().forward(**self._with_found(kwargs))
+
+    async def aforward(self, **kwargs: Any) -> Any:
+        """Predict without blocking the event loop."""
+        with dspy.context(adapter=self._adapter(kwargs)):
+            return await super().aforward(**self._with_found(kwargs))
+
+    # -- what is shown --------------------------------------------------------------------------------------
+
+    def _adapter(self, call: Mapping[str, Any]) -> Any:
+        if self.adapter != _PLAIN:
+            return dspy.settings.adapter
+        weighings = self.weighings
+        lm = self._lm(call)
+        if weighings and self.model and lm is not None and lm.model != self.model:
+            _warn_of_other_model(self.model, lm.model)
+            weighings = {}
+        return PlainAdapter(scored=self.scored, weighings=weighings, owner=self)
+
+    def _lm(self, call: Mapping[str, Any]) -> Any:
+        return call.get("lm") or self.lm or dspy.settings.lm
+
+    def _with_found(self, call: Mapping[str, Any]) -> dict[str, Any]:
+        """The call with the demonstrations of its query, as many as fit."""
+        if self.library is None or "demos" in call:
+            return dict(call)
+        found = self.library.find({name: call.get(name) for name in self.signature.input_fields})
+        return {**call, "demos": self._fitting(found, call)}
+
+    def _fitting(self, found: list[dict[str, Any]], call: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Found demonstrations without the least similar ones, until the engine's context holds the prompt."""
+        lm = self._lm(call)
+        engine = getattr(lm, "engine", None)
+        if not isinstance(engine, LocalEngine) or self.library is None:
+            return found
+        room = lm.kwargs.get("max_tokens") or 0
+        while found and not engine.fits(PlainAdapter().text(self.signature, found, call), room):
+            found = self.library.without_last(found)
+        return found
+
+    # -- saved ----------------------------------------------------------------------------------------------
+
+    def dump_state(self, json_mode: bool = True) -> dict[str, Any]:
+        """DSPy's state and ours, as plain values."""
+        state: dict[str, Any] = super().dump_state(json_mode=json_mode)
+        state[_KEY] = {
+            "schema": _SCHEMA,
+            "adapter": self.adapter,
+            "scored": self.scored,
+            "model": self.model,
+            "weighings": {name: weighing.to_dict() for name, weighing in self.weighings.items()},
+            "library": None if self.library is None else self.library.dump_state(),
+        }
+        return state
+
+    def load_state(
+        self, state: dict[str, Any], *, allow_unsafe_lm_state: bool = False, encoder: Encoder | None = None
+    ) -> Predict:
+        """Take over a saved state, DSPy's own too.
+
+        Args:
+            state: what :meth:`dump_state` gave, or ``dspy.Predict`` did.
+            allow_unsafe_lm_state: as of ``dspy.Predict``.
+            encoder: what encodes queries for found demonstrations; None for the default one.
+
+        Raises:
+            ArtifactError: our part is damaged.
+        """
+        theirs = {name: value for name, value in state.items() if name != _KEY}
+        ours = state.get(_KEY)
+        read = _read_state(ours, encoder) if ours is not None else {}
+        super().load_state(theirs, allow_unsafe_lm_state=allow_unsafe_lm_state)
+        for name, value in read.items():
+            setattr(self, name, value)
+        return self
+
+
+def _read_state(state: Any, encoder: Encoder | None) -> dict[str, Any]:
+    """Our attributes from a saved state."""
+    try:
+        if state["schema"] != _SCHEMA or state["adapter"] not in (_PLAIN, _CONFIGURED):
+            raise ValueError(f"schema {state['schema']!r}, adapter {state['adapter']!r}")
+        library = state["library"]
+        return {
+            "adapter": str(state["adapter"]),
+            "scored": bool(state["scored"]),
+            "model": str(state["model"]),
+            "weighings": {str(name): Weighing.from_dict(each) for name, each in state["weighings"].items()},
+            "library": None if library is None else Library.load_state(library, encoder),
+        }
+    except ArtifactError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ArtifactError(
+            f"the saved predictor cannot be read ({error}); save it anew with this version of promptsearch"
+        ) from error
+
+
+_warned: set[tuple[str, str]] = set()
+
+
+def _warn_of_other_model(fitted: str, asked: str) -> None:
+    """Say once that a calibration does not apply."""
+    if (fitted, asked) not in _warned:
+        _warned.add((fitted, asked))
+        _logger.warning(
+            "the program was calibrated with %s and runs on %s: its choices are not calibrated; compile it again",
+            fitted,
+            asked,
+        )
+
+
+def become_ours(program: Any, *, adapter: str = _PLAIN, scored: bool = True) -> Any:
+    """Turn every plain ``dspy.Predict`` of a program into ours, in place; what it learnt stays.
+
+    Args:
+        program: any module.
+        adapter: what they show the task with, ``"plain"`` or ``"configured"``.
+        scored: whether outputs of few values are chosen by log-probabilities.
+
+    Returns:
+        The same program.
+    """
+    for predictor in program.predictors():
+        if type(predictor) is dspy.Predict:
+            predictor.__class__ = Predict
+        if isinstance(predictor, Predict):
+            predictor.adapter, predictor.scored = adapter, scored
+    return program
+
+
+def our_predictors(program: Any) -> list[tuple[int, Predict]]:
+    """The predictors of a program that are ours, with their place among all."""
+    return [(place, each) for place, each in enumerate(program.predictors()) if isinstance(each, Predict)]
+
+
+def load(path: Any, program: Any, **options: Any) -> Any:
+    """Load a saved program's state into a program that was written with ``dspy.Predict``.
+
+    DSPy's own ``program.load`` knows nothing of calibration and found demonstrations unless the program's predictors
+    are ours already.
+
+    Args:
+        path: the JSON file that ``program.save`` wrote.
+        program: a fresh instance of the program's class.
+        **options: as of ``dspy.Module.load``.
+
+    Returns:
+        The program, loaded.
+    """
+    become_ours(program)
+    program.load(path, **options)
+    return program

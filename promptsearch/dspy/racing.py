@@ -1,0 +1,295 @@
+"""The search over one program's demonstrations: the race, the confirmation of its finalists, what users see of it.
+
+Invariant: what the budget allows, and where the clock ended a search, are written down, so that a resumed search
+takes the same path.
+Leaves out: how a candidate becomes a program and a score, see :mod:`promptsearch.dspy.compiling`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from promptsearch.budget import Budget
+from promptsearch.candidate import Candidate
+from promptsearch.dspy.compiling import Compilation
+from promptsearch.dspy.rows import Rows
+from promptsearch.events import Listener, Note, Progress
+from promptsearch.measurement import measure, paired_difference
+from promptsearch.search.base import Allowance, Scores, best_first
+from promptsearch.search.drawing import draw_balanced
+from promptsearch.search.front import choose
+from promptsearch.search.log_knowledge import leaders
+from promptsearch.search.registry import STRATEGIES
+from promptsearch.search.space import SearchSpace
+from promptsearch.store import RunStore
+
+__all__ = ["DemoRace", "RaceSettings"]
+
+_CONFIRMING_SHARE = 0.15  # of the budget
+_MOST_FINALISTS = 5
+_RACED_WHOLE = 2.0  # candidates that the budget pays for on all search rows, at least
+_FEWEST_RACED = 24
+_TIMED_ROWS = 16
+_TIME_SHARE = 0.85  # of what is left of a time budget, that is planned
+_CANDIDATE_PROGRAMS = 16
+
+
+@dataclass(frozen=True)
+class RaceSettings:
+    """How to search.
+
+    Attributes:
+        budget: what may be spent; None for ``programs`` programs on all validation rows.
+        programs: see above.
+        strategy: name of a strategy.
+        prefer: see :func:`promptsearch.search.front.choose`.
+    """
+
+    budget: Budget | None
+    programs: int
+    strategy: str
+    prefer: str
+
+
+class DemoRace:
+    """Runs a strategy over a compilation, and makes its result a program.
+
+    Args:
+        settings: how to search.
+        compilation: scores candidates.
+        space: what they are; None where nothing can be shown.
+        rows: which rows serve for what.
+        store: where the plan is written down.
+        rng: the only source of chance.
+        listen: hears of progress.
+        elapsed: seconds since the optimization began.
+    """
+
+    def __init__(
+        self,
+        settings: RaceSettings,
+        compilation: Compilation,
+        space: SearchSpace | None,
+        rows: Rows,
+        store: RunStore,
+        rng: np.random.Generator,
+        listen: Listener,
+        elapsed: Callable[[], float],
+    ) -> None:
+        self._settings = settings
+        self._compilation = compilation
+        self._space = space
+        self._rows = rows
+        self._store = store
+        self._rng = rng
+        self._listen = listen
+        self._elapsed = elapsed
+        self._scores: dict[Candidate, Scores] = {}
+        self._asked = 0
+        self._bounds: tuple[float, float] | None = None
+
+    # -- the race -------------------------------------------------------------------------------------------
+
+    def run(self) -> list[Candidate]:
+        """Finalists, best first; the student without demonstrations where there is nothing to search."""
+        zero = Candidate()
+        if self._space is None or not self._space.shots or self._space.shots == (0,):
+            return [zero]
+        total = self._plan()
+        items = self._raced_items(total)
+        allowance = Allowance(total * (1 - _CONFIRMING_SHARE), len(items), by_evaluations=True)
+        race = STRATEGIES[self._settings.strategy](self._space, self._anchors(), allowance, self._rng)
+        try:
+            request = next(race)
+            while True:
+                for candidate in request.candidates:
+                    self._score(candidate, items[: request.items], total)
+                request = race.send({each: self._scores[each] for each in request.candidates})
+        except StopIteration as finished:
+            return list(finished.value)
+        except (_OutOfTimeError, KeyboardInterrupt):
+            if not self._scores:
+                raise
+            race.close()
+            return leaders(self._scores, _MOST_FINALISTS)
+
+    def _plan(self) -> float:
+        """Runs of the program that the budget allows, written down so that a resumed run has the same."""
+        recorded = self._store.fact("plan")
+        if recorded is None:
+            self._store.record_fact("plan", self._allowed())
+            recorded = self._store.fact("plan")
+        self._listen(Note(f"plan: {recorded:,.0f} runs of the program"))
+        return float(recorded)
+
+    def _allowed(self) -> float:
+        budget = self._settings.budget
+        if budget is None:
+            return float(self._settings.programs * len(self._rows.validation))
+        limits = []
+        if budget.evaluations is not None:
+            limits.append(float(budget.evaluations))
+        if budget.seconds is not None:
+            rows = self._rows.search_items[:_TIMED_ROWS]
+            self._compilation.outcomes(Candidate(), rows[:1])  # the first run pays for what all share
+            begun = self._elapsed()
+            self._compilation.outcomes(Candidate(), rows)
+            each = max(1e-4, (self._elapsed() - begun) / max(1, len(rows) - 1))
+            limits.append(max(1.0, _TIME_SHARE * (budget.seconds - self._elapsed()) / each))
+        return min(limits)
+
+    def _raced_items(self, total: float) -> list[int]:
+        """Search rows that candidates race on: so few that the budget pays for several candidates on all."""
+        items = self._rows.search_items
+        payable = total / _RACED_WHOLE
+        if payable >= len(items):
+            return items
+        doublings = max(0, int(np.log2(max(1.0, payable / _FEWEST_RACED))))
+        return items[: _FEWEST_RACED * 2**doublings]
+
+    def _anchors(self) -> list[Candidate]:
+        """What must be tried: no demonstrations, some balanced sets, the nearest ones where the space has them."""
+        assert self._space is not None
+        space, found = self._space, []
+        if 0 in space.shots:
+            found.append(Candidate())
+        if "retrieved" in space.space.modes:
+            counts = [count for count in space.shots if count][:3][-1:]
+            found += [Candidate(mode="retrieved", count=count) for count in counts]
+        if "static" in space.space.modes:
+            for count in [count for count in space.shots if count][-3:]:
+                drawn = Candidate(demonstrations=draw_balanced(space, count, self._rng))
+                found += [drawn] if space.fits(drawn) else []
+        return found or [Candidate()]
+
+    def _score(self, candidate: Candidate, items: Sequence[int], total: float) -> None:
+        if self._scores and self._out_of_time():
+            raise _OutOfTimeError
+        self._asked += 1
+        seen = self._compilation.raced(candidate, items)
+        self._scores[candidate] = Scores(self._bounded(seen.values), np.clip(seen.confidence, 0.0, 1.0))
+        best = self._scores[best_first(self._scores)[0]]
+        done = min(1.0, self._compilation.evaluations / total)
+        self._listen(
+            Progress("search", done, tried=len(self._scores), best=measure(best.values), left=max(0.0, 1 - done))
+        )
+
+    def _bounded(self, values: Any) -> Any:
+        """Scores between 0 and 1, as strategies know them: a metric of another range is scaled by what came first."""
+        if self._bounds is None:
+            kept = self._store.fact("bounds")
+            if kept is None:
+                self._store.record_fact("bounds", [min(0.0, float(values.min())), max(1.0, float(values.max()))])
+                kept = self._store.fact("bounds")
+            self._bounds = (float(kept[0]), float(kept[1]))
+        low, high = self._bounds
+        return np.clip((values - low) / (high - low), 0.0, 1.0)
+
+    def _out_of_time(self) -> bool:
+        """Whether the clock ends the search here: as recorded, or else by the clock, which is then recorded."""
+        recorded = self._store.fact("out of time")
+        if recorded is not None:
+            return bool(self._asked >= recorded)
+        budget = self._settings.budget
+        if budget is None or budget.seconds is None or self._elapsed() < budget.seconds * (1 - _CONFIRMING_SHARE):
+            return False
+        self._store.record_fact("out of time", self._asked)
+        return True
+
+    # -- the result -----------------------------------------------------------------------------------------
+
+    def finished(self, finalists: Sequence[Candidate]) -> Any:
+        """The best finalist as a program, measured on rows that the search did not see."""
+        search, confirm = self._rows.search_items, self._rows.confirm_items
+        kept = list(finalists[:_MOST_FINALISTS])
+        weighings, late = [], []
+        for place, finalist in enumerate(kept):
+            self._listen(Progress("confirm", place / len(kept), alive=len(kept), tried=len(self._scores)))
+            seen = search[: self._scores[finalist].items] if finalist in self._scores else search
+            weighings.append(self._compilation.best_weighings(finalist, seen))
+            late.append(self._compilation.judged(finalist, confirm, weighings[-1]))
+        shortest = min((self._scores[each].items for each in kept if each in self._scores), default=0)
+        pooled = [
+            np.concatenate([self._early(finalist, shortest), self._steadied(scores)])
+            for finalist, scores in zip(kept, late, strict=True)
+        ]
+        tokens = [0.0 if self._space is None else self._space.prompt_tokens(each) for each in kept]
+        best = choose(pooled, tokens, self._settings.prefer)
+        winner = kept[best]
+        every = sorted({*search[: self._seen(winner)], *confirm})
+        program = self._compilation.program(winner, self._compilation.best_weighings(winner, every))
+        program._compiled = True
+        measured = measure(np.clip(self._bounded(late[best].values), 0, 1))
+        plain = self._compilation.outcomes(Candidate(), confirm)
+        program.score = round(100 * float(late[best].values.mean()), 2)
+        program.validation = measured
+        program.improvement = paired_difference(
+            self._bounded(late[best].values), self._bounded(np.array([each.score for each in plain]))
+        )
+        program.candidate_programs = self._candidates(kept, weighings, late, winner)
+        program.trial_logs = self._trials()
+        self._listen(
+            Note(f"confirmed on {len(confirm)} rows: {measured}; over no demonstrations {program.improvement}")
+        )
+        return program
+
+    def _seen(self, candidate: Candidate) -> int:
+        return self._scores[candidate].items if candidate in self._scores else len(self._rows.search_items)
+
+    def _early(self, candidate: Candidate, items: int) -> Any:
+        return self._scores[candidate].upto(items).steadied if candidate in self._scores else np.zeros(0)
+
+    def _steadied(self, scores: Scores) -> Any:
+        return Scores(self._bounded(scores.values), np.clip(scores.confidence, 0.0, 1.0)).steadied
+
+    def _candidates(
+        self, finalists: Sequence[Candidate], weighings: Sequence[Any], late: Sequence[Scores], winner: Candidate
+    ) -> list[dict[str, Any]]:
+        """What DSPy users find in ``candidate_programs``: the finalists by their confirmed score, then the others."""
+        found = []
+        for place, (candidate, weighed, scores) in enumerate(zip(finalists, weighings, late, strict=True)):
+            found.append(
+                (candidate != winner, -float(scores.values.mean()), place, candidate, weighed, scores.values)
+            )
+        found.sort(key=lambda each: each[:3])
+        programs = [
+            _candidate_program(-score, values, number, self._compilation.program(candidate, weighed))
+            for number, (_, score, _, candidate, weighed, values) in enumerate(found)
+        ]
+        others = [each for each in best_first(self._scores) if each not in finalists]
+        for candidate in others[: max(0, _CANDIDATE_PROGRAMS - len(programs))]:
+            values = self._scores[candidate].values
+            made = self._compilation.program(candidate)
+            programs.append(_candidate_program(float(values.mean()), values, len(programs), made))
+        return programs
+
+    def _trials(self) -> dict[int, dict[str, Any]]:
+        """What was tried, in the order of the search."""
+        return {
+            number: {
+                "score": round(100 * float(seen.values.mean()), 2),
+                "rows": seen.items,
+                "mode": candidate.mode,
+                "demonstrations": candidate.shots,
+                "key": candidate.key,
+                "failures": self._compilation.failures(candidate, list(range(seen.items))),
+            }
+            for number, (candidate, seen) in enumerate(self._scores.items(), 1)
+        }
+
+
+class _OutOfTimeError(Exception):
+    """The time is over."""
+
+
+def _candidate_program(score: float, values: Any, number: int, program: Any) -> dict[str, Any]:
+    return {
+        "score": round(100 * score, 2),
+        "subscores": [float(value) for value in values],
+        "seed": number,
+        "program": program,
+    }

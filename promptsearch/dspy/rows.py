@@ -1,0 +1,104 @@
+"""The rows of a program's optimization: which make demonstrations, which are searched on, which confirm.
+
+Invariant: no row both makes demonstrations and is asked about; the order is drawn by seed.
+Leaves out: what the rows hold.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from promptsearch.dspy.fields import written
+from promptsearch.errors import DataError
+
+__all__ = ["Rows", "digest", "plain_values", "split_rows"]
+
+_CONFIRMED_SHARE = 0.3  # of the validation rows
+_FEWEST_CONFIRMED = 10
+_HELD_OUT_SHARE = 0.5  # of the training rows, where no validation rows are given
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Which rows serve for what.
+
+    Attributes:
+        training: rows that demonstrations are made of.
+        validation: rows that are asked about, in the order of the search; the last ones confirm.
+        search: how many of them the search sees.
+    """
+
+    training: list[Any]
+    validation: list[Any]
+    search: int
+
+    @property
+    def search_items(self) -> list[int]:
+        """Numbers of the search rows."""
+        return list(range(self.search))
+
+    @property
+    def confirm_items(self) -> list[int]:
+        """Numbers of the rows that confirm; the search rows again where there are too few."""
+        return list(range(self.search, len(self.validation))) or self.search_items
+
+
+def split_rows(trainset: Sequence[Any], valset: Sequence[Any] | None, seed: int) -> Rows:
+    """Training and validation rows in the order of the search.
+
+    Args:
+        trainset: examples with marked inputs.
+        valset: likewise; none, or the training rows themselves, hold out half of those.
+        seed: of their order.
+
+    Raises:
+        DataError: no rows, too few to hold some out, or rows that mark no inputs.
+    """
+    rng = np.random.default_rng([seed, 1])
+    training, validation = list(trainset or ()), list(valset or ())
+    for name, rows in (("trainset", training), ("valset", validation)):
+        for number, row in enumerate(rows):
+            if not hasattr(row, "inputs") or getattr(row, "_input_keys", None) is None:
+                raise DataError(
+                    f"{name} row {number} marks no inputs; make it with dspy.Example(...).with_inputs('question')"
+                )
+    if not training:
+        raise DataError("the trainset has no rows; give examples that demonstrations can be made of")
+    if validation:
+        asked = {digest(plain_values(row)) for row in validation}
+        others = [row for row in training if digest(plain_values(row)) not in asked]
+        if len(others) < max(2, len(training) // 10):
+            validation = []  # the rows are the same: half of them must be held out
+        else:
+            training = others
+    if not validation:
+        if len(training) < 4:
+            raise DataError(f"the trainset has {len(training)} rows; give at least 4, or a valset")
+        order = rng.permutation(len(training))
+        half = max(2, int(_HELD_OUT_SHARE * len(training)))
+        validation = [training[at] for at in order[:half]]
+        training = [training[at] for at in order[half:]]
+    else:
+        training = [training[at] for at in rng.permutation(len(training))]
+        validation = [validation[at] for at in rng.permutation(len(validation))]
+    confirmed = int(_CONFIRMED_SHARE * len(validation))
+    search = len(validation) - confirmed if confirmed >= _FEWEST_CONFIRMED else len(validation)
+    return Rows(training, validation, search)
+
+
+def plain_values(row: Any) -> Any:
+    """A row or the fields of a demonstration as JSON can hold them."""
+    values = row.toDict() if hasattr(row, "toDict") else dict(row)
+    return json.loads(json.dumps(values, default=written, ensure_ascii=False))
+
+
+def digest(value: Any) -> str:
+    """A hash of plain values, 32 hexadecimal digits."""
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]

@@ -1,0 +1,126 @@
+"""Runs programs on examples: many at once, each failure with its reason, nothing swallowed.
+
+Invariant: a language model that fails is an exception. An answer that cannot be read, a prompt that does not fit, and
+an error of the program itself are wrong answers, counted by reason; more than a stated number of the latter ends it.
+Leaves out: which programs, and what is written down.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dspy
+from dspy.utils.exceptions import AdapterParseError, ContextWindowExceededError, LMError
+
+from promptsearch.dspy.adapter import ANSWERED, ScoredAnswer
+from promptsearch.errors import BackendError, UserError
+from promptsearch.lm.wrapped import map_in_threads
+
+__all__ = ["NOT_UNDERSTOOD", "TOO_LONG", "Ran", "Runner", "score_of"]
+
+NOT_UNDERSTOOD = "not understood"
+TOO_LONG = "too long"
+FAILED = "program failed"
+
+_logger = logging.getLogger("promptsearch.dspy")
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A program's run on one example.
+
+    Attributes:
+        score: what the metric says; 0 for a failure.
+        failure: why there is no prediction; empty where there is one.
+        prediction: what the program returned; None for a failure.
+        trace: each call of a predictor: the predictor, its inputs, its outputs; empty unless asked for.
+        scored: the answers that were chosen by log-probabilities, in the order asked.
+    """
+
+    score: float
+    failure: str = ""
+    prediction: Any = None
+    trace: tuple[tuple[Any, Mapping[str, Any], Any], ...] = ()
+    scored: tuple[ScoredAnswer, ...] = ()
+
+
+@dataclass(frozen=True)
+class Runner:
+    """Runs programs.
+
+    Attributes:
+        metric: ``metric(example, prediction, trace)``: a number, a truth value, or a prediction with ``score``.
+        threads: runs at once.
+        max_errors: errors of the program itself, or of the metric, that one call takes for wrong answers.
+    """
+
+    metric: Callable[..., Any]
+    threads: int
+    max_errors: int
+
+    def run(self, program: Any, examples: Sequence[Any], *, traced: bool = False) -> list[Ran]:
+        """Run a program on examples.
+
+        Args:
+            program: any module.
+            examples: ``dspy.Example``s with marked inputs.
+            traced: whether to keep traces and to show them to the metric, as where demonstrations are bootstrapped.
+
+        Raises:
+            BackendError: the language model failed.
+            UserError: the metric gives no usable number.
+            Exception: the program's own error, once this call had more than ``max_errors``.
+        """
+        errors: list[Exception] = []
+        return map_in_threads(lambda example: self._run_one(program, example, traced, errors), examples, self.threads)
+
+    def _run_one(self, program: Any, example: Any, traced: bool, errors: list[Exception]) -> Ran:
+        noted: list[ScoredAnswer] = []
+        token = ANSWERED.set(noted)
+        try:
+            with dspy.context(trace=[]):
+                prediction = program(**example.inputs())
+                trace = list(dspy.settings.trace)
+                score = score_of(self.metric(example, prediction, trace if traced else None))
+        except (BackendError, UserError):
+            raise
+        except ContextWindowExceededError:
+            return Ran(0.0, TOO_LONG)
+        except AdapterParseError:
+            return Ran(0.0, NOT_UNDERSTOOD)
+        except LMError as error:
+            raise BackendError(f"the language model failed: {' '.join(str(error).split())[:300]}") from error
+        except Exception as error:
+            errors.append(error)
+            if len(errors) > self.max_errors:
+                raise
+            if len(errors) == 1:
+                _logger.warning("the program failed on an example: %s", " ".join(str(error).split())[:200])
+            return Ran(0.0, FAILED)
+        finally:
+            ANSWERED.reset(token)
+        return Ran(score, "", prediction, tuple(trace) if traced else (), tuple(noted))
+
+
+def score_of(value: Any) -> float:
+    """A metric's answer as a number.
+
+    Raises:
+        UserError: it is none.
+    """
+    if isinstance(value, dspy.Prediction):
+        value = value.get("score", None)
+    try:
+        score = float(value)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"the metric gave {value!r}, which is no number; return a number, a truth value, or a dspy.Prediction "
+            "with a score"
+        ) from error
+    if not math.isfinite(score):
+        raise UserError(f"the metric gave {score}; return a finite number")
+    return score

@@ -1,0 +1,193 @@
+"""The adapter for small models."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from typing import Any, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import promptsearch as ps
+from promptsearch.calibration import Weighing
+from promptsearch.lm.fake import FakeLM, ScriptedLM
+from promptsearch.lm.llamacpp.engine import LlamaEngine
+
+dspy = pytest.importorskip("dspy")
+
+from dspy.utils.exceptions import AdapterParseError  # noqa: E402
+
+from promptsearch.dspy.adapter import ANSWERED, PlainAdapter  # noqa: E402
+
+
+class Review(dspy.Signature):  # type: ignore[misc]
+    """Classify the sentiment of the review."""
+
+    text: str = dspy.InputField()
+    label: Literal["negative", "positive"] = dspy.OutputField()
+
+
+class Reasoned(dspy.Signature):  # type: ignore[misc]
+    """Answer the question."""
+
+    question: str = dspy.InputField(desc="asked by a child")
+    reasoning: str = dspy.OutputField()
+    answer: str = dspy.OutputField()
+
+
+PROMPT = """Classify the sentiment of the review.
+Label is one of: negative, positive.
+
+Text: Dull.
+Label: negative
+
+Text: A delight.
+Label:"""
+
+
+def test_the_prompt() -> None:
+    demos = [{"text": "Dull.", "label": "negative"}]
+    messages = PlainAdapter().format(Review, demos, {"text": "A delight."})
+    assert messages == [{"role": "user", "content": PROMPT}]
+
+
+def test_order_is_kept_and_nothing_is_made_up() -> None:
+    demos = [
+        {"question": "one", "answer": "1"},  # DSPy's own adapters put this one first, with a placeholder
+        {"question": "two", "reasoning": "It is two.", "answer": "2"},
+        {"question": "three", "answer": "3"},
+    ]
+    text = PlainAdapter().text(Reasoned, demos, {"question": "four"})
+    assert [text.index(f"Question: {word}") for word in ("one", "two", "three", "four")] == sorted(
+        text.index(f"Question: {word}") for word in ("one", "two", "three", "four")
+    )
+    assert "Not supplied" not in text
+    assert text.count("Reasoning:") == 2
+    assert text.endswith("Question: four\nReasoning:")
+    assert "Question: asked by a child" in text
+
+
+@given(st.text(min_size=1), st.text())
+def test_lines_of_any_text_are_read_or_refused(reasoning: str, answer: str) -> None:
+    try:
+        fields = PlainAdapter().parse(Reasoned, f" {reasoning}\nAnswer: {answer}")
+    except AdapterParseError:  # says which field is missing
+        return
+    assert set(fields) == {"reasoning", "answer"}
+
+
+def test_lines_are_read() -> None:
+    assert PlainAdapter().parse(Reasoned, " It has\ntwo parts.\nAnswer: 2\n\nQuestion: more") == {
+        "reasoning": "It has\ntwo parts.",
+        "answer": "2",
+    }
+    assert PlainAdapter().parse(Reasoned, "Reasoning: Yes.\nanswer: 3") == {"reasoning": "Yes.", "answer": "3"}
+    with pytest.raises(AdapterParseError, match="'answer' is missing"):
+        PlainAdapter().parse(Reasoned, "only reasoning")
+
+
+def test_another_language_model_reads_the_same_text() -> None:
+    lm = dspy.utils.DummyLM([{"label": "positive"}])
+    asked: list[Any] = []
+
+    class Spy(PlainAdapter):
+        def format(self, *given: Any) -> Any:
+            asked.append(super().format(*given))
+            return asked[-1]
+
+        def parse(self, signature: Any, completion: str) -> Any:
+            return super().parse(signature, " positive\n\nText: more")
+
+    with dspy.context(lm=lm, adapter=Spy()):
+        assert dspy.Predict(Review)(text="A delight.").label == "positive"
+    assert asked[0][0]["content"].startswith("Classify")
+
+
+def test_choices_are_scored_and_noted() -> None:
+    lm = ps.dspy.lm(FakeLM({"A delight.": "positive", "Dull.": "negative"}), cache=False)
+    noted: list[Any] = []
+    token = ANSWERED.set(noted)
+    try:
+        with dspy.context(lm=lm, adapter=PlainAdapter()):
+            prediction = dspy.Predict(Review)(text="A delight.")
+    finally:
+        ANSWERED.reset(token)
+    assert prediction.label == "positive"
+    assert prediction.probabilities["positive"] > 0.5
+    assert sum(prediction.probabilities.values()) == pytest.approx(1)
+    assert [(each.field, each.texts) for each in noted] == [("label", ("negative", "positive"))]
+    assert len(lm.history) == 1
+
+
+def test_a_weighing_moves_choices() -> None:
+    lm = ps.dspy.lm(FakeLM({"A delight.": "positive"}), cache=False)
+    weighing = Weighing("batch", (-30.0, 30.0))
+    with dspy.context(lm=lm, adapter=PlainAdapter(weighings={"label": weighing})):
+        assert dspy.Predict(Review)(text="A delight.").label == "negative"
+
+
+def test_unscored_choices_are_written() -> None:
+    lm = ps.dspy.lm(ScriptedLM(lambda prompt: " Positive, I think\nText:"), cache=False)
+    with dspy.context(lm=lm, adapter=PlainAdapter(scored=False)):
+        prediction = dspy.Predict(Review)(text="A delight.")
+    assert prediction.label == "positive"
+    assert "probabilities" not in prediction
+
+
+def test_fields_are_asked_one_after_another() -> None:
+    model = ScriptedLM(lambda prompt: " 12 " if prompt.endswith("Answer:") else " Three fours.\nAnswer: 13")
+    lm = ps.dspy.lm(model, cache=False)
+    with dspy.context(lm=lm, adapter=PlainAdapter()):
+        prediction = dspy.Predict(Reasoned)(question="3 * 4?")
+        again = asyncio.run(dspy.Predict(Reasoned).acall(question="3 * 4?"))
+    assert (prediction.reasoning, prediction.answer) == (again.reasoning, again.answer) == ("Three fours.", "12")
+    assert model.prompts[1].endswith("Reasoning: Three fours.\nAnswer:")
+
+
+def test_several_answers_differ_by_seed() -> None:
+    lm = ps.dspy.lm(FakeLM(None), cache=False, temperature=1.0)
+    with dspy.context(lm=lm, adapter=PlainAdapter()):
+        found = dspy.Predict(Reasoned)(question="?", config={"n": 3})
+    assert len(found.completions.answer) == 3
+    assert len(set(found.completions.reasoning)) > 1
+
+
+# -- the real model ---------------------------------------------------------------------------------------------
+
+
+class Kind(enum.Enum):
+    HUMAN = "a person"
+    PLACE = "a place"
+
+
+def signatures() -> list[tuple[Any, dict[str, Any]]]:
+    """Five questions, most of which DSPy's default adapter cannot get a small model to answer in form."""
+    ranked = dspy.Signature(
+        {"text": (str, dspy.InputField()), "stars": (int, dspy.OutputField(ge=1, le=5))}, "Rate the review."
+    )
+    return [
+        (Review, {"text": "A delight from start to end."}),
+        (ranked, {"text": "It broke on the first day."}),
+        (
+            dspy.Signature({"question": (str, dspy.InputField()), "kind": (Kind, dspy.OutputField())}),
+            {"question": "Who?"},
+        ),
+        (dspy.Signature("premise, claim -> entailed: bool"), {"premise": "It rains.", "claim": "It is dry."}),
+        (
+            dspy.Signature("question -> reasoning, total: int, parts: list[str]"),
+            {"question": "What are two and two?"},
+        ),
+    ]
+
+
+def test_the_small_model_never_fails_the_form(engine: LlamaEngine) -> None:
+    lm = ps.dspy.lm(engine, cache=False, max_tokens=48)
+    with dspy.context(lm=lm, adapter=PlainAdapter()):
+        for signature, inputs in signatures():
+            prediction = dspy.Predict(signature)(**inputs)
+            for name, field in signature.output_fields.items():
+                value = getattr(prediction, name)
+                origin = getattr(field.annotation, "__origin__", None)
+                assert origin is Literal or isinstance(value, origin or field.annotation), (name, value)

@@ -1,0 +1,396 @@
+"""The optimizer of DSPy programs, on models that are instant; the real one has its benchmark."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+from fakes import WatchedLM, WordEncoder, last_number, numbered_rows
+
+import promptsearch as ps
+from promptsearch.errors import BackendError, BudgetError, DataError, UserError
+from promptsearch.lm.fake import FakeLM, ScriptedLM
+
+dspy = pytest.importorskip("dspy")
+
+from promptsearch.dspy.bootstrapping import bootstrapped, labelled, unique  # noqa: E402
+from promptsearch.dspy.demo_search import DemoSearch  # noqa: E402
+from promptsearch.dspy.predictor import Predict, become_ours, load  # noqa: E402
+from promptsearch.dspy.running import Runner, score_of  # noqa: E402
+
+
+class Grade(dspy.Signature):  # type: ignore[misc]
+    """Say whether it is bad or good."""
+
+    text: str = dspy.InputField()
+    label: Literal["bad", "good"] = dspy.OutputField()
+
+
+ROWS = [dspy.Example(**row).with_inputs("text") for row in numbered_rows(120)]
+GOLDS = {str(number): row.label for number, row in enumerate(ROWS)}
+
+
+def right(example: Any, prediction: Any, trace: object = None) -> bool:
+    return bool(example.label == prediction.label)
+
+
+def better_with_examples(**options: Any) -> WatchedLM:
+    """Right half of the time without demonstrations, nearly always with eight."""
+    return WatchedLM(GOLDS, reliability=lambda prompt: min(0.95, 0.5 + 0.05 * prompt.count("Label:")), **options)
+
+
+def search(**options: Any) -> DemoSearch:
+    given: dict[str, Any] = {
+        "metric": right,
+        "encoder": WordEncoder(),
+        "progress": False,
+        "budget": "600 evaluations",
+    }
+    return DemoSearch(**{**given, **options})
+
+
+def compiled(model: Any, student: Any = None, lm: Any = None, **options: Any) -> Any:
+    lm = lm or ps.dspy.lm(model, cache=False)
+    with dspy.context(lm=lm):
+        program = student if student is not None else dspy.Predict(Grade)
+        return search(**options).compile(program, trainset=ROWS[:60], valset=ROWS[60:])
+
+
+def test_finds_demonstrations_that_help() -> None:
+    student = dspy.Predict(Grade)
+    program = compiled(better_with_examples(), student)
+    assert student.demos == []
+    assert type(student) is dspy.Predict
+    assert len(program.demos) >= 2 or program.library.count >= 2
+    assert program.score > 65
+    assert program.improvement.value > 0
+    shown = {demo["text"] for demo in program.demos}
+    assert shown <= {row.text for row in ROWS[:60]}
+    scores = [each["score"] for each in program.candidate_programs]
+    assert program.candidate_programs[0]["score"] == program.score
+    assert len(scores) > 1
+    assert all(isinstance(each["program"], dspy.Module) for each in program.candidate_programs)
+    assert set(program.trial_logs[1]) >= {"score", "rows", "mode", "demonstrations"}
+
+
+def test_no_row_is_asked_about_and_shown() -> None:
+    model = better_with_examples()
+    program = compiled(model)
+    asked = [last_number(prompt) for prompts in model.calls for prompt in prompts]
+    assert {int(number) for number in asked if number is not None} <= set(range(60, 120))
+    assert program.score >= 0
+
+
+@pytest.mark.parametrize("strategy", ["halving", "greedy", "tpe", "random"])
+def test_every_strategy(strategy: str) -> None:
+    program = compiled(better_with_examples(), strategy=strategy, modes=("static",))
+    assert program.score > 60
+    assert program.library is None
+
+
+def test_same_seed_same_program() -> None:
+    first, second = (compiled(better_with_examples(), num_threads=threads) for threads in (1, 16))
+    other = compiled(better_with_examples(), seed=1)
+    assert first.dump_state() == second.dump_state()
+    assert first.trial_logs == second.trial_logs
+    assert other.trial_logs != first.trial_logs
+
+
+class BreaksAt(WatchedLM):
+    """Fails once at its N-th call."""
+
+    def __init__(self, call: int) -> None:
+        def told(number: int) -> None:
+            if number == call:
+                raise BackendError("the machine was unplugged")
+
+        super().__init__(
+            GOLDS, reliability=lambda prompt: min(0.95, 0.5 + 0.05 * prompt.count("Label:")), on_call=told
+        )
+
+
+def test_resumed_is_uninterrupted(tmp_path: Path) -> None:
+    whole = compiled(better_with_examples(), num_threads=1)
+    broken = BreaksAt(200)
+    with pytest.raises(BackendError, match="unplugged"):
+        compiled(broken, num_threads=1, run=tmp_path / "run")
+    rest = better_with_examples()
+    resumed = compiled(rest, num_threads=1, run=tmp_path / "run")
+    assert resumed.dump_state() == whole.dump_state()
+    assert resumed.trial_logs == whole.trial_logs
+    again = better_with_examples()
+    repeated = compiled(again, run=tmp_path / "run")
+    assert repeated.dump_state() == whole.dump_state()
+    assert len(again.calls) == 0
+    assert len(rest.calls) < len(broken.calls) + 600
+
+
+def test_a_run_belongs_to_its_job(tmp_path: Path) -> None:
+    compiled(better_with_examples(), run=tmp_path / "run")
+    with pytest.raises(UserError, match="another job"):
+        compiled(better_with_examples(), run=tmp_path / "run", seed=3)
+
+
+# -- metrics and failures -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "score"), [(True, 1.0), (0.25, 0.25), (np.float32(0.5), 0.5), (dspy.Prediction(score=0.75), 0.75)]
+)
+def test_scores_of_metrics(value: Any, score: float) -> None:
+    assert score_of(value) == score
+
+
+@pytest.mark.parametrize("value", [None, "much", float("nan"), dspy.Prediction(label="x")])
+def test_no_scores(value: Any) -> None:
+    with pytest.raises(UserError, match="the metric gave"):
+        score_of(value)
+
+
+def test_any_scale_of_metric() -> None:
+    percent = compiled(better_with_examples(), metric=lambda e, p, trace=None: 100 * (e.label == p.label))
+    share = compiled(better_with_examples())
+    assert [demo.toDict() for demo in percent.demos] == [demo.toDict() for demo in share.demos]
+    assert percent.score == pytest.approx(100 * share.score)
+
+
+def test_no_metric_compares_labels() -> None:
+    assert compiled(better_with_examples(), metric=None).score == compiled(better_with_examples()).score
+
+
+def test_failures_are_counted_by_reason() -> None:
+    class Picky(dspy.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.grade = dspy.Predict(Grade)
+
+        def forward(self, text: str) -> Any:
+            if text.endswith("7."):
+                raise ValueError("not this one")
+            return self.grade(text=text)
+
+    program = compiled(better_with_examples(), Picky(), max_errors=10_000)
+    assert set(program.trial_logs[1]["failures"]) == {"program failed"}
+    with pytest.raises(ValueError, match="not this one"):
+        compiled(better_with_examples(), Picky(), max_errors=1, num_threads=1)
+
+
+def test_unreadable_answers_are_wrong() -> None:
+    lm = ps.dspy.lm(ScriptedLM(lambda prompt: " nothing of use"), cache=False)
+    program = compiled(None, lm=lm, scored=False, budget="200 evaluations")
+    assert program.score == 0
+    assert set(program.trial_logs[1]["failures"]) == {"not understood"}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"strategy": "luck"}, "strategy='luck' is unknown"),
+        ({"prefer": "speed"}, "prefer='speed' is unknown"),
+        ({"modes": ("routed",)}, "modes='routed' is unknown"),
+        ({"adapter": "json"}, "adapter='json' is unknown"),
+        ({"max_labeled_demos": -1}, "max_labeled_demos=-1"),
+        ({"num_threads": 0}, "num_threads=0"),
+    ],
+)
+def test_wrong_arguments(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        DemoSearch(**options)
+    with pytest.raises(BudgetError, match="names tokens"):
+        DemoSearch(budget="5k tokens")
+
+
+def test_wrong_rows() -> None:
+    lm = ps.dspy.lm(better_with_examples(), cache=False)
+    with dspy.context(lm=lm):
+        for trainset, said in (
+            ([], "no rows"),
+            ([dspy.Example(text="a", label="good")] * 8, "marks no inputs"),
+            (ROWS[:3], "at least 4"),
+        ):
+            with pytest.raises(DataError, match=said):
+                search().compile(dspy.Predict(Grade), trainset=trainset)
+        with pytest.raises(UserError, match=r"no dspy\.Predict"):
+            search().compile(dspy.Module(), trainset=ROWS)
+    with dspy.context(lm=None), pytest.raises(UserError, match="no language model"):
+        search().compile(dspy.Predict(Grade), trainset=ROWS)
+
+
+def test_without_validation_rows_half_is_held_out() -> None:
+    lm = ps.dspy.lm(better_with_examples(), cache=False)
+    with dspy.context(lm=lm):
+        for valset in (None, ROWS[:60]):
+            program = search().compile(dspy.Predict(Grade), trainset=ROWS[:60], valset=valset)
+            assert sum(len(each["subscores"]) > 0 for each in program.candidate_programs) > 1
+            assert program.validation.n in (9, 30)
+
+
+# -- programs of several predictors ---------------------------------------------------------------------------------
+
+
+class TwoSteps(dspy.Module):  # type: ignore[misc]
+    """Names the number, then grades it; only the second step has labelled rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.find = dspy.Predict("text -> number: str")
+        self.grade = dspy.ChainOfThought(dspy.Signature("text, number -> label: str", "Grade the number."))
+
+    def forward(self, text: str) -> Any:
+        return self.grade(text=text, number=self.find(text=text).number)
+
+
+def two_step_reply(prompt: str) -> str:
+    """Better at each step with demonstrations of that step."""
+    number = last_number(prompt) or "0"
+    shown = prompt.count("\n\nText:")
+    if prompt.endswith("Number:"):
+        return f" {number}" if shown >= 2 or int(number) % 3 else " unknown"
+    if prompt.endswith("Reasoning:"):
+        return " Even is bad."
+    known = "Number: unknown" not in prompt.rpartition("Text:")[2]
+    return f" {GOLDS[number]}" if known and (shown >= 2 or int(number) % 5 < 3) else " bad"
+
+
+def test_two_predictors_get_demonstrations_of_their_own() -> None:
+    model = ScriptedLM(two_step_reply)
+    program = compiled(model, TwoSteps(), max_rounds=1, modes=("static",))
+    find, grade = program.predictors()
+    assert program.improvement.value > 0
+    for predictor in (find, grade):
+        for demo in predictor.demos:
+            assert set(predictor.signature.fields) <= set(demo.toDict())
+            assert demo.augmented
+    assert len(find.demos) + len(grade.demos) >= 2
+
+
+def test_bootstrapped_demonstrations_are_whole() -> None:
+    lm = ps.dspy.lm(ScriptedLM(two_step_reply), cache=False)
+    program = become_ours(TwoSteps())
+    with dspy.context(lm=lm):
+        shown = bootstrapped(program, ROWS[:20], Runner(right, 4, 0), threshold=None, rounds=1)
+    assert labelled(program, ROWS[:20]) == []
+    assert {each.predictor for each in shown} == {0, 1}
+    assert {each.source for each in shown} == {"bootstrapped"}
+    for each in shown:
+        assert all(each.fields.values())
+    once = unique([*shown, *shown], program, forbidden=[ROWS[shown[0].row]])
+    assert len(once) == len(shown) - 1  # the first step asks about the row's own text, the second also about a number
+
+
+def test_labelled_rows_need_every_field_and_a_known_choice() -> None:
+    rows = [
+        dspy.Example(text="a", label="good").with_inputs("text"),
+        dspy.Example(text="b", label="splendid").with_inputs("text"),
+        dspy.Example(text="c").with_inputs("text"),
+    ]
+    assert [each.row for each in labelled(dspy.Predict(Grade), rows)] == [0]
+
+
+def test_a_float_metric_accepts_its_better_half() -> None:
+    lm = ps.dspy.lm(ScriptedLM(lambda prompt: " word"), cache=False)
+
+    def metric(example: Any, prediction: Any, trace: Any = None) -> float:
+        return int(last_number(example.text) or 0) / 100
+
+    program = become_ours(dspy.Predict("text -> answer"))
+    with dspy.context(lm=lm):
+        shown = bootstrapped(program, ROWS[:21], Runner(metric, 2, 0), threshold=None, rounds=1)
+        few = bootstrapped(program, ROWS[:21], Runner(metric, 2, 0), threshold=0.195, rounds=1)
+    assert [each.row for each in shown] == list(range(11, 21))
+    assert [each.row for each in few] == [20]
+
+
+def test_the_metric_sees_traces_where_demonstrations_are_made() -> None:
+    traces: list[Any] = []
+
+    def metric(example: Any, prediction: Any, trace: Any = None) -> bool:
+        traces.append(trace)
+        return right(example, prediction)
+
+    compiled(ScriptedLM(two_step_reply), TwoSteps(), metric=metric, budget="200 evaluations")
+    assert any(trace is None for trace in traces)
+    assert any(trace is not None and len(trace) == 2 for trace in traces)
+
+
+# -- saved and loaded ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("modes", [("static",), ("retrieved",)])
+def test_saved_programs_predict_the_same(modes: tuple[str, ...], tmp_path: Path) -> None:
+    model = better_with_examples()
+    lm = ps.dspy.lm(model, cache=False)
+    program = compiled(model, lm=lm, modes=modes)
+    path = tmp_path / "program.json"
+    program.save(path)
+    fresh = Predict(Grade)
+    state = json.loads(path.read_text("utf-8"))
+    fresh.load_state(state, encoder=WordEncoder())
+    assert (fresh.library is None) == (modes == ("static",))
+    with dspy.context(lm=lm):
+        for row in ROWS[:40]:
+            ours, theirs = program(**row.inputs()), fresh(**row.inputs())
+            assert ours.label == theirs.label
+            assert ours.probabilities == theirs.probabilities
+    assert fresh.dump_state() == program.dump_state()
+
+
+def test_loading_into_a_program_of_plain_predictors(tmp_path: Path) -> None:
+    program = compiled(better_with_examples(), modes=("static",))
+    program.save(tmp_path / "program.json")
+    loaded = load(tmp_path / "program.json", dspy.Predict(Grade))
+    assert type(loaded) is Predict
+    assert loaded.weighings == program.weighings
+
+
+def test_damaged_states_are_refused() -> None:
+    state = compiled(better_with_examples(), modes=("retrieved",)).dump_state()
+    for damage in ({"schema": 2}, {"adapter": "other"}, {"weighings": {"label": {}}}, {"library": {"encoder": "x"}}):
+        broken = {**state, "promptsearch": {**state["promptsearch"], **damage}}
+        with pytest.raises(UserError, match="saved"):
+            Predict(Grade).load_state(broken, encoder=WordEncoder())
+
+
+def test_a_calibration_belongs_to_its_model(caplog: pytest.LogCaptureFixture) -> None:
+    program = compiled(better_with_examples(), modes=("static",))
+    program.model = "promptsearch/other@0"
+    program.weighings = {"label": ps.dspy.predictor.Weighing("batch", (-50.0, 50.0))}
+    with dspy.context(lm=ps.dspy.lm(FakeLM({"#3.": "good"}), cache=False)):
+        assert program(text="word #3.").label == "good"
+    assert "runs on promptsearch/fake" in caplog.text
+
+
+def test_retrieved_demonstrations_are_the_nearest_and_never_the_query(tmp_path: Path) -> None:
+    program = compiled(better_with_examples(), modes=("retrieved",))
+    library = program.library
+    for row in ROWS[:10]:
+        found = library.find({"text": row.text})
+        assert len(found) == library.count
+        assert row.text not in [demo["text"] for demo in found]
+    lone = library.find({"text": "word1 word2"})
+    vectors = (
+        WordEncoder().encode([demo["text"] for demo in library.demos]) @ WordEncoder().encode(["word1 word2"])[0]
+    )
+    best = sorted(vectors.tolist(), reverse=True)[: library.count]
+    similarities = WordEncoder().encode([demo["text"] for demo in lone]) @ WordEncoder().encode(["word1 word2"])[0]
+    assert sorted(similarities.tolist(), reverse=True) == pytest.approx(best, abs=1e-6)
+
+
+def test_loads_in_another_process(tmp_path: Path) -> None:
+    """With no code of ours imported first: the quick way of somebody who deploys."""
+    program = compiled(better_with_examples(), modes=("static",))
+    program.save(tmp_path / "program.json")
+    script = f"""
+import dspy, promptsearch as ps
+from typing import Literal
+Grade = dspy.Signature("text -> label: Literal['bad', 'good']", "Say whether it is bad or good.")
+program = ps.dspy.load({str(tmp_path / "program.json")!r}, dspy.Predict(Grade))
+print(len(program.demos), sorted(program.weighings))
+"""
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert ran.stdout.split(maxsplit=1)[0] == str(len(program.demos))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import subprocess
 import sys
@@ -136,6 +137,17 @@ def test_a_run_belongs_to_its_job(tmp_path: Path) -> None:
         compiled(better_with_examples(), run=tmp_path / "run", seed=3)
 
 
+def test_stops_when_it_is_good_enough() -> None:
+    whole = compiled(better_with_examples())
+    stopped = compiled(better_with_examples(), stop_at_score=whole.trial_logs[1]["score"])
+    assert len(stopped.trial_logs) < len(whole.trial_logs)
+
+
+def test_takes_the_arguments_of_the_optimizer_that_it_replaces() -> None:
+    theirs = inspect.signature(dspy.teleprompt.BootstrapFewShotWithRandomSearch).parameters
+    assert set(theirs) <= set(inspect.signature(DemoSearch).parameters)
+
+
 # -- metrics and failures -----------------------------------------------------------------------------------------
 
 
@@ -259,7 +271,7 @@ def two_step_reply(prompt: str) -> str:
 
 def test_two_predictors_get_demonstrations_of_their_own() -> None:
     model = ScriptedLM(two_step_reply)
-    program = compiled(model, TwoSteps(), max_rounds=1, modes=("static",))
+    program = compiled(model, TwoSteps(), modes=("static",))
     find, grade = program.predictors()
     assert program.improvement.value > 0
     for predictor in (find, grade):

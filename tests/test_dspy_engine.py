@@ -6,6 +6,7 @@ import asyncio
 import copy
 import json
 import pickle
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -206,18 +207,17 @@ def test_who_waits_may_be_interrupted() -> None:
     released = threading.Event()
     watched = Watched(FakeLM(), lambda call: None if call > 1 else wait_for(released.is_set))
     dispatcher = Dispatcher(watched)
-    wait = dispatcher._changed.wait
 
-    def interrupted(timeout: float | None = None) -> bool:
-        dispatcher._changed.wait = wait  # type: ignore[method-assign]
-        raise KeyboardInterrupt
+    def interrupt_main() -> None:
+        wait_for(lambda: len(dispatcher._waiting) == 2)
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     with ThreadPoolExecutor(3) as threads:
         first = threads.submit(dispatcher.generate, "a", GenerationParams())
         wait_for(lambda: len(watched.calls) == 1)
-        dispatcher._changed.wait = interrupted  # type: ignore[method-assign]
-        second = threads.submit(dispatcher.generate, "b", GenerationParams())
-        assert isinstance(second.exception(), KeyboardInterrupt)
+        threads.submit(interrupt_main)
+        with pytest.raises(KeyboardInterrupt):
+            dispatcher.generate("b", GenerationParams())
         third = threads.submit(dispatcher.generate, "c", GenerationParams())
         wait_for(lambda: len(dispatcher._waiting) == 2)
         released.set()

@@ -14,7 +14,9 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from queue import Empty, SimpleQueue
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -23,7 +25,7 @@ from promptsearch.lm.base import Completion, Engine, FloatArray, GenerationParam
 
 __all__ = ["Dispatcher", "shared_dispatcher"]
 
-_QUIET = 0.01  # seconds without a new caller, after which a leader goes ahead with fewer than came together lately
+_QUIET = 0.02  # seconds without a new caller, after which a leader goes ahead with fewer than came together lately
 _REMEMBERED = 3  # turns
 
 Question = GenerationParams | tuple[str, ...]
@@ -41,6 +43,8 @@ class _Job:
         answer: a completion or scores, and the number of the prompt's tokens; None until then.
         error: why there is none.
         abandoned: whether its caller has gone.
+        thread: where its caller waits.
+        wake: gets an item whenever the caller should look again.
     """
 
     prompt: str
@@ -49,6 +53,8 @@ class _Job:
     answer: tuple[Any, int] | None = None
     error: Exception | None = None
     abandoned: bool = False
+    thread: int = field(default_factory=threading.get_ident)
+    wake: SimpleQueue[None] = field(default_factory=SimpleQueue)
 
     @property
     def settled(self) -> bool:
@@ -60,16 +66,19 @@ class Dispatcher:
 
     Args:
         engine: the engine; it is asked by one thread at a time.
+
+    Attributes:
+        engine: the same.
     """
+
+    # Ctrl-C may come between any two instructions. Locks and queues of C are whole by then; a threading.Condition,
+    # which is written in Python, may have been left locked.
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self._changed = threading.Condition()
-        self._waiting: list[
-            _Job
-        ] = []  # in the order of arrival; those that a leader runs stay until they are settled
+        self._lock = threading.Lock()
+        self._waiting: list[_Job] = []  # in the order of arrival; a leader's stay until they are settled
         self._leader: _Job | None = None
-        self._leading_thread = 0
         self._lately: deque[int] = deque(maxlen=_REMEMBERED)  # how many waited when the last turns began
 
     def generate(self, prompt: str, params: GenerationParams) -> Completion:
@@ -134,37 +143,40 @@ class Dispatcher:
         return job.answer
 
     def _enter(self, job: _Job) -> None:
-        with self._changed:
-            if self._leader is not None and self._leading_thread == threading.get_ident():
+        with self._lock:
+            leader = self._leader
+            if leader is not None and leader.thread == job.thread:
                 raise BackendError(f"the model {self.engine.name!r} is generating; `until` cannot ask it meanwhile")
             self._waiting.append(job)
-            self._changed.notify_all()  # a leader may be gathering
+            if leader is not None:
+                leader.wake.put(None)  # it may be gathering
 
     def _turn(self, job: _Job) -> list[_Job]:
         """Wait until a job is settled, or until its thread leads; then which jobs to ask about together."""
-        with self._changed:
-            self._changed.wait_for(lambda: job.settled or self._leader is None)
-            if job.settled:
-                return []
-            self._leader, self._leading_thread = job, threading.get_ident()
-            self._gather()
-            question = self._waiting[0].question
-            return [each for each in self._waiting if each.question == question]
+        while not job.settled:
+            with self._lock:
+                if self._leader is None and not job.settled:
+                    self._leader = job
+            if self._leader is job:
+                self._gather(job)
+                question = self._waiting[0].question
+                return [each for each in list(self._waiting) if each.question == question]
+            job.wake.get()
+        return []
 
-    def _gather(self) -> None:
+    def _gather(self, job: _Job) -> None:
         """Let as many come as came together lately: who was just answered is about to ask again.
 
         A lone caller does not wait.
         """
         expected = max(self._lately, default=1)
-        while len(self._waiting) < expected and self._changed.wait(_QUIET):
-            pass
+        with suppress(Empty):
+            while len(self._waiting) < expected:
+                job.wake.get(timeout=_QUIET)
         self._lately.append(len(self._waiting))
 
     def _run(self, jobs: Sequence[_Job]) -> None:
         """Ask about jobs of one question together; where the engine refuses, one by one."""
-        if not jobs:
-            return
         try:
             answers = _asked(self.engine, jobs)
         except UserError as error:
@@ -181,12 +193,18 @@ class Dispatcher:
                 job.answer = answer
 
     def _step_down(self, job: _Job) -> None:
-        """Forget what is settled; if the job's thread leads, stop leading and wake the others."""
-        with self._changed:
-            self._waiting = [each for each in self._waiting if not each.settled]
+        """Stop leading, if the job's thread leads; wake whose job is settled, and one to lead if nobody does.
+
+        Doing it again does no harm, which an interrupted thread does.
+        """
+        with self._lock:
             if self._leader is job:
-                self._changed.notify_all()  # before the next line, so that an interrupted thread does both again
                 self._leader = None
+            unsettled = [each for each in self._waiting if not each.settled]
+            for each in self._waiting:
+                if each.settled or (self._leader is None and each is unsettled[0]):
+                    each.wake.put(None)
+            self._waiting = unsettled
 
 
 def _asked(engine: Engine, jobs: Sequence[_Job]) -> list[tuple[Any, int]]:

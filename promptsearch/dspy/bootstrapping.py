@@ -2,7 +2,8 @@
 
 A program is run on training rows by a teacher; where the metric accepts the result, what each predictor was asked and
 answered becomes a demonstration of that predictor (Khattab et al. 2023, arXiv 2310.03714, section 4). All rows are
-run at once; a row that fails is tried again at temperature 1.
+run at once. A teacher shows some labelled rows, or those of their fields that a predictor has; rows that fail are
+tried again with what the first attempt found, and at temperature 1.
 Invariant: a demonstration holds every field of its predictor's signature, so that no adapter moves it or shows a
 placeholder for what it lacks.
 Leaves out: which demonstrations are shown.
@@ -15,13 +16,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import dspy
+import numpy as np
 
 from promptsearch.data.text import normalised
 from promptsearch.dspy.fields import choices_of, written
 from promptsearch.dspy.library import query_text
 from promptsearch.dspy.running import Runner
 
-__all__ = ["Shown", "bootstrapped", "demonstration_text", "labelled", "unique"]
+__all__ = ["Shown", "bootstrapped", "demonstration_text", "labelled", "show_some", "unique"]
+
+_TEACHER_SHOWS = 4
 
 
 @dataclass(frozen=True)
@@ -62,18 +66,49 @@ def _possible(signature: Any, values: Mapping[str, Any]) -> bool:
     return True
 
 
+def show_some(
+    teacher: Any, ready: Sequence[Shown], rows: Sequence[Any], rng: np.random.Generator, *, parts: bool
+) -> None:
+    """Give each predictor of a teacher a few demonstrations, in place.
+
+    Args:
+        teacher: a program without demonstrations.
+        ready: whole demonstrations; a predictor that has some shows some of those.
+        rows: training rows.
+        rng: randomness.
+        parts: whether other predictors show rows that hold some of their outputs only.
+    """
+    for place, predictor in enumerate(teacher.predictors()):
+        whole = [each.fields for each in ready if each.predictor == place]
+        usable = whole or (_parts_of(predictor.signature, rows) if parts else [])
+        chosen = [usable[at] for at in rng.permutation(len(usable))[:_TEACHER_SHOWS]]
+        predictor.demos = [dspy.Example(**fields) for fields in chosen]
+
+
+def _parts_of(signature: Any, rows: Sequence[Any]) -> list[Mapping[str, Any]]:
+    """What rows hold of a signature's fields, where an output is among it."""
+    found: list[Mapping[str, Any]] = []
+    for row in rows:
+        values = row.toDict()
+        known = {name: values[name] for name in signature.fields if values.get(name) is not None}
+        if set(known) & set(signature.output_fields):
+            found.append(known)
+    return found
+
+
 def bootstrapped(
     teacher: Any, rows: Sequence[Any], runner: Runner, *, threshold: float | None, rounds: int
 ) -> list[Shown]:
     """Demonstrations from runs that the metric accepts.
 
     Args:
-        teacher: a program of the student's structure.
+        teacher: a program of the student's structure, whose demonstrations may change.
         rows: training rows.
         runner: runs it.
-        threshold: least score of an accepted run; None accepts scores above 0 that are the most a truth value
-            gives, 1, or more, or, where no run reaches 1, the better half of those above 0.
-        rounds: attempts for each row; those after the first at temperature 1.
+        threshold: least score of an accepted run; None accepts scores of at least 1, which is what a truth value
+            gives, or, where no run reaches that, the better half of those above 0.
+        rounds: attempts for each row, at least 1. The second shows what the first found, those after it are at
+            temperature 1.
     """
     places = {id(predictor): place for place, predictor in enumerate(teacher.predictors())}
     signatures = [predictor.signature for predictor in teacher.predictors()]
@@ -82,20 +117,28 @@ def bootstrapped(
     for number in range(rounds):
         if not left:
             break
-        with dspy.context(**_fresh_model(number)):
+        if number > 0:
+            _show_found(teacher, found)
+        with dspy.context(**_fresh_model(max(0, number - 1))):
             runs = runner.run(teacher, [rows[row] for row in left], traced=True)
         least = _least(threshold, [ran.score for ran in runs])
         accepted = {row: ran for row, ran in zip(left, runs, strict=True) if not ran.failure and ran.score >= least}
         for row, ran in accepted.items():
             for predictor, inputs, outputs in ran.trace:
                 place = places.get(id(predictor))
-                if place is None:
-                    continue
-                fields = _fields(signatures[place], inputs, outputs)
-                if fields is not None:
+                fields = None if place is None else _fields(signatures[place], inputs, outputs)
+                if place is not None and fields is not None:
                     found.append(Shown(place, fields, "bootstrapped", row))
         left = [row for row in left if row not in accepted]
     return found
+
+
+def _show_found(teacher: Any, found: Sequence[Shown]) -> None:
+    """Have a teacher show what it found, at most a few for each predictor; those without any keep what they have."""
+    for place, predictor in enumerate(teacher.predictors()):
+        mine = [each.fields for each in found if each.predictor == place][:_TEACHER_SHOWS]
+        if mine:
+            predictor.demos = [dspy.Example(augmented=True, **fields) for fields in mine]
 
 
 def _least(threshold: float | None, scores: Sequence[float]) -> float:

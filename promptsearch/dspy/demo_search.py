@@ -22,7 +22,7 @@ import numpy as np
 from dspy.teleprompt.teleprompt import Teleprompter
 
 from promptsearch.budget import Budget
-from promptsearch.dspy.bootstrapping import Shown, bootstrapped, demonstration_text, labelled, unique
+from promptsearch.dspy.bootstrapping import Shown, bootstrapped, demonstration_text, labelled, show_some, unique
 from promptsearch.dspy.compiling import Compilation, Vectors
 from promptsearch.dspy.engine import LocalEngine
 from promptsearch.dspy.fields import choices_of, written
@@ -79,8 +79,11 @@ class DemoSearch(Teleprompter):  # type: ignore[misc]  # dspy has no types
         teacher_settings: settings under which the teacher runs, such as ``{"lm": stronger}``.
         max_bootstrapped_demos: bootstrapped demonstrations of one predictor at most.
         max_labeled_demos: demonstrations of one predictor at most.
-        max_rounds: attempts to bootstrap each training row.
+        max_rounds: attempts to bootstrap each training row; the second shows what the first found, those after it
+            are at temperature 1.
         num_candidate_programs: see ``budget``.
+        stop_at_score: percent of the score at which the search ends, for a program that ran on all search rows; None
+            for no such end.
         num_threads: runs at once; None for as many as suit the engine.
         max_errors: errors of the program or the metric that are taken for wrong answers; None for DSPy's setting.
 
@@ -106,8 +109,9 @@ class DemoSearch(Teleprompter):  # type: ignore[misc]  # dspy has no types
         teacher_settings: dict[str, Any] | None = None,
         max_bootstrapped_demos: int = 8,
         max_labeled_demos: int = 16,
-        max_rounds: int = 1,
+        max_rounds: int = 2,
         num_candidate_programs: int = 16,
+        stop_at_score: float | None = None,
         num_threads: int | None = None,
         max_errors: int | None = None,
     ) -> None:
@@ -149,6 +153,7 @@ class DemoSearch(Teleprompter):  # type: ignore[misc]  # dspy has no types
         self.max_labeled_demos = max_labeled_demos
         self.max_rounds = max_rounds
         self.num_candidate_programs = num_candidate_programs
+        self.stop_at_score = stop_at_score
         self.num_threads = num_threads
         self.max_errors = max_errors
 
@@ -216,6 +221,8 @@ class _Job:
             )
         self._lm = _language_model(student)
         self._local = isinstance(getattr(self._lm, "engine", None), LocalEngine)
+        usual = "plain" if self._local else "configured"
+        self._adapter = usual if settings.adapter == "auto" else settings.adapter
         self._student = self._prepared(student)
         self._teacher = teacher
         self._rows = split_rows(trainset, valset, settings.seed)
@@ -240,7 +247,13 @@ class _Job:
         )
         space = self._space(pool, vectors) if shown else None
         settings = self._settings
-        how = RaceSettings(settings.budget, settings.num_candidate_programs, settings.strategy, settings.prefer)
+        how = RaceSettings(
+            settings.budget,
+            settings.num_candidate_programs,
+            settings.strategy,
+            settings.prefer,
+            settings.stop_at_score,
+        )
         return DemoRace(how, compilation, space, self._rows, self._store, self._rng, self._listen, self._elapsed)
 
     # -- setting up -----------------------------------------------------------------------------------------
@@ -254,10 +267,7 @@ class _Job:
     def _prepared(self, student: Any) -> Any:
         """A copy of the student without demonstrations, whose predictors are ours where they can be."""
         copied = student.deepcopy()
-        adapter = self._settings.adapter
-        if adapter == "auto":
-            adapter = "plain" if self._local else "configured"
-        become_ours(copied, adapter=adapter, scored=self._settings.scored)
+        become_ours(copied, adapter=self._adapter, scored=self._settings.scored)
         for predictor in copied.predictors():
             predictor.demos, predictor.traces, predictor.train = [], [], []
         return copied
@@ -332,16 +342,19 @@ class _Job:
             )
 
     def _ready_teacher(self, ready: Sequence[Shown]) -> Any:
-        """The teacher; the student with a few labelled demonstrations where none is given."""
-        if self._teacher is not None:
-            teacher = self._teacher.deepcopy()
-            if len(teacher.predictors()) != len(self._student.predictors()):
-                raise UserError(
-                    f"the teacher has {len(teacher.predictors())} predictors and the student "
-                    f"{len(self._student.predictors())}; give a teacher of the student's structure"
-                )
+        """The teacher; the student with a few demonstrations of training rows where none is given."""
+        if self._teacher is None:
+            teacher = self._student.deepcopy()
+            rng = np.random.default_rng([self._settings.seed, 2])  # a resumed run draws no teacher any more
+            show_some(teacher, ready, self._rows.training, rng, parts=self._adapter == "plain")
             return teacher
-        return self._student.deepcopy()
+        teacher = self._teacher.deepcopy()
+        wanted, given = len(self._student.predictors()), len(teacher.predictors())
+        if wanted != given:
+            raise UserError(
+                f"the teacher has {given} predictors and the student {wanted}; give one of the student's structure"
+            )
+        return teacher
 
     def _vectors(self, shown: Sequence[Shown]) -> Vectors | None:
         """Vectors of the demonstrations, where candidates may retrieve."""

@@ -47,12 +47,14 @@ class RaceSettings:
         programs: see above.
         strategy: name of a strategy.
         prefer: see :func:`promptsearch.search.front.choose`.
+        enough: percent of the score, on all raced rows, at which the search ends; None for no such end.
     """
 
     budget: Budget | None
     programs: int
     strategy: str
     prefer: str
+    enough: float | None = None
 
 
 class DemoRace:
@@ -108,10 +110,11 @@ class DemoRace:
             while True:
                 for candidate in request.candidates:
                     self._score(candidate, items[: request.items], total)
+                    self._end_if_enough(candidate, len(items))
                 request = race.send({each: self._scores[each] for each in request.candidates})
         except StopIteration as finished:
             return list(finished.value)
-        except (_OutOfTimeError, KeyboardInterrupt):
+        except (_EndedError, KeyboardInterrupt):
             if not self._scores:
                 raise
             race.close()
@@ -168,7 +171,7 @@ class DemoRace:
 
     def _score(self, candidate: Candidate, items: Sequence[int], total: float) -> None:
         if self._scores and self._out_of_time():
-            raise _OutOfTimeError
+            raise _EndedError
         self._asked += 1
         seen = self._compilation.raced(candidate, items)
         self._scores[candidate] = Scores(self._bounded(seen.values), np.clip(seen.confidence, 0.0, 1.0))
@@ -177,6 +180,11 @@ class DemoRace:
         self._listen(
             Progress("search", done, tried=len(self._scores), best=measure(best.values), left=max(0.0, 1 - done))
         )
+
+    def _end_if_enough(self, candidate: Candidate, items: int) -> None:
+        seen, enough = self._scores[candidate], self._settings.enough
+        if enough is not None and seen.items == items and 100 * float(seen.values.mean()) >= enough:
+            raise _EndedError
 
     def _bounded(self, values: Any) -> Any:
         """Scores between 0 and 1, as strategies know them: a metric of another range is scaled by what came first."""
@@ -282,8 +290,8 @@ class DemoRace:
         }
 
 
-class _OutOfTimeError(Exception):
-    """The time is over."""
+class _EndedError(Exception):
+    """The time is over, or a program is good enough."""
 
 
 def _candidate_program(score: float, values: Any, number: int, program: Any) -> dict[str, Any]:

@@ -190,14 +190,19 @@ def usable_instructions(task: Task, *, vary: bool) -> tuple[str, ...]:
 
 
 def usable_names(task: Task, space: Space) -> tuple[tuple[str, str], ...]:
-    """Names for input and output: the columns' own, and pairs of the instruction's words.
+    """Names for input and output: the columns' own, and pairs of the instruction's words."""
+    if space.names is not None:
+        return (("", ""), *space.names)
+    return naming_pairs(task.instructions[0] if task.instructions else "")
+
+
+def naming_pairs(instruction: str) -> tuple[tuple[str, str], ...]:
+    """Pairs of an instruction's words that could name input and output, after a pair that leaves them as they are.
 
     Columns are often called "text" and "label", while "Classify the sentiment of the review" holds the words that a
     model knows: "Review: ... Sentiment: ...". Which word names what, the search finds out.
     """
-    if space.names is not None:
-        return (("", ""), *space.names)
-    words = _content_words(task.instructions[0])[:_NAMING_WORDS] if task.instructions else []
+    words = _content_words(instruction)[:_NAMING_WORDS]
     pairs = [(left, right) for left in words for right in words if left != right]
     alone = [("", word) for word in words]
     return tuple(dict.fromkeys([("", ""), *pairs, *alone]))

@@ -26,9 +26,34 @@ from dspy.utils.exceptions import AdapterParseError
 from promptsearch.calibration import Weighing, softmax
 from promptsearch.dspy.engine import LocalEngine
 from promptsearch.dspy.fields import Choices, choices_of, read_json, read_value, schema_of, title_of, written
+from promptsearch.errors import UserError
 from promptsearch.lm.base import FloatArray
 
-__all__ = ["ANSWERED", "PlainAdapter", "ScoredAnswer"]
+__all__ = ["ANSWERED", "STYLES", "PlainAdapter", "ScoredAnswer"]
+
+
+@dataclass(frozen=True)
+class Style:
+    """The words around the fields.
+
+    Attributes:
+        instructs: whether the prompt begins with the signature's instructions and what the user says of fields.
+        lists: whether it names the choices of output fields.
+        separator: between instructions, demonstrations and query.
+    """
+
+    instructs: bool = True
+    lists: bool = True
+    separator: str = "\n\n"
+
+
+STYLES = {
+    "listed": Style(),
+    "instructed": Style(lists=False),
+    "bare": Style(instructs=False, lists=False),
+    "close": Style(lists=False, separator="\n"),
+}
+"""Styles by name, the usual one first."""
 
 _SEPARATOR = "\n\n"
 _MOST_LISTED = 20  # choices that the prompt names; more would be longer than the demonstrations
@@ -65,16 +90,34 @@ class PlainAdapter(Adapter):  # type: ignore[misc]  # dspy has no types
             write it.
         weighings: for output fields that are chosen, how their log-probabilities become scores; fields without one
             take the likeliest choice. Each has one offset for each choice, in the order of the annotation.
+        style: name of the words around the fields, one of :data:`STYLES`.
+        titles: what the prompt calls fields, by name; others are called by their own name.
         owner: the predictor that answers are noted for.
+
+    Raises:
+        UserError: the style is unknown.
     """
 
     def __init__(
-        self, *, scored: bool = True, weighings: Mapping[str, Weighing] | None = None, owner: Any = None
+        self,
+        *,
+        scored: bool = True,
+        weighings: Mapping[str, Weighing] | None = None,
+        style: str = "listed",
+        titles: Mapping[str, str] | None = None,
+        owner: Any = None,
     ) -> None:
         super().__init__()
+        if style not in STYLES:
+            raise UserError(f"style={style!r} is unknown; give one of {', '.join(STYLES)}")
         self.scored = scored
         self.weighings = dict(weighings or {})
+        self.style = style
+        self.titles = dict(titles or {})
         self.owner = owner
+
+    def _title(self, name: str) -> str:
+        return self.titles.get(name) or title_of(name)
 
     def __call__(
         self, lm: Any, lm_kwargs: dict[str, Any], signature: Any, demos: list[Any], inputs: dict[str, Any]
@@ -110,21 +153,23 @@ class PlainAdapter(Adapter):  # type: ignore[misc]  # dspy has no types
 
     def _parts(self, signature: Any, demos: Sequence[Any], inputs: Mapping[str, Any]) -> tuple[str, str]:
         """The prompt in two parts: what the prompts for other inputs begin with as well, and the query."""
+        separator = STYLES[self.style].separator
         shown = [self._opening(signature), *(self._demonstration(signature, demo) for demo in demos)]
         first = next(iter(signature.output_fields))
-        query = "\n".join([*self._lines(signature.input_fields, inputs), f"{title_of(first)}:"])
-        return "".join(part + _SEPARATOR for part in shown if part), query
+        query = "\n".join([*self._lines(signature.input_fields, inputs), f"{self._title(first)}:"])
+        return "".join(part + separator for part in shown if part), query
 
     def _opening(self, signature: Any) -> str:
-        """Instructions, what the user says of fields, and the choices of the output fields."""
-        lines = [signature.instructions.strip()]
+        """Instructions, what the user says of fields, and the choices of the output fields, as the style has them."""
+        style = STYLES[self.style]
+        lines = [signature.instructions.strip()] if style.instructs else []
         for name, field in signature.fields.items():
             said = str((field.json_schema_extra or {}).get("desc", ""))
-            if said and said != f"${{{name}}}":
-                lines.append(f"{title_of(name)}: {said}")
-            choices = choices_of(field) if name in signature.output_fields else None
+            if style.instructs and said and said != f"${{{name}}}":
+                lines.append(f"{self._title(name)}: {said}")
+            choices = choices_of(field) if style.lists and name in signature.output_fields else None
             if choices is not None and len(choices.texts) <= _MOST_LISTED:
-                lines.append(f"{title_of(name)} is one of: {', '.join(choices.texts)}.")
+                lines.append(f"{self._title(name)} is one of: {', '.join(choices.texts)}.")
         return "\n".join(lines)
 
     def _demonstration(self, signature: Any, demo: Any) -> str:
@@ -132,7 +177,7 @@ class PlainAdapter(Adapter):  # type: ignore[misc]  # dspy has no types
 
     def _lines(self, fields: Mapping[str, Any], values: Mapping[str, Any]) -> list[str]:
         known = [(name, values[name]) for name in fields if name in values and values[name] is not None]
-        return [f"{title_of(name)}: {written(value)}" for name, value in known]
+        return [f"{self._title(name)}: {written(value)}" for name, value in known]
 
     # -- answers --------------------------------------------------------------------------------------------
 
@@ -142,7 +187,7 @@ class PlainAdapter(Adapter):  # type: ignore[misc]  # dspy has no types
         Raises:
             AdapterParseError: a field is missing or none of its type.
         """
-        texts = _read_lines(list(signature.output_fields), completion)
+        texts = _read_lines({name: self._title(name) for name in signature.output_fields}, completion)
         return {name: self._read(signature, name, texts.get(name), completion) for name in signature.output_fields}
 
     def _read(self, signature: Any, name: str, text: str | None, completion: str, *, json: bool = False) -> Any:
@@ -187,7 +232,7 @@ class PlainAdapter(Adapter):  # type: ignore[misc]  # dspy has no types
                 text = asking.written(prompt, stop, schema)
                 answer[name] = self._read(signature, name, text, text, json=schema is not None)
             if place + 1 < len(names):
-                prompt += f" {text}\n{title_of(names[place + 1])}:"
+                prompt += f" {text}\n{self._title(names[place + 1])}:"
         if probabilities and "probabilities" not in signature.fields:
             answer["probabilities"] = probabilities
         return answer
@@ -254,15 +299,15 @@ class _Asking:
         return self.lm(request, **{**usual, **controls})
 
 
-def _read_lines(names: Sequence[str], completion: str) -> dict[str, str]:
+def _read_lines(names: Mapping[str, str], completion: str) -> dict[str, str]:
     """The text of each field from ``Title: text``; the first title may lack, and a text may have several lines."""
-    titles = {title_of(name).lower(): name for name in names}
+    titles = {title.lower(): name for name, title in names.items()}
     pattern = re.compile(
         rf"^[ \t]*({'|'.join(re.escape(title) for title in sorted(titles, key=len, reverse=True))})[ \t]*:",
         re.IGNORECASE | re.MULTILINE,
     )
     found: dict[str, str] = {}
-    current, start = names[0], 0
+    current, start = next(iter(names)), 0
     for match in pattern.finditer(completion):
         found.setdefault(current, completion[start : match.start()].strip())
         name = titles[match[1].lower()]

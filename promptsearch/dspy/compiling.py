@@ -147,6 +147,7 @@ class Compilation:
             predictor.demos = [_example(self._shown[number]) for number in given.get(place, ())]
             if not isinstance(predictor, Predict):
                 continue
+            predictor.style, predictor.titles = candidate.template, _titles(predictor.signature, candidate)
             predictor.library = self._library(candidate, place) if candidate.mode == "retrieved" else None
             predictor.weighings = {
                 name: weighing for (at, name), weighing in (weighings or {}).items() if at == place
@@ -264,6 +265,16 @@ class Compilation:
 def _example(shown: Shown) -> Any:
     """A demonstration as DSPy keeps it."""
     return dspy.Example(**({"augmented": True} if shown.source == "bootstrapped" else {}), **shown.fields)
+
+
+def _titles(signature: Any, candidate: Candidate) -> dict[str, str]:
+    """What a candidate calls input and output, for a predictor that has one input and one output beside reasoning."""
+    inputs = list(signature.input_fields)
+    outputs = [name for name in signature.output_fields if name != "reasoning"]
+    if len(inputs) != 1 or len(outputs) != 1:
+        return {}
+    named = {inputs[0]: candidate.input_name, outputs[0]: candidate.output_name}
+    return {name: title for name, title in named.items() if title}
 
 
 def _changes(outcome: Outcome, weighings: Weighings) -> bool:

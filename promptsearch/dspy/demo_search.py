@@ -22,10 +22,11 @@ import numpy as np
 from dspy.teleprompt.teleprompt import Teleprompter
 
 from promptsearch.budget import Budget
+from promptsearch.dspy.adapter import STYLES
 from promptsearch.dspy.bootstrapping import Shown, bootstrapped, demonstration_text, labelled, show_some, unique
 from promptsearch.dspy.compiling import Compilation, Vectors
 from promptsearch.dspy.engine import LocalEngine
-from promptsearch.dspy.fields import choices_of, written
+from promptsearch.dspy.fields import choices_of, made_by_dspy, written
 from promptsearch.dspy.joint import JointPool, joint_space
 from promptsearch.dspy.library import query_text
 from promptsearch.dspy.predictor import Predict, become_ours
@@ -41,6 +42,7 @@ from promptsearch.search.front import PREFERENCES
 from promptsearch.search.registry import STRATEGIES
 from promptsearch.search.space import SearchSpace
 from promptsearch.store import RunStore
+from promptsearch.workbench import naming_pairs
 
 __all__ = ["DemoSearch"]
 
@@ -69,6 +71,7 @@ class DemoSearch(Teleprompter):  # type: ignore[misc]  # dspy has no types
             similarity; costs no call of the model, and longer reading for each query).
         adapter: ``"plain"`` shows the task as :class:`promptsearch.dspy.PlainAdapter` does, ``"configured"`` as the
             adapter of ``dspy.configure``; ``"auto"`` is plain where the model runs in this process.
+        words: whether the words around the fields are searched too, where the adapter is the plain one.
         scored: whether outputs of few values are chosen by calibrated log-probabilities where the engine can.
         encoder: None for the packaged one, a sentence-transformers name, or an object with ``encode(texts)``.
         seed: of everything random.
@@ -100,6 +103,7 @@ class DemoSearch(Teleprompter):  # type: ignore[misc]  # dspy has no types
         prefer: str = "accuracy",
         modes: Sequence[str] = _MODES,
         adapter: str = "auto",
+        words: bool = True,
         scored: bool = True,
         encoder: object = None,
         seed: int = 0,
@@ -142,6 +146,7 @@ class DemoSearch(Teleprompter):  # type: ignore[misc]  # dspy has no types
         self.prefer = prefer
         self.modes = tuple(modes)
         self.adapter = adapter
+        self.words = words
         self.scored = scored
         self.encoder = encoder
         self.seed = seed
@@ -283,7 +288,7 @@ class _Job:
             )
             for each in self._student.predictors()
         ]
-        ways = [settings.strategy, settings.prefer, settings.modes, settings.adapter, settings.scored]
+        ways = [settings.strategy, settings.prefer, settings.modes, settings.adapter, settings.words, settings.scored]
         demos = [settings.max_bootstrapped_demos, settings.max_labeled_demos, settings.max_rounds]
         return {
             "kind": "DemoSearch",
@@ -388,6 +393,19 @@ class _Job:
             return [int(count) for count in self._lm.engine.engine.count_tokens(list(texts))] if texts else []
         return [estimate_tokens(text) for text in texts]
 
+    @property
+    def _searches_words(self) -> bool:
+        ours = all(isinstance(each, Predict) for each in self._student.predictors())
+        return self._settings.words and self._adapter == "plain" and ours
+
+    def _names(self) -> tuple[tuple[str, str], ...]:
+        """Titles for input and output by the words of the instruction, where one predictor has one of each."""
+        predictors = self._student.predictors()
+        signature = predictors[0].signature
+        if len(predictors) > 1 or len(signature.input_fields) != 1 or made_by_dspy(signature.instructions):
+            return (("", ""),)
+        return naming_pairs(signature.instructions)
+
     def _space(self, pool: JointPool, vectors: Vectors | None) -> SearchSpace:
         asked = ["\n".join(map(written, row.inputs().toDict().values())) for row in self._rows.validation]
         lengths = self._counted(asked)
@@ -399,6 +417,8 @@ class _Job:
             predictors=len(self._student.predictors()),
             most_shots=max(self._settings.max_labeled_demos, self._settings.max_bootstrapped_demos),
             modes=modes or ["static"],
+            styles=tuple(STYLES) if self._searches_words else tuple(STYLES)[:1],
+            names=self._names() if self._searches_words else (("", ""),),
             opening_tokens=sum(openings),
             query_tokens=float(np.mean(lengths)) if lengths else 0.0,
             longest_query=max(lengths, default=0) + min(answer, 512),

@@ -65,7 +65,11 @@ def _exported(name: str, predictor: Any, inputs: Mapping[str, Any]) -> Exported:
     if isinstance(predictor, Predict) and predictor.library is not None:
         demos = predictor.library.find(values)
     plain = isinstance(predictor, Predict) and predictor.adapter == "plain"
-    adapter = PlainAdapter() if plain else dspy.settings.adapter or ChatAdapter()
+    adapter = (
+        PlainAdapter(style=predictor.style, titles=predictor.titles)
+        if plain
+        else dspy.settings.adapter or ChatAdapter()
+    )
     messages = tuple(adapter.format(signature, demos, values))
     text = (
         messages[0]["content"] if plain else "\n\n".join(f"[{each['role']}]\n{each['content']}" for each in messages)

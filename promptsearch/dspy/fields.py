@@ -21,7 +21,17 @@ from dspy import Reasoning
 from dspy.adapters.utils import parse_value
 from pydantic import TypeAdapter
 
-__all__ = ["Choices", "choices_of", "is_text", "read_json", "read_value", "schema_of", "title_of", "written"]
+__all__ = [
+    "Choices",
+    "choices_of",
+    "is_text",
+    "made_by_dspy",
+    "read_json",
+    "read_value",
+    "schema_of",
+    "title_of",
+    "written",
+]
 
 _MOST_CHOICES = 200
 
@@ -158,3 +168,8 @@ def title_of(name: str) -> str:
     """A field's name as people write it: ``search_query`` becomes ``Search query``."""
     words = name.replace("_", " ").strip()
     return words[:1].upper() + words[1:]
+
+
+def made_by_dspy(instruction: str) -> bool:
+    """Whether DSPy made an instruction from the fields' names."""
+    return instruction.startswith("Given the fields `") and ", produce the fields `" in instruction

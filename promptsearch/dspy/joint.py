@@ -60,6 +60,8 @@ def joint_space(
     predictors: int,
     most_shots: int,
     modes: Sequence[str],
+    styles: Sequence[str],
+    names: Sequence[tuple[str, str]],
     opening_tokens: int,
     query_tokens: float,
     longest_query: int,
@@ -72,6 +74,8 @@ def joint_space(
         predictors: how many the program has.
         most_shots: demonstrations of one predictor at most.
         modes: among "static" and "retrieved".
+        styles: words around the fields, the usual ones first.
+        names: pairs of titles for input and output, the fields' own first.
         opening_tokens: tokens of all predictors' instructions.
         query_tokens: mean tokens of a query and its answers.
         longest_query: tokens of the longest one.
@@ -83,7 +87,6 @@ def joint_space(
         shots=tuple(count for count in counts if count <= len(pool.predictors)) or (0,),
         modes=tuple(modes),
         retrievers=("nearest",),
-        templates=("fields",),
         calibrations=("batch",),
         prior=False,
         instructions=False,
@@ -91,7 +94,8 @@ def joint_space(
     )
     return SearchSpace(
         space,
-        templates=("fields",),
+        templates=styles,
+        names=names,
         instructions=("",),
         pool=range(len(pool.predictors)),
         labels=pool.groups,

@@ -15,7 +15,7 @@ from typing import Any
 import dspy
 
 from promptsearch.calibration import Weighing
-from promptsearch.dspy.adapter import PlainAdapter
+from promptsearch.dspy.adapter import STYLES, PlainAdapter
 from promptsearch.dspy.engine import LocalEngine
 from promptsearch.dspy.library import Library
 from promptsearch.embed.base import Encoder
@@ -42,6 +42,8 @@ class Predict(dspy.Predict):  # type: ignore[misc]  # dspy has no types
     Attributes:
         adapter: ``"plain"`` for :class:`PlainAdapter`, ``"configured"`` for whatever is configured.
         scored: see above.
+        style: the words around the fields, one of :data:`promptsearch.dspy.adapter.STYLES`.
+        titles: what the prompt calls fields, by name; others are called by their own name.
         weighings: for output fields that are chosen, how log-probabilities become scores.
         library: where each query's demonstrations are found; None shows ``demos`` to every query.
         model: name of the language model that the weighings were fitted with; empty without any.
@@ -50,6 +52,8 @@ class Predict(dspy.Predict):  # type: ignore[misc]  # dspy has no types
     # Of the class, so that a predictor of somebody's program can become one of ours in place.
     adapter: str = _PLAIN
     scored: bool = True
+    style: str = "listed"
+    titles: Mapping[str, str] = {}
     weighings: Mapping[str, Weighing] = {}
     library: Library | None = None
     model: str = ""
@@ -62,6 +66,7 @@ class Predict(dspy.Predict):  # type: ignore[misc]  # dspy has no types
         """Forget demonstrations and what was learnt."""
         super().reset()
         self.weighings, self.library, self.model = {}, None, ""
+        self.style, self.titles = "listed", {}
 
     def forward(self, **kwargs: Any) -> Any:
         """Predict; see ``dspy.Predict``."""
@@ -83,7 +88,7 @@ class Predict(dspy.Predict):  # type: ignore[misc]  # dspy has no types
         if weighings and self.model and lm is not None and lm.model != self.model:
             _warn_of_other_model(self.model, lm.model)
             weighings = {}
-        return PlainAdapter(scored=self.scored, weighings=weighings, owner=self)
+        return PlainAdapter(scored=self.scored, weighings=weighings, style=self.style, titles=self.titles, owner=self)
 
     def _lm(self, call: Mapping[str, Any]) -> Any:
         return call.get("lm") or self.lm or dspy.settings.lm
@@ -102,7 +107,8 @@ class Predict(dspy.Predict):  # type: ignore[misc]  # dspy has no types
         if not isinstance(engine, LocalEngine) or self.library is None:
             return found
         room = lm.kwargs.get("max_tokens") or 0
-        while found and not engine.fits(PlainAdapter().text(self.signature, found, call), room):
+        adapter = PlainAdapter(style=self.style, titles=self.titles)
+        while found and not engine.fits(adapter.text(self.signature, found, call), room):
             found = self.library.without_last(found)
         return found
 
@@ -115,6 +121,8 @@ class Predict(dspy.Predict):  # type: ignore[misc]  # dspy has no types
             "schema": _SCHEMA,
             "adapter": self.adapter,
             "scored": self.scored,
+            "style": self.style,
+            "titles": dict(self.titles),
             "model": self.model,
             "weighings": {name: weighing.to_dict() for name, weighing in self.weighings.items()},
             "library": None if self.library is None else self.library.dump_state(),
@@ -148,10 +156,14 @@ def _read_state(state: Any, encoder: Encoder | None) -> dict[str, Any]:
     try:
         if state["schema"] != _SCHEMA or state["adapter"] not in (_PLAIN, _CONFIGURED):
             raise ValueError(f"schema {state['schema']!r}, adapter {state['adapter']!r}")
+        if state["style"] not in STYLES:
+            raise ValueError(f"style {state['style']!r}")
         library = state["library"]
         return {
             "adapter": str(state["adapter"]),
             "scored": bool(state["scored"]),
+            "style": str(state["style"]),
+            "titles": {str(name): str(title) for name, title in state["titles"].items()},
             "model": str(state["model"]),
             "weighings": {str(name): Weighing.from_dict(each) for name, each in state["weighings"].items()},
             "library": None if library is None else Library.load_state(library, encoder),

@@ -8,13 +8,14 @@ Leaves out: how a candidate becomes a program and a score, see :mod:`promptsearc
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from promptsearch.budget import Budget
 from promptsearch.candidate import Candidate
+from promptsearch.dspy.adapter import STYLES
 from promptsearch.dspy.compiling import Compilation
 from promptsearch.dspy.rows import Rows
 from promptsearch.events import Listener, Note, Progress
@@ -98,7 +99,7 @@ class DemoRace:
 
     def run(self) -> list[Candidate]:
         """Finalists, best first; the student without demonstrations where there is nothing to search."""
-        zero = Candidate()
+        zero = self._zero()
         if self._space is None or not self._space.shots or self._space.shots == (0,):
             return [zero]
         total = self._plan()
@@ -120,6 +121,10 @@ class DemoRace:
             race.close()
             return leaders(self._scores, _MOST_FINALISTS)
 
+    def _zero(self) -> Candidate:
+        """The program as it came, without demonstrations."""
+        return Candidate(template=next(iter(STYLES)) if self._space is None else self._space.templates[0])
+
     def _plan(self) -> float:
         """Runs of the program that the budget allows, written down so that a resumed run has the same."""
         recorded = self._store.fact("plan")
@@ -138,9 +143,9 @@ class DemoRace:
             limits.append(float(budget.evaluations))
         if budget.seconds is not None:
             rows = self._rows.search_items[:_TIMED_ROWS]
-            self._compilation.outcomes(Candidate(), rows[:1])  # the first run pays for what all share
+            self._compilation.outcomes(self._zero(), rows[:1])  # the first run pays for what all share
             begun = self._elapsed()
-            self._compilation.outcomes(Candidate(), rows)
+            self._compilation.outcomes(self._zero(), rows)
             each = max(1e-4, (self._elapsed() - begun) / max(1, len(rows) - 1))
             limits.append(max(1.0, _TIME_SHARE * (budget.seconds - self._elapsed()) / each))
         return min(limits)
@@ -155,19 +160,25 @@ class DemoRace:
         return items[: _FEWEST_RACED * 2**doublings]
 
     def _anchors(self) -> list[Candidate]:
-        """What must be tried: no demonstrations, some balanced sets, the nearest ones where the space has them."""
+        """What must be tried: no demonstrations, the nearest ones, some balanced sets, and every wording with one."""
         assert self._space is not None
-        space, found = self._space, []
-        if 0 in space.shots:
-            found.append(Candidate())
+        space = self._space
+        usual = Candidate(template=space.templates[0])
+        found = [usual] if 0 in space.shots else []
+        counts = [count for count in space.shots if count]
         if "retrieved" in space.space.modes:
-            counts = [count for count in space.shots if count][:3][-1:]
-            found += [Candidate(mode="retrieved", count=count) for count in counts]
+            found += [replace(usual, mode="retrieved", count=count) for count in counts[:3][-1:]]
+        few = usual
         if "static" in space.space.modes:
-            for count in [count for count in space.shots if count][-3:]:
-                drawn = Candidate(demonstrations=draw_balanced(space, count, self._rng))
-                found += [drawn] if space.fits(drawn) else []
-        return found or [Candidate()]
+            sets = [replace(usual, demonstrations=draw_balanced(space, count, self._rng)) for count in counts[1:]]
+            found += [each for each in sets if space.fits(each)]
+            few = next(iter(found[-len(sets) :]), usual) if sets else usual
+        wordings = [
+            *(replace(few, template=style) for style in space.templates[1:]),
+            *(replace(few, input_name=names[0], output_name=names[1]) for names in space.names[1:]),
+        ]
+        found += [wordings[place] for place in self._rng.permutation(len(wordings))]
+        return found or [usual]
 
     def _score(self, candidate: Candidate, items: Sequence[int], total: float) -> None:
         if self._scores and self._out_of_time():
@@ -232,7 +243,7 @@ class DemoRace:
         program = self._compilation.program(winner, self._compilation.best_weighings(winner, every))
         program._compiled = True
         measured = measure(np.clip(self._bounded(late[best].values), 0, 1))
-        plain = self._compilation.outcomes(Candidate(), confirm)
+        plain = self._compilation.outcomes(self._zero(), confirm)
         program.score = round(100 * float(late[best].values.mean()), 2)
         program.validation = measured
         program.improvement = paired_difference(

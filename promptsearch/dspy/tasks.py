@@ -11,7 +11,7 @@ from typing import Any
 
 import dspy
 
-from promptsearch.dspy.fields import choices_of, is_text, written
+from promptsearch.dspy.fields import choices_of, is_text, made_by_dspy, written
 from promptsearch.errors import DataError
 
 __all__ = ["task_arguments"]
@@ -46,7 +46,7 @@ def task_arguments(trainset: Sequence[Any], signature: Any) -> dict[str, Any]:
         "data": rows,
         "inputs": inputs,
         "output": output,
-        "instruction": None if _is_default(instruction) else instruction,
+        "instruction": None if made_by_dspy(instruction) else instruction,
         "labels": list(choices.texts) if choices is not None else (None if is_text(field) else False),
         "rationale": reasoning,
         "metric": "numeric" if field.annotation in (int, float) and choices is None else None,
@@ -62,11 +62,6 @@ def _signature(given: Any) -> Any:
             )
         return predictors[0].signature
     return dspy.signatures.ensure_signature(given)
-
-
-def _is_default(instruction: str) -> bool:
-    """Whether DSPy made the instruction from the fields' names."""
-    return instruction.startswith("Given the fields `") and ", produce the fields `" in instruction
 
 
 def _row(example: Any, number: int, inputs: Sequence[str], output: str) -> dict[str, str]:

@@ -251,9 +251,11 @@ class DemoRace:
         )
         program.candidate_programs = self._candidates(kept, weighings, late, winner)
         program.trial_logs = self._trials()
-        self._listen(
-            Note(f"confirmed on {len(confirm)} rows: {measured}; over no demonstrations {program.improvement}")
-        )
+        if self._rows.confirmed_apart:
+            said = f"confirmed on {len(confirm)} rows: {measured}; over no demonstrations {program.improvement}"
+        else:
+            said = f"too few rows to confirm on others than the search saw, so this is too high: {measured}"
+        self._listen(Note(said))
         return program
 
     def _seen(self, candidate: Candidate) -> int:

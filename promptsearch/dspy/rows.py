@@ -20,7 +20,7 @@ from promptsearch.errors import DataError
 __all__ = ["Rows", "digest", "plain_values", "split_rows"]
 
 _CONFIRMED_SHARE = 0.3  # of the validation rows
-_FEWEST_CONFIRMED = 10
+_FEWEST_CONFIRMED = 6
 _HELD_OUT_SHARE = 0.5  # of the training rows, where no validation rows are given
 
 
@@ -37,6 +37,11 @@ class Rows:
     training: list[Any]
     validation: list[Any]
     search: int
+
+    @property
+    def confirmed_apart(self) -> bool:
+        """Whether any rows are left to confirm on."""
+        return self.search < len(self.validation)
 
     @property
     def search_items(self) -> list[int]:

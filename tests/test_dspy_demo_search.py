@@ -6,6 +6,7 @@ import inspect
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any, Literal
 
@@ -352,6 +353,18 @@ def test_saved_programs_predict_the_same(modes: tuple[str, ...], tmp_path: Path)
     assert fresh.dump_state() == program.dump_state()
 
 
+def test_whole_programs_are_pickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its own encoder where it is the default one; any other has to be given again."""
+    monkeypatch.setattr("promptsearch.dspy.library.resolve_encoder", lambda given: WordEncoder())
+    model = better_with_examples()
+    lm = ps.dspy.lm(model, cache=False)
+    program = compiled(model, lm=lm, modes=("retrieved",))
+    program.save(tmp_path / "program", save_program=True)
+    loaded = dspy.load(str(tmp_path / "program"), allow_pickle=True)
+    with dspy.context(lm=lm):
+        assert loaded(text=ROWS[0].text).probabilities == program(text=ROWS[0].text).probabilities
+
+
 def test_loading_into_a_program_of_plain_predictors(tmp_path: Path) -> None:
     program = compiled(better_with_examples(), modes=("static",))
     program.save(tmp_path / "program.json")
@@ -406,3 +419,19 @@ print(len(program.demos), sorted(program.weighings))
 """
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert ran.stdout.split(maxsplit=1)[0] == str(len(program.demos))
+
+
+def test_a_crowd_asks_together_whoever_is_faster() -> None:
+    """Batches of a run do not depend on which thread is faster: all wait for the slowest."""
+    model = better_with_examples()
+    lm = ps.dspy.lm(model, cache=False)
+    program = become_ours(dspy.Predict(Grade))
+
+    def slow_for_some(example: Any, prediction: Any, trace: object = None) -> bool:
+        time.sleep(0.02 * (int(last_number(example.text) or 0) % 3))
+        return right(example, prediction)
+
+    with dspy.context(lm=lm):
+        Runner(slow_for_some, 8, 0).run(program, ROWS[:28])
+    assert [len(prompts) for prompts in model.calls] == [8, 8, 8, 4]
+    assert all(prompts == sorted(prompts) for prompts in model.calls)

@@ -97,7 +97,7 @@ LAYERS = (
     ("prompt",),
     ("result", "loading", "dspy.module", "examples"),
     ("optimizer", "report", "terminal"),
-    ("dspy.batching", "dspy.fields", "dspy.calibrating", "dspy.joint"),
+    ("dspy.batching", "dspy.fields", "dspy.calibrating", "dspy.joint", "dspy.requests", "dspy.streams"),
     ("dspy.engine", "dspy.rows", "dspy.tasks"),
     ("dspy.adapter", "dspy.library"),
     ("dspy.predictor", "dspy.running"),

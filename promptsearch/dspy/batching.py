@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -26,6 +26,7 @@ from promptsearch.lm.base import Completion, Engine, FloatArray, GenerationParam
 __all__ = ["Dispatcher", "shared_dispatcher"]
 
 _QUIET = 0.02  # seconds without a new caller, after which a leader goes ahead with fewer than came together lately
+_PATIENCE = 0.5  # seconds without a new one of a crowd, after which its leader goes ahead
 _REMEMBERED = 3  # turns
 
 Question = GenerationParams | tuple[str, ...]
@@ -61,6 +62,19 @@ class _Job:
         return self.answer is not None or self.error is not None or self.abandoned
 
 
+@dataclass
+class _Crowd:
+    """Threads that work through tasks.
+
+    Attributes:
+        threads: how many, each with one task at a time.
+        tasks: tasks that are not finished.
+    """
+
+    threads: int
+    tasks: int
+
+
 class Dispatcher:
     """One engine for many threads.
 
@@ -80,6 +94,7 @@ class Dispatcher:
         self._waiting: list[_Job] = []  # in the order of arrival; a leader's stay until they are settled
         self._leader: _Job | None = None
         self._lately: deque[int] = deque(maxlen=_REMEMBERED)  # how many waited when the last turns began
+        self._crowd: _Crowd | None = None
 
     def generate(self, prompt: str, params: GenerationParams) -> Completion:
         """Complete a prompt, together with those of other threads that ask for the same parameters.
@@ -124,6 +139,31 @@ class Dispatcher:
         answer: tuple[FloatArray, int] = self._answer(_Job(prompt, tuple(continuations)))
         return answer
 
+    @contextmanager
+    def crowd(self, threads: int, tasks: int) -> Iterator[Callable[[], None]]:
+        """While so many threads work through so many tasks, wait for all of them before each batch.
+
+        So that batches, and with them the last digits of what they give, do not depend on which thread is faster.
+
+        Args:
+            threads: threads that ask, each for one task at a time.
+            tasks: tasks in all.
+
+        Yields:
+            What has to be called at the end of each task.
+        """
+        crowd = self._crowd = _Crowd(threads, tasks)
+        try:
+            yield lambda: self._finish_one(crowd)
+        finally:
+            self._crowd = None
+
+    def _finish_one(self, crowd: _Crowd) -> None:
+        with self._lock:
+            crowd.tasks -= 1
+            if self._leader is not None:
+                self._leader.wake.put(None)  # it waits for fewer from now on
+
     def _answer(self, job: _Job) -> tuple[Any, int]:
         try:
             self._enter(job)
@@ -159,21 +199,27 @@ class Dispatcher:
                     self._leader = job
             if self._leader is job:
                 self._gather(job)
-                question = self._waiting[0].question
-                return [each for each in list(self._waiting) if each.question == question]
+                waiting = list(self._waiting)
+                question = waiting[0].question if self._crowd is None else _commonest([w.question for w in waiting])
+                asking = [each for each in waiting if each.question == question]
+                return sorted(asking, key=lambda each: (each.prompt, each.seed))  # the order of arrival is chance
             job.wake.get()
         return []
 
     def _gather(self, job: _Job) -> None:
-        """Let as many come as came together lately: who was just answered is about to ask again.
+        """Let the whole crowd come; without one, as many as came together lately.
 
-        A lone caller does not wait.
+        Who was just answered is about to ask again. A lone caller does not wait, and nobody waits long: a thread may
+        be busy with something else, or wait for what another one holds.
         """
-        expected = max(self._lately, default=1)
         with suppress(Empty):
-            while len(self._waiting) < expected:
-                job.wake.get(timeout=_QUIET)
+            while len(self._waiting) < self._expected():
+                job.wake.get(timeout=_QUIET if self._crowd is None else _PATIENCE)
         self._lately.append(len(self._waiting))
+
+    def _expected(self) -> int:
+        crowd = self._crowd
+        return max(self._lately, default=1) if crowd is None else min(crowd.threads, crowd.tasks)
 
     def _run(self, jobs: Sequence[_Job]) -> None:
         """Ask about jobs of one question together; where the engine refuses, one by one."""
@@ -205,6 +251,11 @@ class Dispatcher:
                 if each.settled or (self._leader is None and each is unsettled[0]):
                     each.wake.put(None)
             self._waiting = unsettled
+
+
+def _commonest(questions: Sequence[Question]) -> Question:
+    """The question that most ask; of several the first by its text."""
+    return min(questions, key=lambda each: (-questions.count(each), repr(each)))
 
 
 def _asked(engine: Engine, jobs: Sequence[_Job]) -> list[tuple[Any, int]]:

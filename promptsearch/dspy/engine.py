@@ -33,12 +33,11 @@ import asyncio
 import contextvars
 import hashlib
 import logging
-import queue
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -47,8 +46,20 @@ import dspy
 from dspy import lm15
 
 from promptsearch.dspy.batching import shared_dispatcher
-from promptsearch.errors import ArtifactError, BackendError, ContextError, ModelError, UserError
-from promptsearch.lm.base import Completion, Engine, GenerationParams, Rendered, Segment
+from promptsearch.dspy.requests import (
+    TRANSCRIPT_STOP,
+    chat_prompt,
+    check_choices,
+    extensions_of,
+    json_schema_of,
+    plain_prompt,
+    refuse_what_cannot_be_done,
+    transcript_prompt,
+    turns_of,
+)
+from promptsearch.dspy.streams import Stream, errors_for_dspy
+from promptsearch.errors import ArtifactError, ModelError
+from promptsearch.lm.base import Completion, Engine, GenerationParams, Rendered
 from promptsearch.lm.resolve import OpenedModel, open_engine
 from promptsearch.template import ChatFormat
 
@@ -59,29 +70,6 @@ _logger = logging.getLogger("promptsearch.dspy")
 _MAX_TOKENS = 256
 _AT_ONCE = 64  # asynchronous requests in flight; the engine itself writes no more texts together
 _LEAST = -1e9  # stands for minus infinity, which JSON lacks
-_TRANSCRIPT_NAMES = {"user": "User", "assistant": "Assistant"}
-_TRANSCRIPT_STOP = "\n\nUser:"
-_EXTENSIONS: dict[str, type | tuple[type, ...]] = {
-    "plain": bool,
-    "shared": int,
-    "prefill": str,
-    "choices": list,
-    "grammar": str,
-    "min_p": (int, float),
-}
-_SAMPLING = "it samples by temperature, top_p, top_k and min_p only"
-_HERE = "the model runs in this process"
-_NOT_HONOURED = {
-    "tool_choice": "it calls no tools; let DSPy's adapters describe them in the prompt",
-    "reasoning": "it has no dial for reasoning; ask for reasoning as an output field, as dspy.ChainOfThought does",
-    "cache": "it keeps what prompts begin with by itself",
-    "frequency_penalty": _SAMPLING,
-    "presence_penalty": _SAMPLING,
-    "service_tier": _HERE,
-    "user_id": _HERE,
-    "store": _HERE,
-    "probabilities": "it measures none of a JSON answer; score its values with the extension 'choices'",
-}
 
 _Value = TypeVar("_Value")
 
@@ -196,6 +184,10 @@ class LocalEngine:
             return True  # no tokenizer makes more tokens than there are bytes, but for one that begins the text
         return self.engine.count_tokens([prompt])[0] <= room
 
+    def crowd(self, threads: int, tasks: int) -> AbstractContextManager[Callable[[], None]]:
+        """While so many threads work through tasks: see :meth:`promptsearch.dspy.batching.Dispatcher.crowd`."""
+        return self._dispatcher.crowd(threads, tasks)
+
     def complete(self, request: lm15.Request) -> lm15.Response:
         """Answer a request.
 
@@ -205,7 +197,7 @@ class LocalEngine:
             lm15.UnsupportedFeatureError: it asks for what this engine cannot do.
             lm15.ServerError: the model failed.
         """
-        with _errors_for_dspy():
+        with errors_for_dspy():
             asked = self._read(request)
             if asked.choices:
                 return self._chosen(request, asked)
@@ -219,12 +211,12 @@ class LocalEngine:
         Raises:
             lm15.LM15Error: as of :meth:`complete`, when the first event is taken at the latest.
         """
-        with _errors_for_dspy():
+        with errors_for_dspy():
             asked = self._read(request)
             if asked.choices or asked.params.log_probabilities:
                 return iter(lm15.response_to_events(self.complete(request)))
             params = self._seeded(request, asked)
-        return _Stream(
+        return Stream(
             request.model,
             lambda until: self._written(request, asked.prompt, replace(params, until=until)),
             params.stop,
@@ -281,16 +273,16 @@ class LocalEngine:
 
     def _read(self, request: lm15.Request) -> _Asked:
         """A request as the engine underneath takes it; whatever it cannot do is refused here."""
-        _refuse_what_cannot_be_done(request, self)
-        given = _extensions(request.config)
+        refuse_what_cannot_be_done(request, self.engine.name, follows_schemas=self.supports_response_schema)
+        given = extensions_of(request.config)
         asked = self._params(request.config, given)
         choices = tuple(given.get("choices", ()))
         if "choices" in given:
-            _check_choices(choices, request.config, given)
+            check_choices(choices, request.config, given)
         return _Asked(self._prompt(request, given), asked, choices)
 
     def _params(self, config: lm15.Config, given: Mapping[str, Any]) -> GenerationParams:
-        ends = () if self._chat is not None or given.get("plain") else (_TRANSCRIPT_STOP,)
+        ends = () if self._chat is not None or given.get("plain") else (TRANSCRIPT_STOP,)
         return GenerationParams(
             max_tokens=config.max_tokens or self._max_tokens,
             temperature=config.temperature or 0.0,
@@ -299,14 +291,14 @@ class LocalEngine:
             min_p=given.get("min_p", 0.0),
             stop=(*config.stop, *ends),
             grammar=given.get("grammar"),
-            json_schema=_json_schema(config.response_format),
+            json_schema=json_schema_of(config.response_format),
             log_probabilities=config.logprobs is not None,
         )
 
     def _prompt(self, request: lm15.Request, given: Mapping[str, Any]) -> Rendered:
-        turns = _turns(request)
+        turns = turns_of(request)
         if given.get("plain"):
-            return _plain_prompt(turns, given)
+            return plain_prompt(turns, given)
         if "shared" in given:
             raise lm15.InvalidRequestError("the extension 'shared' is for 'plain' prompts; leave it out of a chat")
         if turns[-1]["role"] == "assistant":
@@ -316,9 +308,8 @@ class LocalEngine:
             )
         prefill = given.get("prefill", "")
         if self._chat is None:
-            return _transcript(turns, prefill)
-        prompt = _rendered(self._chat, turns)
-        return Rendered([*prompt.segments, Segment(prefill)], shared=_before_last_message(prompt))
+            return transcript_prompt(turns, prefill)
+        return chat_prompt(self._chat, turns, prefill)
 
     def _seeded(self, request: lm15.Request, asked: _Asked) -> GenerationParams:
         """How to generate, with the seed that this request samples from."""
@@ -433,96 +424,6 @@ class _Asked:
     choices: tuple[str, ...]
 
 
-class _Stream:
-    """Events of one request, whose text a thread of its own is writing.
-
-    Args:
-        model: the LM's name.
-        write: writes the text and returns the response, asking the function given about the text so far.
-        stop: strings that end the text; what may be the beginning of one is held back.
-    """
-
-    def __init__(
-        self, model: str, write: Callable[[Callable[[str], bool]], lm15.Response], stop: Sequence[str]
-    ) -> None:
-        self._model = model
-        self._write = write
-        self._stop = stop
-        self._heard = 0  # characters
-        self._news: queue.SimpleQueue[Any] = queue.SimpleQueue()  # what each token adds, then a response or an error
-        self._abandoned = False
-        self._events = self._made()
-
-    def __iter__(self) -> Iterator[Any]:
-        return self
-
-    def __next__(self) -> Any:
-        return next(self._events)
-
-    def close(self) -> None:
-        """Have the model stop at its next token; nobody waits for it."""
-        self._abandoned = True
-
-    def _made(self) -> Iterator[Any]:
-        threading.Thread(target=self._run, name="promptsearch stream").start()
-        try:
-            yield lm15.StreamStartEvent(model=self._model)
-            text, sent = "", 0
-            while isinstance(news := self._news.get(), str):
-                text += news
-                end = _certain(text, self._stop)
-                if end > sent:
-                    yield _text_event(text[sent:end])
-                    sent = end
-            if isinstance(news, BaseException):
-                with _errors_for_dspy():
-                    raise news
-            if len(news.text) > sent:
-                yield _text_event(news.text[sent:])
-            yield lm15.StreamEndEvent(finish_reason=news.finish_reason, usage=news.usage)
-        finally:
-            self.close()
-
-    def _run(self) -> None:
-        try:
-            self._news.put(self._write(self._hear))
-        except BaseException as error:  # it is raised where the events are taken
-            self._news.put(error)
-
-    def _hear(self, text: str) -> bool:
-        """Pass on what the text so far has more than before; True where nobody listens any longer."""
-        self._news.put(text[self._heard :])
-        self._heard = len(text)
-        return self._abandoned
-
-
-def _certain(text: str, stop: Sequence[str]) -> int:
-    """Characters of a text before what may turn out to be the beginning of a stop string."""
-    longest = max(map(len, stop), default=0)
-    places = range(max(0, len(text) - longest), len(text))
-    return next((at for at in places if any(each.startswith(text[at:]) for each in stop)), len(text))
-
-
-def _text_event(text: str) -> Any:
-    return lm15.StreamDeltaEvent(delta=lm15.TextDelta(text=text))
-
-
-@contextmanager
-def _errors_for_dspy() -> Iterator[None]:
-    """Our errors as those that DSPy expects of an engine."""
-    try:
-        yield
-    except ContextError as error:
-        raise lm15.ContextLengthError(str(error)) from error
-    except UserError as error:
-        raise lm15.InvalidRequestError(str(error)) from error
-    except BackendError as error:
-        raise lm15.ServerError(str(error)) from error
-
-
-# -- models -----------------------------------------------------------------------------------------------------
-
-
 def _chat_format(engine: Engine) -> ChatFormat | None:
     """The model's chat template; None where it has none that can be run."""
     source = engine.chat_template
@@ -545,173 +446,6 @@ def _check_same(model: str, saved: str, opened: str) -> None:
             f"{saved!r}); put that file back, or load the program without its LM and set another"
         )
     _logger.warning("%s was saved as %s and runs as %s here; some answers may differ", model, saved, opened)
-
-
-# -- requests ---------------------------------------------------------------------------------------------------
-
-
-def _unsupported(feature: str, problem: str) -> lm15.UnsupportedFeatureError:
-    return lm15.UnsupportedFeatureError(f"{feature} cannot be done by this engine: {problem}", feature=feature)
-
-
-def _refuse_what_cannot_be_done(request: lm15.Request, engine: LocalEngine) -> None:
-    """Refuse fields of a request that would have to be passed over."""
-    config = request.config
-    if request.tools:
-        raise _unsupported("tools", f"{_NOT_HONOURED['tool_choice']}, or leave them out")
-    for name, reason in _NOT_HONOURED.items():
-        if not _asks_for_nothing(getattr(config, name)):
-            raise _unsupported(f"config.{name}", f"{reason}; leave it out")
-    if config.logprobs:
-        raise _unsupported(
-            "config.logprobs", f"it tells no alternatives, and {config.logprobs} were asked for; give logprobs=0"
-        )
-    if config.response_format is not None and not engine.supports_response_schema:
-        raise _unsupported(
-            "config.response_format",
-            f"{engine.engine.name!r} follows no JSON Schema; use a GGUF file, or leave it out",
-        )
-
-
-def _asks_for_nothing(value: Any) -> bool:
-    """Whether leaving a field out would do the same."""
-    return (
-        not value or value == "off" or bool(getattr(value, "is_off", False)) or getattr(value, "mode", "") == "none"
-    )
-
-
-def _extensions(config: lm15.Config) -> dict[str, Any]:
-    """The extensions of a request, all of them known and of their types."""
-    given: dict[str, Any] = dict(config.extensions or {})
-    for name, value in given.items():
-        kinds = _EXTENSIONS.get(name)
-        if kinds is None:
-            raise _unsupported(f"config.extensions.{name}", f"it knows {', '.join(_EXTENSIONS)}; leave it out")
-        if not isinstance(value, kinds) or (isinstance(value, bool) and kinds is not bool):
-            expected = kinds if isinstance(kinds, type) else kinds[-1]
-            raise lm15.InvalidRequestError(f"the extension {name}={value!r} is no {expected.__name__}; give one")
-    return given
-
-
-def _check_choices(choices: Sequence[Any], config: lm15.Config, given: Mapping[str, Any]) -> None:
-    """Refuse choices that are no texts, and what has no meaning beside them."""
-    if not choices or not all(isinstance(choice, str) for choice in choices):
-        raise lm15.InvalidRequestError(
-            f"the extension choices={list(choices)!r} must be a list of texts, at least one; give texts"
-        )
-    beside = {
-        "temperature": config.temperature,
-        "response_format": config.response_format,
-        "grammar": given.get("grammar"),
-        "logprobs": config.logprobs is not None,
-    }
-    for name, value in beside.items():
-        if value:
-            raise lm15.InvalidRequestError(
-                f"{name} has no meaning beside the extension 'choices', which are scored, not written; leave one out"
-            )
-
-
-def _json_schema(response_format: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    if response_format is None:
-        return None
-    schema: Mapping[str, Any] = response_format.get("schema", {"type": "object"})
-    return schema
-
-
-def _turns(request: lm15.Request) -> list[dict[str, str]]:
-    """The messages as a chat template takes them."""
-    turns = []
-    if request.system is not None:
-        parts = request.system
-        text = parts if isinstance(parts, str) else _text_of(parts, "system")
-        turns.append({"role": "system", "content": text})
-    for number, message in enumerate(request.messages):
-        where = f"messages[{number}]"
-        if message.role == "tool":
-            raise _unsupported(where, "it calls no tools, so that no message can tell their results; leave it out")
-        text = _text_of(message.parts, where)
-        if message.role == "developer":  # as DSPy hands it to other models that know no such role
-            turns.append({"role": "user", "content": f"[developer] {text}"})
-        else:
-            turns.append({"role": message.role, "content": text})
-    return turns
-
-
-def _text_of(parts: Sequence[Any], where: str) -> str:
-    for number, part in enumerate(parts):
-        if part.type != "text":
-            raise _unsupported(f"{where}.parts[{number}]", f"it reads text, and this is {part.type}; leave it out")
-    return "\n".join(part.text for part in parts)
-
-
-# -- prompts ----------------------------------------------------------------------------------------------------
-
-
-def _plain_prompt(turns: Sequence[Mapping[str, str]], given: Mapping[str, Any]) -> Rendered:
-    """A lone user message as it stands."""
-    if [turn["role"] for turn in turns] != ["user"]:
-        raise lm15.InvalidRequestError(
-            f"the extension 'plain' is for one user message, and there are {', '.join(t['role'] for t in turns)}; "
-            "put the whole prompt in one"
-        )
-    if given.get("prefill"):
-        raise lm15.InvalidRequestError(
-            "the extension 'prefill' is for a chat, and the prompt is 'plain'; let the prompt itself end so"
-        )
-    text, shared = turns[0]["content"], given.get("shared", 0)
-    if not 0 <= shared <= len(text):
-        raise lm15.InvalidRequestError(
-            f"the extension shared={shared} counts characters of a prompt of {len(text)}; give 0 to {len(text)}"
-        )
-    return Rendered([Segment(text)], shared=shared)
-
-
-def _rendered(chat: ChatFormat, turns: list[dict[str, str]]) -> Rendered:
-    """What the model's own template writes; where it takes no two turns of one speaker, they are joined."""
-    if turns[0]["role"] == "system" and not chat.keeps_system:
-        turns = [{"role": "user", "content": turns[0]["content"]}, *turns[1:]]
-        turns = [*_joined(turns[:2]), *turns[2:]]
-    try:
-        return chat.render(turns)
-    except ModelError:
-        joined = _joined(turns)
-        if len(joined) == len(turns):
-            raise
-        return chat.render(joined)
-
-
-def _joined(turns: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
-    """Neighbouring turns of one role as one."""
-    joined: list[dict[str, str]] = []
-    for turn in turns:
-        if joined and joined[-1]["role"] == turn["role"]:
-            joined[-1]["content"] += f"\n\n{turn['content']}"
-        else:
-            joined.append(dict(turn))
-    return joined
-
-
-def _before_last_message(prompt: Rendered) -> int:
-    """Characters before the last message, which other queries of the same program begin with as well."""
-    ending = 0
-    for segment in reversed(prompt.segments):
-        ending += len(segment.text)
-        if not segment.control:
-            break
-    return len(prompt) - ending
-
-
-def _transcript(turns: Sequence[Mapping[str, str]], prefill: str) -> Rendered:
-    """The prompt of a model without chat template."""
-    lines = [
-        f"{_TRANSCRIPT_NAMES[turn['role']]}: {turn['content']}" if turn["role"] != "system" else turn["content"]
-        for turn in turns
-    ]
-    own = len(lines[-1])
-    text = "\n\n".join([*lines, f"{_TRANSCRIPT_NAMES['assistant']}:"])
-    shared = len("\n\n".join(lines)) - own
-    return Rendered([Segment(text + (f" {prefill}" if prefill else ""))], shared=shared)
 
 
 def _token_logprobs(completion: Completion) -> tuple[tuple[Any, ...], bool]:

@@ -69,6 +69,10 @@ class Library:
     def __deepcopy__(self, memo: dict[int, object]) -> Library:
         return self
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled, as where a whole program is saved, it is its plain state."""
+        return type(self).load_state, (self.dump_state(),)
+
     def find(self, inputs: Mapping[str, Any]) -> list[dict[str, Any]]:
         """The demonstrations for one query, in the order shown."""
         text = query_text(self.names, inputs)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ import dspy
 from dspy.utils.exceptions import AdapterParseError, ContextWindowExceededError, LMError
 
 from promptsearch.dspy.adapter import ANSWERED, ScoredAnswer
+from promptsearch.dspy.engine import LocalEngine
 from promptsearch.errors import BackendError, UserError
 from promptsearch.lm.wrapped import map_in_threads
 
@@ -76,7 +78,17 @@ class Runner:
             Exception: the program's own error, once this call had more than ``max_errors``.
         """
         errors: list[Exception] = []
-        return map_in_threads(lambda example: self._run_one(program, example, traced, errors), examples, self.threads)
+        with ExitStack() as stack:
+            crowds = [stack.enter_context(each.crowd(self.threads, len(examples))) for each in _engines(program)]
+
+            def run_one(example: Any) -> Ran:
+                try:
+                    return self._run_one(program, example, traced, errors)
+                finally:
+                    for finished in crowds:
+                        finished()
+
+            return map_in_threads(run_one, examples, self.threads)
 
     def _run_one(self, program: Any, example: Any, traced: bool, errors: list[Exception]) -> Ran:
         noted: list[ScoredAnswer] = []
@@ -104,6 +116,14 @@ class Runner:
         finally:
             ANSWERED.reset(token)
         return Ran(score, "", prediction, tuple(trace) if traced else (), tuple(noted))
+
+
+def _engines(program: Any) -> list[LocalEngine]:
+    """The engines of this process that a program asks."""
+    models = [dspy.settings.lm, *(predictor.lm for predictor in program.predictors())]
+    engines = [getattr(lm, "engine", None) for lm in models if lm is not None]
+    found = {id(each.engine): each for each in engines if isinstance(each, LocalEngine)}
+    return list(found.values())
 
 
 def score_of(value: Any) -> float:

@@ -26,6 +26,7 @@ _PHASES = {
     "weights": "measuring weights",
     "embed": "embedding the rows",
     "rationales": "writing reasoning",
+    "bootstrap": "making demonstrations",
     "search": "searching",
     "confirm": "confirming the finalists",
     "test": "measuring on the test rows",

@@ -11,7 +11,7 @@ Leaves out: which demonstrations are shown.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,11 +21,12 @@ import numpy as np
 from promptsearch.data.text import normalised
 from promptsearch.dspy.fields import choices_of, written
 from promptsearch.dspy.library import query_text
-from promptsearch.dspy.running import Runner
+from promptsearch.dspy.running import Ran, Runner
 
 __all__ = ["Shown", "bootstrapped", "demonstration_text", "labelled", "show_some", "unique"]
 
 _TEACHER_SHOWS = 4
+_PART = 32  # rows that run together
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,13 @@ def _parts_of(signature: Any, rows: Sequence[Any]) -> list[Mapping[str, Any]]:
 
 
 def bootstrapped(
-    teacher: Any, rows: Sequence[Any], runner: Runner, *, threshold: float | None, rounds: int
+    teacher: Any,
+    rows: Sequence[Any],
+    runner: Runner,
+    *,
+    threshold: float | None,
+    rounds: int,
+    is_enough: Callable[[Sequence[Shown]], bool] = lambda found: False,
 ) -> list[Shown]:
     """Demonstrations from runs that the metric accepts.
 
@@ -106,30 +113,44 @@ def bootstrapped(
         rows: training rows.
         runner: runs it.
         threshold: least score of an accepted run; None accepts scores of at least 1, which is what a truth value
-            gives, or, where no run reaches that, the better half of those above 0.
+            gives, or, where no run of a part reaches that, the better half of those above 0.
         rounds: attempts for each row, at least 1. The second shows what the first found, those after it are at
             temperature 1.
+        is_enough: asked after each part of the rows with what was found so far; True ends it.
     """
-    places = {id(predictor): place for place, predictor in enumerate(teacher.predictors())}
-    signatures = [predictor.signature for predictor in teacher.predictors()]
+    predictors = list(teacher.predictors())
     found: list[Shown] = []
     left = list(range(len(rows)))
     for number in range(rounds):
-        if not left:
-            break
         if number > 0:
             _show_found(teacher, found)
+        accepted: set[int] = set()
         with dspy.context(**_fresh_model(max(0, number - 1))):
-            runs = runner.run(teacher, [rows[row] for row in left], traced=True)
-        least = _least(threshold, [ran.score for ran in runs])
-        accepted = {row: ran for row, ran in zip(left, runs, strict=True) if not ran.failure and ran.score >= least}
-        for row, ran in accepted.items():
-            for predictor, inputs, outputs in ran.trace:
-                place = places.get(id(predictor))
-                fields = None if place is None else _fields(signatures[place], inputs, outputs)
-                if place is not None and fields is not None:
-                    found.append(Shown(place, fields, "bootstrapped", row))
+            for part in (left[start : start + _PART] for start in range(0, len(left), _PART)):
+                runs = runner.run(teacher, [rows[row] for row in part], traced=True)
+                for row, ran in _accepted(part, runs, threshold):
+                    accepted.add(row)
+                    found += _shown(predictors, row, ran)
+                if is_enough(found):
+                    return found
         left = [row for row in left if row not in accepted]
+    return found
+
+
+def _accepted(rows: Sequence[int], runs: Sequence[Ran], threshold: float | None) -> list[tuple[int, Ran]]:
+    least = _least(threshold, [ran.score for ran in runs])
+    return [(row, ran) for row, ran in zip(rows, runs, strict=True) if not ran.failure and ran.score >= least]
+
+
+def _shown(predictors: Sequence[Any], row: int, ran: Ran) -> list[Shown]:
+    """What each call of a run shows."""
+    places = {id(predictor): place for place, predictor in enumerate(predictors)}
+    found = []
+    for predictor, inputs, outputs in ran.trace:
+        place = places.get(id(predictor))
+        fields = None if place is None else _fields(predictors[place].signature, inputs, outputs)
+        if place is not None and fields is not None:
+            found.append(Shown(place, fields, "bootstrapped", row))
     return found
 
 

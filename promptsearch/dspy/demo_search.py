@@ -11,6 +11,7 @@ Leaves out: instructions; an optimizer of those can run before or after.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -51,6 +52,7 @@ _logger = logging.getLogger("promptsearch.dspy")
 _MODES = ("static", "retrieved")
 _LOCAL_THREADS = 32  # their calls become one batch of the engine
 _MOST_BOOTSTRAPPED_ROWS = 200
+_ENOUGH_BOOTSTRAPPED = 64  # demonstrations of each predictor
 _BOOTSTRAPPING_SHARE = 0.25  # of the budget, for running the teacher
 
 
@@ -326,17 +328,28 @@ class _Job:
             Shown(place, fields, source, row) for place, fields, source, row in self._store.fact("demonstrations")
         ]
 
+    @property
+    def _predictors(self) -> int:
+        return len(self._student.predictors())
+
     def _all_covered(self, covered: set[int]) -> bool:
-        return len(covered) == len(self._student.predictors())
+        return len(covered) == self._predictors
 
     def _bootstrapped(self, ready: Sequence[Shown]) -> list[Shown]:
-        """Demonstrations from the teacher's runs."""
-        settings = self._settings
+        """Demonstrations from the teacher's runs, within a share of the budget."""
+        settings, budget = self._settings, self._settings.budget
         most = _MOST_BOOTSTRAPPED_ROWS
-        if settings.budget is not None and settings.budget.evaluations is not None:
-            most = max(4, int(_BOOTSTRAPPING_SHARE * settings.budget.evaluations / settings.max_rounds))
+        if budget is not None and budget.evaluations is not None:
+            most = max(4, int(_BOOTSTRAPPING_SHARE * budget.evaluations / settings.max_rounds))
         rows = self._rows.training[:most]
-        self._listen(Progress("rationales", 0.0))
+        seconds = math.inf if budget is None or budget.seconds is None else budget.seconds
+        self._listen(Progress("bootstrap", 0.0))
+
+        def is_enough(found: Sequence[Shown]) -> bool:
+            counts = [sum(each.predictor == place for each in found) for place in range(self._predictors)]
+            self._listen(Progress("bootstrap", min(1.0, min(counts) / _ENOUGH_BOOTSTRAPPED)))
+            return min(counts) >= _ENOUGH_BOOTSTRAPPED or self._elapsed() > _BOOTSTRAPPING_SHARE * seconds
+
         with dspy.context(**settings.teacher_settings):
             return bootstrapped(
                 self._ready_teacher(ready),
@@ -344,6 +357,7 @@ class _Job:
                 self._runner,
                 threshold=settings.metric_threshold,
                 rounds=settings.max_rounds,
+                is_enough=is_enough,
             )
 
     def _ready_teacher(self, ready: Sequence[Shown]) -> Any:
@@ -354,7 +368,7 @@ class _Job:
             show_some(teacher, ready, self._rows.training, rng, parts=self._adapter == "plain")
             return teacher
         teacher = self._teacher.deepcopy()
-        wanted, given = len(self._student.predictors()), len(teacher.predictors())
+        wanted, given = self._predictors, len(teacher.predictors())
         if wanted != given:
             raise UserError(
                 f"the teacher has {given} predictors and the student {wanted}; give one of the student's structure"
@@ -414,7 +428,7 @@ class _Job:
         modes = [mode for mode in self._settings.modes if mode == "static" or vectors is not None]
         return joint_space(
             pool,
-            predictors=len(self._student.predictors()),
+            predictors=self._predictors,
             most_shots=max(self._settings.max_labeled_demos, self._settings.max_bootstrapped_demos),
             modes=modes or ["static"],
             styles=tuple(STYLES) if self._searches_words else tuple(STYLES)[:1],

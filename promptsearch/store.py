@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,13 @@ class RunStore:
         key, kind, reading, items, answers, tokens, elapsed = row
         return Call(key, kind, reading, tuple(json.loads(items)), tuple(json.loads(answers)), tokens, elapsed)
 
+    def calls(self) -> Iterator[Call]:
+        """All recorded calls, in the order of their recording."""
+        for key in self._known:
+            call = self.find(key)
+            if call is not None:
+                yield call
+
     def record(self, call: Call) -> None:
         """Write a call; when this returns it survives the process."""
         row = (
@@ -138,7 +145,7 @@ class RunStore:
     def _read_calls(self) -> dict[str, tuple[Any, ...]]:
         columns = "key, kind, reading, items, answers, tokens, elapsed"
         try:
-            return {row[0]: row for row in self._connection.execute(f"SELECT {columns} FROM calls")}
+            return {row[0]: row for row in self._connection.execute(f"SELECT {columns} FROM calls ORDER BY rowid")}
         except sqlite3.DatabaseError as error:
             self._connection.close()
             raise ArtifactError(f"run={str(self.path)!r} cannot be read ({error}); give another folder") from error

@@ -21,7 +21,7 @@ from promptsearch.data.text import as_text, clean_text, is_missing, listed, quot
 from promptsearch.errors import ArtifactError, DataError
 from promptsearch.metrics import METRICS, Metric, resolve_metric
 
-__all__ = ["Example", "Task", "input_text"]
+__all__ = ["Example", "Task", "function_identity", "input_text"]
 
 
 def input_text(inputs: Mapping[str, str]) -> str:
@@ -160,7 +160,7 @@ class Task:
     def fingerprint(self) -> str:
         """SHA-256 over everything that defines the task: rows, splits given, labels, instructions, metric."""
         digest = hashlib.sha256()
-        score = None if self._score_function is None else _function_identity(self._score_function)
+        score = None if self._score_function is None else function_identity(self._score_function)
         _feed(digest, [self.to_spec(), score, self.parts.train, self.parts.validation, self.parts.test])
         for example in self.examples:
             _feed(digest, [example.inputs, example.output, example.rationale, example.answers])
@@ -397,8 +397,11 @@ def _feed(digest: Any, value: object) -> None:
     digest.update(json.dumps(value, ensure_ascii=True, sort_keys=True).encode() + b"\n")
 
 
-def _function_identity(function: Callable[..., Any]) -> list[Any]:
-    """What a callable is, without memory addresses: name, code, and the plain values it is bound to."""
+def function_identity(function: Callable[..., Any]) -> list[Any]:
+    """What a callable is, without memory addresses: name, code, and the plain values it is bound to.
+
+    The same in every process that has the same code.
+    """
     target = function if hasattr(function, "__qualname__") else type(function)
     code = getattr(function, "__code__", None) or getattr(type(function).__call__, "__code__", None)
     cells = getattr(function, "__closure__", None) or ()

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import time
 from typing import Any, Literal
 
 import pytest
+from fakes import WatchedLM
 from hypothesis import given
 from hypothesis import strategies as st
 
 import promptsearch as ps
 from promptsearch.calibration import Weighing
+from promptsearch.errors import DataError, UserError
 from promptsearch.lm.fake import FakeLM, ScriptedLM
 from promptsearch.lm.llamacpp.engine import LlamaEngine
 
 dspy = pytest.importorskip("dspy")
 
-from dspy.utils.exceptions import AdapterParseError  # noqa: E402
+from dspy.utils.exceptions import AdapterParseError, LMUnsupportedFeatureError  # noqa: E402
 
-from promptsearch.dspy.adapter import ANSWERED, PlainAdapter  # noqa: E402
+from promptsearch.dspy.adapter import ANSWERED, STYLES, PlainAdapter  # noqa: E402
 
 
 class Review(dspy.Signature):  # type: ignore[misc]
@@ -144,6 +147,57 @@ def test_fields_are_asked_one_after_another() -> None:
         again = asyncio.run(dspy.Predict(Reasoned).acall(question="3 * 4?"))
     assert (prediction.reasoning, prediction.answer) == (again.reasoning, again.answer) == ("Three fours.", "12")
     assert model.prompts[1].endswith("Reasoning: Three fours.\nAnswer:")
+
+
+def test_answers_of_several_lines_end_where_the_next_field_begins() -> None:
+    demos = [{"question": "?", "reasoning": "One.\nTwo.", "answer": "2"}]
+    for style in STYLES:
+        replies = iter([" first\nsecond\nAnswer: 7", " 8\nQuestion: other"])
+        lm = ps.dspy.lm(ScriptedLM(lambda prompt: next(replies)), cache=False)  # noqa: B023  # used at once
+        with dspy.context(lm=lm, adapter=PlainAdapter(style=style)):
+            prediction = dspy.Predict(Reasoned)(question="3 * 4?", demos=demos)
+        assert (prediction.reasoning, prediction.answer) == ("first\nsecond", "8")
+    with pytest.raises(UserError, match="style='loud' is unknown"):
+        PlainAdapter(style="loud")
+
+
+def test_settings_are_passed_on_or_refused() -> None:
+    lm = ps.dspy.lm(ScriptedLM(lambda prompt: " ENDLESS Days"), cache=False, stop="Days")
+    with dspy.context(lm=lm, adapter=PlainAdapter()):
+        assert dspy.Predict("question -> answer")(question="?").answer == "ENDLESS"
+        with pytest.raises(LMUnsupportedFeatureError, match="logprobs was given"):
+            dspy.Predict("question -> answer", logprobs=True)(question="?")
+
+
+def test_images_are_refused() -> None:
+    lm = ps.dspy.lm(ScriptedLM(lambda prompt: " x"), cache=False)
+    with dspy.context(lm=lm, adapter=PlainAdapter()), pytest.raises(DataError, match=r"dspy\.Image"):
+        dspy.Predict("picture: dspy.Image -> answer")(picture=dspy.Image("https://example.org/x.png"))
+
+
+def test_dspy_modules_that_show_inputs_outside_a_prompt() -> None:
+    def reply(prompt: str) -> str:
+        return " finish" if prompt.endswith("name:") else " {}" if prompt.endswith("args:") else " 12"
+
+    def multiply(a: int, b: int) -> int:
+        """Multiply."""
+        return a * b
+
+    lm = ps.dspy.lm(ScriptedLM(reply), cache=False)
+    with dspy.context(lm=lm, adapter=PlainAdapter()):
+        assert dspy.ReAct("question -> answer", tools=[multiply])(question="3 * 4?").answer == "12"
+
+
+def test_asynchronous_answers_run_together() -> None:
+    model = WatchedLM({}, on_call=lambda number: time.sleep(0.05))
+    lm = ps.dspy.lm(model, cache=False)
+
+    async def ask() -> list[Any]:
+        return await asyncio.gather(*(dspy.Predict(Review).acall(text=f"text {number}") for number in range(48)))
+
+    with dspy.context(lm=lm, adapter=PlainAdapter()):
+        assert len(asyncio.run(ask())) == 48
+    assert max(map(len, model.calls)) > 12
 
 
 def test_several_answers_differ_by_seed() -> None:

@@ -132,10 +132,54 @@ def test_resumed_is_uninterrupted(tmp_path: Path) -> None:
     assert len(rest.calls) < len(broken.calls) + 600
 
 
-def test_a_run_belongs_to_its_job(tmp_path: Path) -> None:
-    compiled(better_with_examples(), run=tmp_path / "run")
-    with pytest.raises(UserError, match="another job"):
-        compiled(better_with_examples(), run=tmp_path / "run", seed=3)
+def wrong(example: Any, prediction: Any, trace: object = None) -> bool:
+    return not right(example, prediction)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"seed": 3}, "seed"),
+        ({"metric": wrong}, "metric"),
+        ({"student": dspy.ChainOfThought(Grade)}, "program"),
+        ({"student": dspy.Predict(Grade.with_updated_fields("text", desc="a review"))}, "program"),
+    ],
+)
+def test_a_run_belongs_to_its_job(options: dict[str, Any], said: str, tmp_path: Path) -> None:
+    compiled(better_with_examples(), run=tmp_path / "run", budget="200 evaluations")
+    with pytest.raises(UserError, match=f"another job: its {said}"):
+        compiled(better_with_examples(), **{"run": tmp_path / "run", "budget": "200 evaluations", **options})
+
+
+def test_killed_while_it_makes_demonstrations(tmp_path: Path) -> None:
+    def run(at: int) -> tuple[Any, int]:
+        asked: list[int] = []
+
+        def reply(prompt: str) -> str:
+            asked.append(1)
+            if len(asked) == at:
+                raise BackendError("the machine was unplugged")
+            return two_step_reply(prompt)
+
+        options: dict[str, Any] = {"run": tmp_path / "run", "num_threads": 1, "budget": "400 evaluations"}
+        return compiled(ScriptedLM(reply), TwoSteps(), **options, modes=("static",)), len(asked)
+
+    with pytest.raises(BackendError, match="unplugged"):
+        run(150)  # in the second part of 32 rows, with three questions each
+    resumed, calls = run(0)
+    whole = compiled(
+        ScriptedLM(two_step_reply), TwoSteps(), num_threads=1, budget="400 evaluations", modes=("static",)
+    )
+    assert resumed.dump_state() == whole.dump_state()
+    assert calls > 0
+
+
+def test_a_finished_run_of_some_time_asks_nothing_again(tmp_path: Path) -> None:
+    first = compiled(better_with_examples(), run=tmp_path / "run", budget="2s")
+    again = better_with_examples()
+    second = compiled(again, run=tmp_path / "run", budget="2s")
+    assert again.calls == []
+    assert second.dump_state() == first.dump_state()
 
 
 def test_stops_when_it_is_good_enough() -> None:
@@ -170,6 +214,46 @@ def test_any_scale_of_metric() -> None:
     share = compiled(better_with_examples())
     assert [demo.toDict() for demo in percent.demos] == [demo.toDict() for demo in share.demos]
     assert percent.score == pytest.approx(100 * share.score)
+    assert percent.validation.value == pytest.approx(100 * share.validation.value)
+
+
+def test_a_metric_that_begins_low_is_not_cut() -> None:
+    def longer_is_better(example: Any, prediction: Any, trace: Any = None) -> float:
+        return 1.0 + 50 * prediction.probabilities[example.label]
+
+    program = compiled(better_with_examples(), metric=longer_is_better)
+    assert len({each["score"] for each in program.trial_logs.values()}) > 3
+    assert program.candidate_programs[0]["score"] == pytest.approx(program.score)
+
+
+def test_what_never_works_is_a_mistake_and_no_wrong_answer() -> None:
+    def broken(example: Any, prediction: Any) -> bool:
+        return True
+
+    with pytest.raises(TypeError, match="positional arguments"):
+        compiled(better_with_examples(), metric=broken, max_errors=10_000)
+
+
+def test_results_leave_what_the_program_has_alone(caplog: pytest.LogCaptureFixture) -> None:
+    class Scoring(dspy.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.score = dspy.Predict(Grade)
+
+        def forward(self, text: str) -> Any:
+            return self.score(text=text)
+
+    program = compiled(better_with_examples(), Scoring(), budget="200 evaluations")
+    assert isinstance(program.score, Predict)
+    assert "has score of its own" in caplog.text
+    assert program.validation.n > 0
+
+
+def test_compiling_again_carries_no_results_along() -> None:
+    first = compiled(better_with_examples(), budget="200 evaluations")
+    second = compiled(better_with_examples(), first.reset_copy(), budget="200 evaluations")
+    assert second.trial_logs.keys() == first.trial_logs.keys()
+    assert all(not hasattr(each["program"], "candidate_programs") for each in second.candidate_programs)
 
 
 def test_no_metric_compares_labels() -> None:
@@ -206,6 +290,9 @@ def test_unreadable_answers_are_wrong() -> None:
         ({"strategy": "luck"}, "strategy='luck' is unknown"),
         ({"prefer": "speed"}, "prefer='speed' is unknown"),
         ({"modes": ("routed",)}, "modes='routed' is unknown"),
+        ({"modes": ()}, "modes="),
+        ({"metric": "accuracy"}, "cannot be called"),
+        ({"seed": None}, "seed=None"),
         ({"adapter": "json"}, "adapter='json' is unknown"),
         ({"max_labeled_demos": -1}, "max_labeled_demos=-1"),
         ({"num_threads": 0}, "num_threads=0"),
@@ -243,6 +330,38 @@ def test_without_validation_rows_half_is_held_out() -> None:
             assert program.validation.n in (9, 30)
 
 
+def test_rows_of_the_same_text_stay_on_one_side() -> None:
+    class Renamed(dspy.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.grade = dspy.Predict("query -> label: Literal['bad', 'good']")
+
+        def forward(self, text: str) -> Any:
+            return self.grade(query=text)
+
+    model = ScriptedLM(lambda prompt: " good")
+    with dspy.context(lm=ps.dspy.lm(model, cache=False)):
+        search(budget="200 evaluations").compile(Renamed(), trainset=[*ROWS[:20], *ROWS[:20]])
+    for prompt in model.prompts:
+        *shown, asked = prompt.split("\n\n")
+        assert all(asked.split("\n")[0] not in part for part in shown)
+
+
+def test_a_teacher_of_another_structure() -> None:
+    lm = ps.dspy.lm(better_with_examples(), cache=False)
+    with dspy.context(lm=lm):
+        for teacher, said in ((dspy.Predict("text -> answer"), "no field 'label'"), (TwoSteps(), "has 2 predictors")):
+            with pytest.raises(UserError, match=said):
+                search().compile(dspy.Predict(Grade), trainset=ROWS, teacher=teacher)
+
+
+def test_limits_hold_for_each_predictor() -> None:
+    limits = {"max_bootstrapped_demos": 2, "max_labeled_demos": 3}
+    program = compiled(ScriptedLM(two_step_reply), TwoSteps(), modes=("static",), budget="300 evaluations", **limits)
+    for each in program.candidate_programs:
+        assert all(len(predictor.demos) <= 2 for predictor in each["program"].predictors())
+
+
 # -- programs of several predictors ---------------------------------------------------------------------------------
 
 
@@ -270,6 +389,10 @@ def two_step_reply(prompt: str) -> str:
     return f" {GOLDS[number]}" if known and (shown >= 2 or int(number) % 5 < 3) else " bad"
 
 
+def signatures(program: Any) -> list[Any]:
+    return [predictor.signature for predictor in program.predictors()]
+
+
 def test_two_predictors_get_demonstrations_of_their_own() -> None:
     model = ScriptedLM(two_step_reply)
     program = compiled(model, TwoSteps(), modes=("static",))
@@ -286,14 +409,13 @@ def test_bootstrapped_demonstrations_are_whole() -> None:
     lm = ps.dspy.lm(ScriptedLM(two_step_reply), cache=False)
     program = become_ours(TwoSteps())
     with dspy.context(lm=lm):
-        shown = bootstrapped(program, ROWS[:20], Runner(right, 4, 0), threshold=None, rounds=1)
+        shown = bootstrapped(program, signatures(program), ROWS[:20], Runner(right, 4, 0), threshold=None, rounds=1)
     assert labelled(program, ROWS[:20]) == []
     assert {each.predictor for each in shown} == {0, 1}
     assert {each.source for each in shown} == {"bootstrapped"}
     for each in shown:
         assert all(each.fields.values())
-    once = unique([*shown, *shown], program, forbidden=[ROWS[shown[0].row]])
-    assert len(once) == len(shown) - 1  # the first step asks about the row's own text, the second also about a number
+    assert unique([*shown, *shown], program) == shown
 
 
 def test_labelled_rows_need_every_field_and_a_known_choice() -> None:
@@ -305,7 +427,7 @@ def test_labelled_rows_need_every_field_and_a_known_choice() -> None:
     assert [each.row for each in labelled(dspy.Predict(Grade), rows)] == [0]
 
 
-def test_a_float_metric_accepts_its_better_half() -> None:
+def test_a_float_metric_accepts_what_comes_near_its_best() -> None:
     lm = ps.dspy.lm(ScriptedLM(lambda prompt: " word"), cache=False)
 
     def metric(example: Any, prediction: Any, trace: Any = None) -> float:
@@ -313,10 +435,21 @@ def test_a_float_metric_accepts_its_better_half() -> None:
 
     program = become_ours(dspy.Predict("text -> answer"))
     with dspy.context(lm=lm):
-        shown = bootstrapped(program, ROWS[:21], Runner(metric, 2, 0), threshold=None, rounds=1)
-        few = bootstrapped(program, ROWS[:21], Runner(metric, 2, 0), threshold=0.195, rounds=1)
-    assert [each.row for each in shown] == list(range(11, 21))
+        asked = (program, signatures(program), ROWS[:21], Runner(metric, 2, 0))
+        shown = bootstrapped(*asked, threshold=None, rounds=1)
+        few = bootstrapped(*asked, threshold=0.195, rounds=1)
+    assert [each.row for each in shown] == [15, 16, 17, 18, 19, 20]
     assert [each.row for each in few] == [20]
+
+
+def test_a_teacher_is_not_asked_about_what_it_shows() -> None:
+    model = ScriptedLM(lambda prompt: " good" if prompt.endswith("Label:") else " So it is.")
+    lm = ps.dspy.lm(model, cache=False)
+    compiled(None, dspy.ChainOfThought(Grade), lm=lm, modes=("static",), budget="200 evaluations")
+    for prompt in model.prompts:
+        *shown, asked = prompt.split("\n\n")
+        question = asked.split("\n")[0]
+        assert all(question not in part for part in shown), prompt
 
 
 def test_the_metric_sees_traces_where_demonstrations_are_made() -> None:
@@ -355,10 +488,11 @@ def test_saved_programs_predict_the_same(modes: tuple[str, ...], tmp_path: Path)
 
 def test_whole_programs_are_pickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With its own encoder where it is the default one; any other has to be given again."""
-    monkeypatch.setattr("promptsearch.dspy.library.resolve_encoder", lambda given: WordEncoder())
+    for place in ("library", "demo_search"):
+        monkeypatch.setattr(f"promptsearch.dspy.{place}.resolve_encoder", lambda given: WordEncoder())
     model = better_with_examples()
     lm = ps.dspy.lm(model, cache=False)
-    program = compiled(model, lm=lm, modes=("retrieved",))
+    program = compiled(model, lm=lm, modes=("retrieved",), encoder=None)
     program.save(tmp_path / "program", save_program=True)
     loaded = dspy.load(str(tmp_path / "program"), allow_pickle=True)
     with dspy.context(lm=lm):
@@ -371,6 +505,34 @@ def test_loading_into_a_program_of_plain_predictors(tmp_path: Path) -> None:
     loaded = load(tmp_path / "program.json", dspy.Predict(Grade))
     assert type(loaded) is Predict
     assert loaded.weighings == program.weighings
+
+
+def test_an_encoder_is_given_again(tmp_path: Path) -> None:
+    lm = ps.dspy.lm(better_with_examples(), cache=False)
+    program = compiled(None, lm=lm, modes=("retrieved",), budget="200 evaluations")
+    program.save(tmp_path / "program.json")
+    with pytest.raises(UserError, match=r"load\(path, program, encoder=...\)"):
+        load(tmp_path / "program.json", dspy.Predict(Grade))
+    loaded = load(tmp_path / "program.json", dspy.Predict(Grade), encoder=WordEncoder())
+    with dspy.context(lm=lm):
+        assert loaded(text=ROWS[0].text).probabilities == program(text=ROWS[0].text).probabilities
+
+
+def test_a_plain_file_stays_plain(tmp_path: Path) -> None:
+    plain = dspy.Predict(Grade)
+    plain.demos = [ROWS[0]]
+    plain.save(tmp_path / "plain.json")
+    assert load(tmp_path / "plain.json", dspy.Predict(Grade)).adapter == "configured"
+
+
+def test_other_choices_are_not_calibrated(caplog: pytest.LogCaptureFixture) -> None:
+    model = better_with_examples()
+    lm = ps.dspy.lm(model, cache=False)
+    program = compiled(model, lm=lm, modes=("static",))
+    others = dspy.Signature("text -> label: Literal['bad', 'good', 'none']")
+    with dspy.context(lm=lm):
+        assert set(program(text="word #61.", signature=others).probabilities) == {"bad", "good", "none"}
+    assert "calibrated for other choices" in caplog.text
 
 
 def test_damaged_states_are_refused() -> None:
@@ -387,7 +549,7 @@ def test_a_calibration_belongs_to_its_model(caplog: pytest.LogCaptureFixture) ->
     program.weighings = {"label": ps.dspy.predictor.Weighing("batch", (-50.0, 50.0))}
     with dspy.context(lm=ps.dspy.lm(FakeLM({"#3.": "good"}), cache=False)):
         assert program(text="word #3.").label == "good"
-    assert "runs on promptsearch/fake" in caplog.text
+    assert "runs on fake@" in caplog.text
 
 
 def test_retrieved_demonstrations_are_the_nearest_and_never_the_query(tmp_path: Path) -> None:

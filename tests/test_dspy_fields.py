@@ -98,6 +98,11 @@ def test_what_is_written_is_read_back(value: Any) -> None:
     assert schema_of(asked) is not None
 
 
+@given(st.lists(st.text(max_size=8), max_size=4))
+def test_lists_of_texts_are_read_back(value: list[str]) -> None:
+    assert read_value(written(value), field(list[str])) == read_json(written(value), field(list[str])) == value
+
+
 def test_texts_need_no_schema() -> None:
     assert schema_of(field(str)) is None
     assert read_value("  a text\n", field(str)) == "a text"

@@ -12,21 +12,24 @@ Leaves out: which demonstrations; calibration is given as numbers.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
 import dspy
 import numpy as np
 from dspy.adapters import Adapter
-from dspy.utils.exceptions import AdapterParseError
+from dspy.utils.exceptions import AdapterParseError, LMUnsupportedFeatureError
 
 from promptsearch.calibration import Weighing, softmax
 from promptsearch.dspy.engine import LocalEngine
-from promptsearch.dspy.fields import Choices, choices_of, read_json, read_value, schema_of, title_of, written
-from promptsearch.errors import UserError
+from promptsearch.dspy.fields import Choices, choices_of, given, read_json, read_value, schema_of, title_of, written
+from promptsearch.errors import DataError, UserError
 from promptsearch.lm.base import FloatArray
 
 __all__ = ["ANSWERED", "STYLES", "PlainAdapter", "ScoredAnswer"]
@@ -59,6 +62,9 @@ _SEPARATOR = "\n\n"
 _MOST_LISTED = 20  # choices that the prompt names; more would be longer than the demonstrations
 _NUMBER_TOKENS = 24
 _NUMBERS = ("integer", "number", "boolean")
+_UNREADABLE = ("Audio", "File", "Image")
+_OPTIONS = ("max_tokens", "temperature", "top_p", "top_k", "stop", "seed", "cache", "rollout_id", "n")
+_AT_ONCE = 64  # asynchronous answers in progress; the engine itself writes no more texts together
 
 
 @dataclass(frozen=True)
@@ -139,7 +145,8 @@ class PlainAdapter(Adapter):  # type: ignore[misc]  # dspy has no types
         """The same without blocking the event loop."""
         if not isinstance(getattr(lm, "engine", None), LocalEngine):
             return list(await super().acall(lm, lm_kwargs, signature, demos, inputs))
-        return await asyncio.to_thread(self, lm, lm_kwargs, signature, demos, inputs)
+        answering = partial(contextvars.copy_context().run, self, lm, lm_kwargs, signature, demos, inputs)
+        return await asyncio.get_running_loop().run_in_executor(_threads(), answering)
 
     # -- the prompt -----------------------------------------------------------------------------------------
 
@@ -153,10 +160,12 @@ class PlainAdapter(Adapter):  # type: ignore[misc]  # dspy has no types
 
     def _parts(self, signature: Any, demos: Sequence[Any], inputs: Mapping[str, Any]) -> tuple[str, str]:
         """The prompt in two parts: what the prompts for other inputs begin with as well, and the query."""
-        separator = STYLES[self.style].separator
         shown = [self._opening(signature), *(self._demonstration(signature, demo) for demo in demos)]
         first = next(iter(signature.output_fields))
-        query = "\n".join([*self._lines(signature.input_fields, inputs), f"{self._title(first)}:"])
+        query = "\n".join([*self._lines(signature.input_fields, inputs, given), f"{self._title(first)}:"])
+        separator = STYLES[self.style].separator
+        if any("\n" in written(demo.get(name) or "") for demo in demos for name in signature.fields):
+            separator = _SEPARATOR  # texts of several lines would run into each other
         return "".join(part + separator for part in shown if part), query
 
     def _opening(self, signature: Any) -> str:
@@ -173,11 +182,35 @@ class PlainAdapter(Adapter):  # type: ignore[misc]  # dspy has no types
         return "\n".join(lines)
 
     def _demonstration(self, signature: Any, demo: Any) -> str:
-        return "\n".join(self._lines(signature.fields, demo))
+        asked = self._lines(signature.input_fields, demo, given)
+        return "\n".join([*asked, *self._lines(signature.output_fields, demo, written)])
 
-    def _lines(self, fields: Mapping[str, Any], values: Mapping[str, Any]) -> list[str]:
+    def _lines(self, fields: Mapping[str, Any], values: Mapping[str, Any], show: Callable[[Any], str]) -> list[str]:
         known = [(name, values[name]) for name in fields if name in values and values[name] is not None]
-        return [f"{self._title(name)}: {written(value)}" for name, value in known]
+        for name, value in known:
+            if type(value).__name__ in _UNREADABLE and isinstance(value, dspy.Type):
+                raise DataError(
+                    f"the field {name!r} holds a dspy.{type(value).__name__}, and the prompt is text; give text"
+                )
+        return [f"{self._title(name)}: {show(value)}" for name, value in known]
+
+    def format_user_message_content(
+        self,
+        signature: Any,
+        inputs: Mapping[str, Any],
+        prefix: str = "",
+        suffix: str = "",
+        main_request: bool = False,
+    ) -> str:
+        """A query's inputs, as DSPy's modules show them outside a prompt."""
+        lines = self._lines(signature.input_fields, inputs, given)
+        return "\n".join(part for part in (prefix, *lines, suffix) if part)
+
+    def format_assistant_message_content(
+        self, signature: Any, outputs: Mapping[str, Any], missing_field_message: str | None = None
+    ) -> str:
+        """An answer's fields, as DSPy's modules show them outside a prompt; missing ones are left out."""
+        return "\n".join(self._lines(signature.output_fields, outputs, written))
 
     # -- answers --------------------------------------------------------------------------------------------
 
@@ -217,7 +250,8 @@ class PlainAdapter(Adapter):  # type: ignore[misc]  # dspy has no types
         asking = _Asking(lm, options, len(shared), number)
         prompt = shared + query
         several = any("\n" in written(demo.get(name) or "") for demo in demos for name in signature.output_fields)
-        stop = _SEPARATOR if several else "\n"
+        ends = [f"\n{self._title(name)}:" for name in signature.fields]
+        stop = (_SEPARATOR, *ends) if several else ("\n",)
         answer: dict[str, Any] = {}
         probabilities: dict[str, float] = {}
         names = list(signature.output_fields)
@@ -270,15 +304,22 @@ class _Asking:
         response = self._ask(prompt, {"temperature": 0.0, "extensions": extensions}, {})
         return np.array(response.provider_data["promptsearch"]["log_probabilities"], dtype=np.float64)
 
-    def written(self, prompt: str, stop: str, schema: Mapping[str, Any] | None) -> str:
-        """What the model writes after a prompt, up to ``stop``, as JSON where there is a schema."""
+    def written(self, prompt: str, stop: Sequence[str], schema: Mapping[str, Any] | None) -> str:
+        """What the model writes after a prompt, up to one of ``stop``, as JSON where there is a schema."""
+        unknown = [name for name, value in self.options.items() if value is not None and name not in _OPTIONS]
+        if unknown:
+            raise LMUnsupportedFeatureError(
+                f"PlainAdapter passes on {', '.join(_OPTIONS)}, and {unknown[0]} was given; leave it out",
+                model=self.lm.model,
+            )
         most = self.options.get("max_tokens")
+        ends = self.options.get("stop") or ()
         if schema is not None and schema.get("type") in _NUMBERS:
             most = min(most or _NUMBER_TOKENS, _NUMBER_TOKENS)  # a small model may not find the end of one
         settings: dict[str, Any] = {
             "max_tokens": most,
             "temperature": self.options.get("temperature"),
-            "stop": (stop, *(self.options.get("stop") or ())),
+            "stop": (*stop, *((ends,) if isinstance(ends, str) else ends)),
             "extensions": {"plain": True, "shared": self.shared},
             **{name: self.options[name] for name in ("top_p", "top_k", "seed") if self.options.get(name) is not None},
         }
@@ -297,6 +338,12 @@ class _Asking:
         )
         usual = {name: self.options[name] for name in ("cache", "rollout_id") if self.options.get(name) is not None}
         return self.lm(request, **{**usual, **controls})
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    """Threads for asynchronous answers: asyncio's own are few on small machines, and batches would be as small."""
+    return ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="promptsearch adapter")
 
 
 def _read_lines(names: Mapping[str, str], completion: str) -> dict[str, str]:

@@ -11,8 +11,10 @@ Leaves out: which demonstrations are shown.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import dspy
@@ -21,12 +23,14 @@ import numpy as np
 from promptsearch.data.text import normalised
 from promptsearch.dspy.fields import choices_of, written
 from promptsearch.dspy.library import query_text
-from promptsearch.dspy.running import Ran, Runner
+from promptsearch.dspy.rows import plain_values
+from promptsearch.dspy.running import Runner
 
-__all__ = ["Shown", "bootstrapped", "demonstration_text", "labelled", "show_some", "unique"]
+__all__ = ["Attempt", "Shown", "bootstrapped", "demonstration_text", "labelled", "show_some", "unique"]
 
 _TEACHER_SHOWS = 4
 _PART = 32  # rows that run together
+_GOOD_SHARE = 0.75  # of the best score so far, that an accepted run has at least
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,7 @@ def _possible(signature: Any, values: Mapping[str, Any]) -> bool:
 
 def show_some(
     teacher: Any, ready: Sequence[Shown], rows: Sequence[Any], rng: np.random.Generator, *, parts: bool
-) -> None:
+) -> frozenset[int]:
     """Give each predictor of a teacher a few demonstrations, in place.
 
     Args:
@@ -78,80 +82,125 @@ def show_some(
         rows: training rows.
         rng: randomness.
         parts: whether other predictors show rows that hold some of their outputs only.
+
+    Returns:
+        The rows that are shown: the teacher knows their answers.
     """
+    used: set[int] = set()
     for place, predictor in enumerate(teacher.predictors()):
-        whole = [each.fields for each in ready if each.predictor == place]
-        usable = whole or (_parts_of(predictor.signature, rows) if parts else [])
+        usable = [(each.row, each.fields) for each in ready if each.predictor == place]
+        if not usable and parts:
+            usable = _parts_of(predictor.signature, rows)
         chosen = [usable[at] for at in rng.permutation(len(usable))[:_TEACHER_SHOWS]]
-        predictor.demos = [dspy.Example(**fields) for fields in chosen]
+        predictor.demos = [dspy.Example(**fields) for _, fields in chosen]
+        used |= {row for row, _ in chosen}
+    return frozenset(used)
 
 
-def _parts_of(signature: Any, rows: Sequence[Any]) -> list[Mapping[str, Any]]:
+def _parts_of(signature: Any, rows: Sequence[Any]) -> list[tuple[int, Mapping[str, Any]]]:
     """What rows hold of a signature's fields, where an output is among it."""
-    found: list[Mapping[str, Any]] = []
-    for row in rows:
+    found: list[tuple[int, Mapping[str, Any]]] = []
+    for number, row in enumerate(rows):
         values = row.toDict()
         known = {name: values[name] for name in signature.fields if values.get(name) is not None}
         if set(known) & set(signature.output_fields):
-            found.append(known)
+            found.append((number, known))
     return found
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What a run on one row showed.
+
+    Attributes:
+        row: the training row.
+        score: what the metric said; 0 where there was no prediction.
+        shown: for each call of a predictor its place and every field of its signature.
+    """
+
+    row: int
+    score: float
+    shown: tuple[tuple[int, Mapping[str, Any]], ...]
+
+    def to_list(self) -> list[Any]:
+        """Plain values."""
+        return [self.row, self.score, [[place, plain_values(fields)] for place, fields in self.shown]]
+
+    @classmethod
+    def from_list(cls, values: Sequence[Any]) -> Attempt:
+        """The reverse of :meth:`to_list`."""
+        row, score, shown = values
+        return cls(int(row), float(score), tuple((int(place), fields) for place, fields in shown))
+
+
+Recall = Callable[[str, Callable[[], list[Attempt]]], list[Attempt]]
+"""Attempts by name: from the record, or made and recorded."""
 
 
 def bootstrapped(
     teacher: Any,
+    signatures: Sequence[Any],
     rows: Sequence[Any],
     runner: Runner,
     *,
     threshold: float | None,
     rounds: int,
+    passed_over: Collection[int] = (),
     is_enough: Callable[[Sequence[Shown]], bool] = lambda found: False,
+    recall: Recall = lambda name, make: make(),
 ) -> list[Shown]:
     """Demonstrations from runs that the metric accepts.
 
     Args:
         teacher: a program of the student's structure, whose demonstrations may change.
+        signatures: those of the student's predictors.
         rows: training rows.
         runner: runs it.
-        threshold: least score of an accepted run; None accepts scores of at least 1, which is what a truth value
-            gives, or, where no run of a part reaches that, the better half of those above 0.
+        threshold: least score of an accepted run; None accepts three quarters of the best score so far, which of
+            truth values are the true ones.
         rounds: attempts for each row, at least 1. The second shows what the first found, those after it are at
             temperature 1.
+        passed_over: rows that the teacher shows in the first round.
         is_enough: asked after each part of the rows with what was found so far; True ends it.
+        recall: finds or makes and records the attempts of one part.
     """
-    predictors = list(teacher.predictors())
     found: list[Shown] = []
-    left = list(range(len(rows)))
+    best = 0.0
+    left = [row for row in range(len(rows)) if row not in passed_over]
     for number in range(rounds):
         if number > 0:
             _show_found(teacher, found)
         accepted: set[int] = set()
-        with dspy.context(**_fresh_model(max(0, number - 1))):
-            for part in (left[start : start + _PART] for start in range(0, len(left), _PART)):
-                runs = runner.run(teacher, [rows[row] for row in part], traced=True)
-                for row, ran in _accepted(part, runs, threshold):
-                    accepted.add(row)
-                    found += _shown(predictors, row, ran)
+        with _fresh_model(teacher, max(0, number - 1)):
+            for start in range(0, len(left), _PART):
+                part = left[start : start + _PART]
+                make = partial(_attempts, teacher, signatures, rows, part, runner)
+                attempts = recall(f"{number}:{start}", make)
+                best = max([best, *(each.score for each in attempts)])
+                least = _GOOD_SHARE * best - 1e-9 if threshold is None else threshold
+                for each in attempts:
+                    if each.shown and each.score >= least and (threshold is not None or each.score > 0):
+                        accepted.add(each.row)
+                        found += [Shown(place, fields, "bootstrapped", each.row) for place, fields in each.shown]
                 if is_enough(found):
                     return found
         left = [row for row in left if row not in accepted]
     return found
 
 
-def _accepted(rows: Sequence[int], runs: Sequence[Ran], threshold: float | None) -> list[tuple[int, Ran]]:
-    least = _least(threshold, [ran.score for ran in runs])
-    return [(row, ran) for row, ran in zip(rows, runs, strict=True) if not ran.failure and ran.score >= least]
-
-
-def _shown(predictors: Sequence[Any], row: int, ran: Ran) -> list[Shown]:
-    """What each call of a run shows."""
-    places = {id(predictor): place for place, predictor in enumerate(predictors)}
-    found = []
-    for predictor, inputs, outputs in ran.trace:
-        place = places.get(id(predictor))
-        fields = None if place is None else _fields(predictors[place].signature, inputs, outputs)
-        if place is not None and fields is not None:
-            found.append(Shown(place, fields, "bootstrapped", row))
-    return found
+def _attempts(
+    teacher: Any, signatures: Sequence[Any], rows: Sequence[Any], part: Sequence[int], runner: Runner
+) -> list[Attempt]:
+    places = {id(predictor): place for place, predictor in enumerate(teacher.predictors())}
+    attempts = []
+    for row, ran in zip(part, runner.run(teacher, [rows[row] for row in part], traced=True), strict=True):
+        calls = [
+            (places[id(called)], inputs, outputs) for called, inputs, outputs in ran.trace if id(called) in places
+        ]
+        shown = [(place, _fields(signatures[place], inputs, outputs)) for place, inputs, outputs in calls]
+        whole = tuple((place, fields) for place, fields in shown if fields is not None)
+        attempts.append(Attempt(row, ran.score, () if ran.failure else whole))
+    return attempts
 
 
 def _show_found(teacher: Any, found: Sequence[Shown]) -> None:
@@ -162,19 +211,18 @@ def _show_found(teacher: Any, found: Sequence[Shown]) -> None:
             predictor.demos = [dspy.Example(augmented=True, **fields) for fields in mine]
 
 
-def _least(threshold: float | None, scores: Sequence[float]) -> float:
-    if threshold is not None:
-        return threshold
-    positive = sorted(score for score in scores if score > 0)
-    if not positive or positive[-1] >= 1.0:
-        return 1.0
-    return positive[len(positive) // 2]
-
-
-def _fresh_model(number: int) -> dict[str, Any]:
+@contextmanager
+def _fresh_model(teacher: Any, number: int) -> Iterator[None]:
     """Settings under which a further attempt differs from the first."""
     lm = dspy.settings.lm
-    return {} if number == 0 or lm is None else {"lm": lm.copy(rollout_id=number, temperature=1.0)}
+    if number == 0:
+        yield
+        return
+    for predictor in teacher.predictors():
+        if predictor.lm is not None:
+            predictor.lm = predictor.lm.copy(rollout_id=number, temperature=1.0)
+    with dspy.context(**({} if lm is None else {"lm": lm.copy(rollout_id=number, temperature=1.0)})):
+        yield
 
 
 def _fields(signature: Any, inputs: Mapping[str, Any], outputs: Any) -> dict[str, Any] | None:
@@ -184,24 +232,19 @@ def _fields(signature: Any, inputs: Mapping[str, Any], outputs: Any) -> dict[str
     return None if any(value is None or written(value) == "" for value in known.values()) else known
 
 
-def unique(shown: Sequence[Shown], program: Any, forbidden: Sequence[Any] = ()) -> list[Shown]:
-    """One demonstration for each input of a predictor, without rows whose inputs are those of forbidden ones.
+def unique(shown: Sequence[Shown], program: Any) -> list[Shown]:
+    """One demonstration for each input of a predictor; of two the first stays.
 
     Args:
-        shown: possible demonstrations; of two with the same inputs the first stays.
+        shown: possible demonstrations.
         program: tells each predictor's fields.
-        forbidden: examples that will be asked about.
     """
     signatures = [predictor.signature for predictor in program.predictors()]
     taken: set[tuple[int, str]] = set()
     kept = []
-    asked = [example.inputs().toDict() for example in forbidden]
     for each in shown:
         names = list(signatures[each.predictor].input_fields)
         key = (each.predictor, normalised(query_text(names, each.fields)))
-        taken |= {
-            (each.predictor, normalised(query_text(names, values))) for values in asked if set(names) <= set(values)
-        }
         if key not in taken:
             taken.add(key)
             kept.append(each)

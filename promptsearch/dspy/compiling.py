@@ -28,7 +28,7 @@ from promptsearch.dspy.calibrating import batch_weighing, best_weighing
 from promptsearch.dspy.fields import choices_of
 from promptsearch.dspy.joint import JointPool
 from promptsearch.dspy.library import Library
-from promptsearch.dspy.predictor import Predict
+from promptsearch.dspy.predictor import Predict, model_identity
 from promptsearch.dspy.running import Ran, Runner
 from promptsearch.embed.base import Encoder, encoder_name
 from promptsearch.lm.base import FloatArray
@@ -95,10 +95,12 @@ class Vectors:
     Attributes:
         encoder: what made them.
         of: for each predictor its demonstrations' vectors, in the order of the joint pool.
+        source: name that opens the encoder again, see :class:`promptsearch.dspy.library.Library`.
     """
 
     encoder: Encoder
     of: Mapping[int, NDArray[np.float32]]
+    source: str | None = ""
 
 
 class Compilation:
@@ -134,7 +136,12 @@ class Compilation:
         self._store = store
         self._vectors = vectors
         self._elapsed = elapsed
-        self._outcomes: dict[Candidate, dict[int, Outcome]] = defaultdict(dict)
+        self._outcomes: dict[str, dict[int, Outcome]] = defaultdict(dict)
+        for call in store.calls():
+            if call.kind == "runs":
+                self._outcomes[call.reading].update(
+                    zip(call.items, map(Outcome.from_list, call.answers), strict=True)
+                )
         self.evaluations = 0
 
     # -- programs -------------------------------------------------------------------------------------------
@@ -152,9 +159,14 @@ class Compilation:
             predictor.weighings = {
                 name: weighing for (at, name), weighing in (weighings or {}).items() if at == place
             }
-            lm = predictor.lm or dspy.settings.lm
-            predictor.model = lm.model if predictor.weighings and lm is not None else ""
+            predictor.choices = {name: self._texts(place, name) for name in predictor.weighings}
+            predictor.model = model_identity(predictor.lm or dspy.settings.lm) if predictor.weighings else ""
         return made
+
+    def _texts(self, place: int, name: str) -> tuple[str, ...]:
+        """What the prompt writes for the choices of a field."""
+        choices = choices_of(self._student.predictors()[place].signature.output_fields[name])
+        return () if choices is None else choices.texts
 
     def _library(self, candidate: Candidate, place: int) -> Library | None:
         """Where a predictor finds its queries' demonstrations; None where it has none."""
@@ -169,42 +181,43 @@ class Compilation:
             count=self._pool.retrieved(candidate),
             order="nearest-first" if candidate.order == "nearest-first" else "nearest-last",
             encoder=self._vectors.encoder,
+            source=self._vectors.source,
         )
 
     # -- runs -----------------------------------------------------------------------------------------------
 
+    def knows(self, candidate: Candidate, items: Sequence[int]) -> bool:
+        """Whether a candidate ran on all of these items."""
+        known = self._outcomes[_key(candidate, {})]
+        return all(item in known for item in items)
+
     def outcomes(self, candidate: Candidate, items: Sequence[int]) -> list[Outcome]:
         """What a candidate's program did on items without calibration; those not known yet are run."""
-        known = self._outcomes[candidate]
-        missing = [item for item in items if item not in known]
-        if missing:
-            known.update(self._recorded("items", candidate, {}, missing))
-        return [known[item] for item in items]
+        return self._known(candidate, {}, items)
 
     def calibrated(self, candidate: Candidate, items: Sequence[int], weighings: Weighings) -> list[Outcome]:
         """The same under a calibration; run again only where it changes a choice."""
         plain = self.outcomes(candidate, items)
         changed = [item for item, each in zip(items, plain, strict=True) if _changes(each, weighings)]
-        again = self._recorded("calibrated", candidate, weighings, changed) if changed else {}
+        again = dict(zip(changed, self._known(candidate, weighings, changed), strict=True))
         return [again.get(item, each) for item, each in zip(items, plain, strict=True)]
 
-    def _recorded(
-        self, kind: str, candidate: Candidate, weighings: Weighings, items: Sequence[int]
-    ) -> dict[int, Outcome]:
-        """Outcomes of one call, from the record or run and recorded."""
-        key = _key(kind, candidate, weighings, items)
-        call = self._store.find(key)
-        if call is None:
+    def _known(self, candidate: Candidate, weighings: Weighings, items: Sequence[int]) -> list[Outcome]:
+        """Outcomes from the record; what lacks is run and recorded first."""
+        key = _key(candidate, weighings)
+        known = self._outcomes[key]
+        missing = [item for item in items if item not in known]
+        if missing:
             program = self.program(candidate, weighings)
-            runs = self._runner.run(program, [self._examples[item] for item in items])
+            runs = self._runner.run(program, [self._examples[item] for item in missing])
             places = {id(predictor): place for place, predictor in enumerate(program.predictors())}
-            answers = tuple(_outcome(ran, places).to_list() for ran in runs)
-            reading = json.dumps(candidate.to_dict(), sort_keys=True)
-            call = Call(key, kind, reading, tuple(items), answers, 0, self._elapsed())
-            self._store.record(call)
-        if kind == "items":
-            self.evaluations += len(items)
-        return {item: Outcome.from_list(answer) for item, answer in zip(call.items, call.answers, strict=True)}
+            outcomes = [_outcome(ran, places) for ran in runs]
+            answers = tuple(each.to_list() for each in outcomes)
+            name = f"{key}:{missing[0]}:{len(known)}"
+            self._store.record(Call(name, "runs", key, tuple(missing), answers, 0, self._elapsed()))
+            known.update(zip(missing, outcomes, strict=True))
+            self.evaluations += 0 if weighings else len(missing)
+        return [known[item] for item in items]
 
     # -- scores ---------------------------------------------------------------------------------------------
 
@@ -296,7 +309,8 @@ def _outcome(ran: Ran, places: Mapping[int, int]) -> Outcome:
     return Outcome(ran.score, ran.failure, scored)
 
 
-def _key(kind: str, candidate: Candidate, weighings: Weighings, items: Sequence[int]) -> str:
+def _key(candidate: Candidate, weighings: Weighings) -> str:
+    """What outcomes are recorded under."""
     weighed = {f"{place}.{name}": weighing.to_dict() for (place, name), weighing in sorted(weighings.items())}
-    text = json.dumps([kind, candidate.key, weighed, list(items)], sort_keys=True)
+    text = json.dumps([candidate.key, weighed], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]

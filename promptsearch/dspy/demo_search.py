@@ -24,14 +24,22 @@ from dspy.teleprompt.teleprompt import Teleprompter
 
 from promptsearch.budget import Budget
 from promptsearch.dspy.adapter import STYLES
-from promptsearch.dspy.bootstrapping import Shown, bootstrapped, demonstration_text, labelled, show_some, unique
+from promptsearch.dspy.bootstrapping import (
+    Attempt,
+    Shown,
+    bootstrapped,
+    demonstration_text,
+    labelled,
+    show_some,
+    unique,
+)
 from promptsearch.dspy.compiling import Compilation, Vectors
 from promptsearch.dspy.engine import LocalEngine
 from promptsearch.dspy.fields import choices_of, made_by_dspy, written
 from promptsearch.dspy.joint import JointPool, joint_space
 from promptsearch.dspy.library import query_text
 from promptsearch.dspy.predictor import Predict, become_ours
-from promptsearch.dspy.racing import DemoRace, RaceSettings
+from promptsearch.dspy.racing import DemoRace, RaceSettings, without_results
 from promptsearch.dspy.rows import digest, plain_values, split_rows
 from promptsearch.dspy.running import Runner
 from promptsearch.embed.cache import CachedEncoder
@@ -42,7 +50,8 @@ from promptsearch.lm.wrapped import DEFAULT_CONTEXT, estimate_tokens
 from promptsearch.search.front import PREFERENCES
 from promptsearch.search.registry import STRATEGIES
 from promptsearch.search.space import SearchSpace
-from promptsearch.store import RunStore
+from promptsearch.store import Call, RunStore
+from promptsearch.task import function_identity
 from promptsearch.workbench import naming_pairs
 
 __all__ = ["DemoSearch"]
@@ -59,8 +68,8 @@ _BOOTSTRAPPING_SHARE = 0.25  # of the budget, for running the teacher
 class DemoSearch(Teleprompter):  # type: ignore[misc]  # dspy has no types
     """Searches the demonstrations of a DSPy program.
 
-    Takes the arguments of ``BootstrapFewShotWithRandomSearch``, so that its name is all that changes in a program
-    that used it, and some of its own.
+    Is made with the arguments of ``BootstrapFewShotWithRandomSearch``, so that its name is all that changes in most
+    programs that used it, and some of its own.
 
     Args:
         metric: ``metric(example, prediction, trace=None)``: a number, a truth value, or a prediction with ``score``;
@@ -125,8 +134,14 @@ class DemoSearch(Teleprompter):  # type: ignore[misc]  # dspy has no types
         _check_name("strategy", strategy, STRATEGIES)
         _check_name("prefer", prefer, PREFERENCES)
         _check_name("adapter", adapter, ("auto", "plain", "configured"))
+        if isinstance(modes, str) or not modes:
+            raise UserError(f"modes={modes!r} is no choice of at least one; give some of {', '.join(_MODES)}")
         for mode in modes:
             _check_name("modes", mode, _MODES)
+        if metric is not None and not callable(metric):
+            raise UserError(f"metric={metric!r} cannot be called; give metric(example, prediction, trace=None)")
+        if not isinstance(seed, int) or seed < 0:
+            raise UserError(f"seed={seed!r} is no seed; give a whole number from 0")
         counts = {
             "max_bootstrapped_demos": max_bootstrapped_demos,
             "max_labeled_demos": max_labeled_demos,
@@ -179,7 +194,8 @@ class DemoSearch(Teleprompter):  # type: ignore[misc]  # dspy has no types
         Returns:
             The program, with ``candidate_programs`` (score in percent, subscores and program of the best ones, best
             first), ``trial_logs`` (what was tried, by number), ``score`` (in percent, on the rows that confirmed it)
-            and ``improvement`` over the student as it came, a :class:`promptsearch.Difference`.
+            and ``improvement``, a :class:`promptsearch.Difference`, over the same program without demonstrations.
+            ``confirmed_apart`` says whether these rows are others than the search saw; too few rows leave none.
 
         Raises:
             UserError: the rows, the program or the metric cannot be used.
@@ -197,7 +213,7 @@ class DemoSearch(Teleprompter):  # type: ignore[misc]  # dspy has no types
 
 
 def _check_name(argument: str, given: object, known: Sequence[str] | dict[str, Any]) -> None:
-    if given not in known:
+    if not isinstance(given, str) or given not in known:
         raise UserError(f"{argument}={given!r} is unknown; give one of {', '.join(known)}")
 
 
@@ -222,9 +238,9 @@ class _Job:
         self._listen = listen
         self._start = time.monotonic()
         self._rng = np.random.default_rng([settings.seed, 0])
-        if not student.predictors():
+        if not isinstance(student, dspy.Module) or not student.predictors():
             raise UserError(
-                "the program has no dspy.Predict to show demonstrations to; give one that has, uncompiled"
+                "the program has no dspy.Predict to show demonstrations to; give a dspy.Module that has one"
             )
         self._lm = _language_model(student)
         self._local = isinstance(getattr(self._lm, "engine", None), LocalEngine)
@@ -236,6 +252,7 @@ class _Job:
         errors = settings.max_errors if settings.max_errors is not None else dspy.settings.max_errors
         self._runner = Runner(settings.metric, settings.num_threads or self._usual_threads(), errors)
         self._store = RunStore(None if settings.run is None else Path(settings.run), self._identity())
+        self._spent = max((call.elapsed for call in self._store.calls()), default=0.0)  # by a run that was stopped
 
     def compiled(self) -> Any:
         """Run all of it."""
@@ -266,14 +283,14 @@ class _Job:
     # -- setting up -----------------------------------------------------------------------------------------
 
     def _elapsed(self) -> float:
-        return time.monotonic() - self._start
+        return self._spent + time.monotonic() - self._start
 
     def _usual_threads(self) -> int:
         return _LOCAL_THREADS if self._local else int(dspy.settings.num_threads or 8)
 
     def _prepared(self, student: Any) -> Any:
         """A copy of the student without demonstrations, whose predictors are ours where they can be."""
-        copied = student.deepcopy()
+        copied = without_results(student.deepcopy())
         become_ours(copied, adapter=self._adapter, scored=self._settings.scored)
         for predictor in copied.predictors():
             predictor.demos, predictor.traces, predictor.train = [], [], []
@@ -283,23 +300,23 @@ class _Job:
         """What a record of runs belongs to."""
         settings = self._settings
         rows = [plain_values(row) for row in (*self._rows.training, *self._rows.validation)]
-        signatures = [
-            (
-                each.signature.instructions,
-                [(name, str(field.annotation)) for name, field in each.signature.fields.items()],
-            )
-            for each in self._student.predictors()
-        ]
+        signatures = [_described(each.signature) for each in self._student.predictors()]
         ways = [settings.strategy, settings.prefer, settings.modes, settings.adapter, settings.words, settings.scored]
         demos = [settings.max_bootstrapped_demos, settings.max_labeled_demos, settings.max_rounds]
+        others = [settings.metric_threshold, settings.stop_at_score, settings.num_candidate_programs]
+        teacher = None if self._teacher is None else [_described(p.signature) for p in self._teacher.predictors()]
         return {
             "kind": "DemoSearch",
-            "rows": digest(rows),
-            "program": digest(signatures),
-            "model": str(getattr(self._lm, "model", "")),
-            "settings": digest([ways, demos, settings.metric_threshold]),
-            "budget": str(settings.budget),
             "seed": str(settings.seed),
+            "rows": digest(rows),
+            "program": digest([type(self._student).__qualname__, signatures]),
+            "teacher": digest([teacher, repr(sorted(settings.teacher_settings))]),
+            "metric": digest(function_identity(settings.metric)),
+            "model": str(getattr(self._lm, "model", "")),
+            "model settings": digest(repr(sorted(getattr(self._lm, "kwargs", {}).items()))),
+            "encoder": settings.encoder if isinstance(settings.encoder, str) else type(settings.encoder).__name__,
+            "settings": digest([ways, demos, others]),
+            "budget": str(settings.budget),
         }
 
     # -- demonstrations -------------------------------------------------------------------------------------
@@ -317,7 +334,7 @@ class _Job:
             settings.teacher_settings or self._teacher or not self._all_covered(covered)
         ):
             made = self._bootstrapped(ready)
-        shown = unique([*made, *ready] if self._teacher else [*ready, *made], self._student, rows.validation)
+        shown = unique([*made, *ready] if self._teacher else [*ready, *made], self._student)
         counts = {source: sum(each.source == source for each in shown) for source in ("labelled", "bootstrapped")}
         self._listen(Note(f"demonstrations: {counts['labelled']} labelled, {counts['bootstrapped']} bootstrapped"))
         if not shown:
@@ -350,30 +367,43 @@ class _Job:
             self._listen(Progress("bootstrap", min(1.0, min(counts) / _ENOUGH_BOOTSTRAPPED)))
             return min(counts) >= _ENOUGH_BOOTSTRAPPED or self._elapsed() > _BOOTSTRAPPING_SHARE * seconds
 
+        teacher, shown = self._ready_teacher(ready)
         with dspy.context(**settings.teacher_settings):
             return bootstrapped(
-                self._ready_teacher(ready),
+                teacher,
+                [predictor.signature for predictor in self._student.predictors()],
                 rows,
                 self._runner,
                 threshold=settings.metric_threshold,
                 rounds=settings.max_rounds,
+                passed_over=shown,
                 is_enough=is_enough,
+                recall=self._recall,
             )
 
-    def _ready_teacher(self, ready: Sequence[Shown]) -> Any:
-        """The teacher; the student with a few demonstrations of training rows where none is given."""
+    def _recall(self, name: str, make: Callable[[], list[Attempt]]) -> list[Attempt]:
+        """Attempts from the record, or made and recorded."""
+        key = f"bootstrap:{name}"
+        call = self._store.find(key)
+        if call is None:
+            attempts = make()
+            answers = tuple(each.to_list() for each in attempts)
+            call = Call(key, "bootstrap", "", tuple(each.row for each in attempts), answers, 0, self._elapsed())
+            self._store.record(call)
+        return [Attempt.from_list(answer) for answer in call.answers]
+
+    def _ready_teacher(self, ready: Sequence[Shown]) -> tuple[Any, frozenset[int]]:
+        """The teacher, and rows that it shows; the student with a few of them where no teacher is given."""
         if self._teacher is None:
             teacher = self._student.deepcopy()
-            rng = np.random.default_rng([self._settings.seed, 2])  # a resumed run draws no teacher any more
-            show_some(teacher, ready, self._rows.training, rng, parts=self._adapter == "plain")
-            return teacher
-        teacher = self._teacher.deepcopy()
-        wanted, given = self._predictors, len(teacher.predictors())
-        if wanted != given:
-            raise UserError(
-                f"the teacher has {given} predictors and the student {wanted}; give one of the student's structure"
-            )
-        return teacher
+            rng = np.random.default_rng([self._settings.seed, 2])
+            shown = show_some(teacher, ready, self._rows.training, rng, parts=self._adapter == "plain")
+        else:
+            teacher, shown = self._teacher.deepcopy(), frozenset()
+            _check_structure(teacher, self._student)
+        if "lm" in self._settings.teacher_settings:  # a predictor's own would go before it
+            teacher.set_lm(self._settings.teacher_settings["lm"])
+        return teacher, shown
 
     def _vectors(self, shown: Sequence[Shown]) -> Vectors | None:
         """Vectors of the demonstrations, where candidates may retrieve."""
@@ -381,14 +411,15 @@ class _Job:
         if "retrieved" not in self._settings.modes or not shown or not ours:
             return None
         self._listen(Progress("embed", 0.0))
-        encoder = CachedEncoder(resolve_encoder(self._settings.encoder))  # type: ignore[arg-type]
+        given = self._settings.encoder
+        encoder = CachedEncoder(resolve_encoder(given))  # type: ignore[arg-type]
         found = {}
         for place, predictor in enumerate(self._student.predictors()):
             names = list(predictor.signature.input_fields)
             texts = [query_text(names, each.fields) for each in shown if each.predictor == place]
             if texts:
                 found[place] = encoder.encode(texts)
-        return Vectors(encoder, found)
+        return Vectors(encoder, found, given if isinstance(given, str) else None if given is not None else "")
 
     # -- numbers --------------------------------------------------------------------------------------------
 
@@ -400,7 +431,8 @@ class _Job:
             few = [name for name, field in fields.items() if choices_of(field) is not None]
             values.append("|".join(written(each.fields[name]) for name in few))
         texts = [demonstration_text(predictors[each.predictor].signature, each.fields) for each in shown]
-        return JointPool(tuple(each.predictor for each in shown), tuple(values), tuple(self._counted(texts)))
+        made = tuple(each.source == "bootstrapped" for each in shown)
+        return JointPool(tuple(each.predictor for each in shown), tuple(values), tuple(self._counted(texts)), made)
 
     def _counted(self, texts: Sequence[str]) -> list[int]:
         if self._local:
@@ -428,16 +460,43 @@ class _Job:
         modes = [mode for mode in self._settings.modes if mode == "static" or vectors is not None]
         return joint_space(
             pool,
-            predictors=self._predictors,
             most_shots=max(self._settings.max_labeled_demos, self._settings.max_bootstrapped_demos),
+            most_bootstrapped=self._settings.max_bootstrapped_demos,
             modes=modes or ["static"],
             styles=tuple(STYLES) if self._searches_words else tuple(STYLES)[:1],
             names=self._names() if self._searches_words else (("", ""),),
-            opening_tokens=sum(openings),
+            opening_tokens=max(openings),
             query_tokens=float(np.mean(lengths)) if lengths else 0.0,
             longest_query=max(lengths, default=0) + min(answer, 512),
             context_tokens=self._lm.engine.engine.context_tokens if self._local else 4 * DEFAULT_CONTEXT,
         )
+
+
+def _described(signature: Any) -> list[Any]:
+    """Everything that a signature asks, as plain values."""
+    fields = []
+    for name, field in signature.fields.items():
+        choices = choices_of(field)
+        texts = None if choices is None else list(choices.texts)
+        said = (field.json_schema_extra or {}).get("desc")
+        fields.append([name, str(field.annotation), repr(field.metadata), said, texts])
+    return [signature.instructions, fields]
+
+
+def _check_structure(teacher: Any, student: Any) -> None:
+    """Refuse a teacher whose predictors do not have the student's fields."""
+    theirs, ours = teacher.named_predictors(), student.named_predictors()
+    if len(theirs) != len(ours):
+        raise UserError(
+            f"the teacher has {len(theirs)} predictors and the student {len(ours)}; give one of its structure"
+        )
+    for (name, taught), (_, asked) in zip(theirs, ours, strict=True):
+        lacking = [field for field in asked.signature.fields if field not in taught.signature.fields]
+        if lacking:
+            raise UserError(
+                f"the teacher's predictor {name!r} has no field {lacking[0]!r}, which the student's has; give one of "
+                "the student's structure"
+            )
 
 
 def _language_model(student: Any) -> Any:

@@ -24,6 +24,7 @@ from pydantic import TypeAdapter
 __all__ = [
     "Choices",
     "choices_of",
+    "given",
     "is_text",
     "made_by_dspy",
     "read_json",
@@ -90,14 +91,19 @@ def _between_bounds(constraints: list[Any]) -> tuple[int, ...]:
     return tuple(range(low, high + 1))
 
 
+def given(value: Any) -> str:
+    """An input's value as a prompt shows it: several texts as a numbered list, others as :func:`written`."""
+    if isinstance(value, list) and value and all(isinstance(part, str) for part in value):
+        return "\n".join(f"[{number}] {part.strip()}" for number, part in enumerate(value, 1))
+    return written(value)
+
+
 def written(value: Any) -> str:
-    """A value as a prompt shows it, on one line unless it is a text of several."""
+    """A value as a prompt shows it, and as it is read back; on one line unless it is a text of several."""
     if isinstance(value, enum.Enum):
         value = value.value
     if isinstance(value, str):
         return value.strip()
-    if isinstance(value, list) and value and all(isinstance(part, str) for part in value):
-        return "\n".join(f"[{number}] {part.strip()}" for number, part in enumerate(value, 1))
     try:
         plain = TypeAdapter(type(value)).dump_python(value, mode="json", fallback=str)
     except Exception:  # pydantic fails in many ways on what it does not know; its text is always there

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from promptsearch.candidate import Candidate
 from promptsearch.search.space import Lengths, SearchSpace, Space
 
-__all__ = ["JointPool", "joint_space"]
+__all__ = ["JointPool", "JointSpace", "joint_space"]
 
 _SHOTS = (0, 1, 2, 4, 8, 16)
 
@@ -29,11 +30,13 @@ class JointPool:
         predictors: place of each one's predictor.
         values: what each one's group is known by beside its predictor; empty where the output has no few values.
         tokens: length of each.
+        made: whether each was bootstrapped.
     """
 
     predictors: tuple[int, ...]
     values: tuple[str, ...]
     tokens: tuple[int, ...]
+    made: tuple[bool, ...]
 
     @property
     def groups(self) -> list[int]:
@@ -54,11 +57,45 @@ class JointPool:
         return max(1, round(candidate.count / max(1, len(set(self.predictors)))))
 
 
+class JointSpace(SearchSpace):
+    """A space whose limits are those of each predictor.
+
+    Args:
+        joint: what may be shown.
+        most_shots: demonstrations of one predictor at most.
+        most_bootstrapped: bootstrapped ones of one predictor at most.
+        room: tokens for the demonstrations of one predictor.
+        space: see :class:`SearchSpace`.
+        **options: as of :class:`SearchSpace`.
+    """
+
+    def __init__(
+        self, joint: JointPool, most_shots: int, most_bootstrapped: int, room: int, space: Space, **options: Any
+    ) -> None:
+        super().__init__(space, **options)
+        self._joint = joint
+        self._most_shots = most_shots
+        self._most_bootstrapped = most_bootstrapped
+        self._room = room
+
+    def fits(self, candidate: Candidate) -> bool:
+        """Whether each predictor's demonstrations are within its limits."""
+        if candidate.mode == "retrieved":
+            count = self._joint.retrieved(candidate)
+            return count <= self._most_shots and count * self.mean_length <= self._room
+        return all(self._within(shown) for shown in self._joint.by_predictor(candidate.demonstrations).values())
+
+    def _within(self, shown: Sequence[int]) -> bool:
+        made = sum(self._joint.made[number] for number in shown)
+        tokens = sum(self._joint.tokens[number] for number in shown)
+        return len(shown) <= self._most_shots and made <= self._most_bootstrapped and tokens <= self._room
+
+
 def joint_space(
     pool: JointPool,
     *,
-    predictors: int,
     most_shots: int,
+    most_bootstrapped: int,
     modes: Sequence[str],
     styles: Sequence[str],
     names: Sequence[tuple[str, str]],
@@ -66,17 +103,17 @@ def joint_space(
     query_tokens: float,
     longest_query: int,
     context_tokens: int,
-) -> SearchSpace:
+) -> JointSpace:
     """The space.
 
     Args:
         pool: what may be shown; not empty.
-        predictors: how many the program has.
         most_shots: demonstrations of one predictor at most.
+        most_bootstrapped: bootstrapped ones of one predictor at most.
         modes: among "static" and "retrieved".
         styles: words around the fields, the usual ones first.
         names: pairs of titles for input and output, the fields' own first.
-        opening_tokens: tokens of all predictors' instructions.
+        opening_tokens: tokens of one predictor's instructions, the longest.
         query_tokens: mean tokens of a query and its answers.
         longest_query: tokens of the longest one.
         context_tokens: tokens that one prompt may take.
@@ -92,7 +129,11 @@ def joint_space(
         instructions=False,
         reasoning=("none",),
     )
-    return SearchSpace(
+    return JointSpace(
+        pool,
+        most_shots,
+        most_bootstrapped,
+        context_tokens - opening_tokens - longest_query,
         space,
         templates=styles,
         names=names,
@@ -104,6 +145,6 @@ def joint_space(
             demonstrations=dict(enumerate(pool.tokens)),
             query=query_tokens,
             longest_query=longest_query,
-            context=context_tokens * predictors,
+            context=context_tokens,
         ),
     )

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from promptsearch.data.text import normalised
-from promptsearch.dspy.fields import title_of, written
+from promptsearch.dspy.fields import given, title_of
 from promptsearch.embed.base import Encoder, encoder_name
 from promptsearch.embed.cache import CachedEncoder
 from promptsearch.embed.transformer import resolve_encoder
@@ -30,7 +30,7 @@ _ORDERS = ("nearest-last", "nearest-first")
 
 def query_text(names: Sequence[str], values: Mapping[str, Any]) -> str:
     """What a predictor's inputs are compared by: their texts, with titles where there are several."""
-    known = [(name, written(values[name])) for name in names if values.get(name) is not None]
+    known = [(name, given(values[name])) for name in names if values.get(name) is not None]
     if len(known) == 1:
         return known[0][1]
     return "\n".join(f"{title_of(name)}: {text}" for name, text in known)
@@ -46,6 +46,7 @@ class Library:
         count: how many a query gets.
         order: where the most similar one stands, ``"nearest-last"`` or ``"nearest-first"``.
         encoder: what made the vectors.
+        source: name that opens the encoder again, empty for the default one; None for an object that no file names.
     """
 
     def __init__(
@@ -57,7 +58,9 @@ class Library:
         count: int,
         order: str = _ORDERS[0],
         encoder: Encoder,
+        source: str | None = "",
     ) -> None:
+        self.source = source
         self.names = tuple(names)
         self.demos = tuple(dict(demo) for demo in demos)
         self.pool = pool
@@ -95,6 +98,7 @@ class Library:
             "count": self.count,
             "order": self.order,
             "encoder": self.pool.encoder,
+            "source": self.source,
             "vectors": base64.b64encode(np.asarray(self.pool.vectors, dtype="<f4").tobytes()).decode("ascii"),
         }
 
@@ -104,12 +108,12 @@ class Library:
 
         Args:
             state: what was dumped.
-            encoder: what encodes queries; None for the default one.
+            encoder: what encodes queries; None for the one that the state names.
 
         Raises:
             ArtifactError: the state is damaged, or its vectors are another encoder's.
         """
-        opened = CachedEncoder(resolve_encoder(None)) if encoder is None else encoder
+        opened = encoder if encoder is not None else _opened(state.get("source"))
         name = encoder_name(opened)
         if state.get("encoder") != name:
             raise ArtifactError(
@@ -127,4 +131,14 @@ class Library:
             raise ArtifactError(f"the saved demonstrations are damaged ({error}); save the program anew") from error
         if order not in _ORDERS or count < 0:
             raise ArtifactError(f"the saved demonstrations have the unknown order {order!r}; save the program anew")
-        return cls(names, demos, pool, count=count, order=order, encoder=opened)
+        return cls(names, demos, pool, count=count, order=order, encoder=opened, source=state.get("source"))
+
+
+def _opened(source: object) -> Encoder:
+    """The encoder that a saved library names."""
+    if not isinstance(source, str):
+        raise ArtifactError(
+            "the program finds demonstrations with an encoder that was given as an object; give it again: "
+            "promptsearch.dspy.load(path, program, encoder=...)"
+        )
+    return CachedEncoder(resolve_encoder(source or None))

@@ -8,8 +8,10 @@ Leaves out: finding the state, see :mod:`promptsearch.dspy.demo_search`.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping
+from contextvars import ContextVar
 from typing import Any
 
 import dspy
@@ -17,11 +19,12 @@ import dspy
 from promptsearch.calibration import Weighing
 from promptsearch.dspy.adapter import STYLES, PlainAdapter
 from promptsearch.dspy.engine import LocalEngine
+from promptsearch.dspy.fields import choices_of
 from promptsearch.dspy.library import Library
 from promptsearch.embed.base import Encoder
 from promptsearch.errors import ArtifactError
 
-__all__ = ["Predict", "become_ours", "load", "our_predictors"]
+__all__ = ["ENCODER", "Predict", "become_ours", "load", "model_identity"]
 
 _logger = logging.getLogger("promptsearch.dspy")
 
@@ -45,8 +48,9 @@ class Predict(dspy.Predict):  # type: ignore[misc]  # dspy has no types
         style: the words around the fields, one of :data:`promptsearch.dspy.adapter.STYLES`.
         titles: what the prompt calls fields, by name; others are called by their own name.
         weighings: for output fields that are chosen, how log-probabilities become scores.
+        choices: for the same fields the texts that they choose among; others are chosen among without a weighing.
         library: where each query's demonstrations are found; None shows ``demos`` to every query.
-        model: name of the language model that the weighings were fitted with; empty without any.
+        model: what tells the language model that the weighings were fitted with from others; empty without any.
     """
 
     # Of the class, so that a predictor of somebody's program can become one of ours in place.
@@ -55,6 +59,7 @@ class Predict(dspy.Predict):  # type: ignore[misc]  # dspy has no types
     style: str = "listed"
     titles: Mapping[str, str] = {}
     weighings: Mapping[str, Weighing] = {}
+    choices: Mapping[str, tuple[str, ...]] = {}
     library: Library | None = None
     model: str = ""
 
@@ -66,7 +71,7 @@ class Predict(dspy.Predict):  # type: ignore[misc]  # dspy has no types
         """Forget demonstrations and what was learnt."""
         super().reset()
         self.weighings, self.library, self.model = {}, None, ""
-        self.style, self.titles = "listed", {}
+        self.style, self.titles, self.choices = "listed", {}, {}
 
     def forward(self, **kwargs: Any) -> Any:
         """Predict; see ``dspy.Predict``."""
@@ -76,7 +81,7 @@ class Predict(dspy.Predict):  # type: ignore[misc]  # dspy has no types
     async def aforward(self, **kwargs: Any) -> Any:
         """Predict without blocking the event loop."""
         with dspy.context(adapter=self._adapter(kwargs)):
-            return await super().aforward(**self._with_found(kwargs))
+            return await super().aforward(**await asyncio.to_thread(self._with_found, kwargs))
 
     # -- what is shown --------------------------------------------------------------------------------------
 
@@ -85,10 +90,21 @@ class Predict(dspy.Predict):  # type: ignore[misc]  # dspy has no types
             return dspy.settings.adapter
         weighings = self.weighings
         lm = self._lm(call)
-        if weighings and self.model and lm is not None and lm.model != self.model:
-            _warn_of_other_model(self.model, lm.model)
+        if weighings and self.model and lm is not None and model_identity(lm) != self.model:
+            _warn(f"calibrated with {self.model} and runs on {model_identity(lm)}")
             weighings = {}
+        signature = call.get("signature", self.signature)
+        fitting = {name: each for name, each in weighings.items() if self._is_of(name, signature)}
+        if len(fitting) < len(weighings):
+            _warn("calibrated for other choices than its signature has")
+        weighings = fitting
         return PlainAdapter(scored=self.scored, weighings=weighings, style=self.style, titles=self.titles, owner=self)
+
+    def _is_of(self, name: str, signature: Any) -> bool:
+        """Whether a weighing belongs to the choices of a signature's field."""
+        field = dspy.signatures.ensure_signature(signature).output_fields.get(name)
+        choices = None if field is None else choices_of(field)
+        return choices is not None and choices.texts == tuple(self.choices.get(name, choices.texts))
 
     def _lm(self, call: Mapping[str, Any]) -> Any:
         return call.get("lm") or self.lm or dspy.settings.lm
@@ -106,7 +122,7 @@ class Predict(dspy.Predict):  # type: ignore[misc]  # dspy has no types
         engine = getattr(lm, "engine", None)
         if not isinstance(engine, LocalEngine) or self.library is None:
             return found
-        room = lm.kwargs.get("max_tokens") or 0
+        room = (lm.kwargs.get("max_tokens") or 0) * len(self.signature.output_fields)
         adapter = PlainAdapter(style=self.style, titles=self.titles)
         while found and not engine.fits(adapter.text(self.signature, found, call), room):
             found = self.library.without_last(found)
@@ -125,6 +141,7 @@ class Predict(dspy.Predict):  # type: ignore[misc]  # dspy has no types
             "titles": dict(self.titles),
             "model": self.model,
             "weighings": {name: weighing.to_dict() for name, weighing in self.weighings.items()},
+            "choices": {name: list(texts) for name, texts in self.choices.items()},
             "library": None if self.library is None else self.library.dump_state(),
         }
         return state
@@ -144,7 +161,7 @@ class Predict(dspy.Predict):  # type: ignore[misc]  # dspy has no types
         """
         theirs = {name: value for name, value in state.items() if name != _KEY}
         ours = state.get(_KEY)
-        read = _read_state(ours, encoder) if ours is not None else {}
+        read = _read_state(ours, encoder or ENCODER.get()) if ours is not None else {"adapter": _CONFIGURED}
         super().load_state(theirs, allow_unsafe_lm_state=allow_unsafe_lm_state)
         for name, value in read.items():
             setattr(self, name, value)
@@ -166,6 +183,7 @@ def _read_state(state: Any, encoder: Encoder | None) -> dict[str, Any]:
             "titles": {str(name): str(title) for name, title in state["titles"].items()},
             "model": str(state["model"]),
             "weighings": {str(name): Weighing.from_dict(each) for name, each in state["weighings"].items()},
+            "choices": {str(name): tuple(map(str, texts)) for name, texts in state["choices"].items()},
             "library": None if library is None else Library.load_state(library, encoder),
         }
     except ArtifactError:
@@ -176,18 +194,25 @@ def _read_state(state: Any, encoder: Encoder | None) -> dict[str, Any]:
         ) from error
 
 
-_warned: set[tuple[str, str]] = set()
+ENCODER: ContextVar[Encoder | None] = ContextVar("promptsearch_encoder", default=None)
+"""What loaded predictors encode queries with, while DSPy loads a program; None for what their states name."""
+
+_warned: set[str] = set()
 
 
-def _warn_of_other_model(fitted: str, asked: str) -> None:
+def _warn(problem: str) -> None:
     """Say once that a calibration does not apply."""
-    if (fitted, asked) not in _warned:
-        _warned.add((fitted, asked))
-        _logger.warning(
-            "the program was calibrated with %s and runs on %s: its choices are not calibrated; compile it again",
-            fitted,
-            asked,
-        )
+    if problem not in _warned:
+        _warned.add(problem)
+        _logger.warning("the program was %s: its choices are not calibrated; compile it again", problem)
+
+
+def model_identity(lm: Any) -> str:
+    """What tells one language model from another; of a model file it is the file, however its weights are run."""
+    engine = getattr(lm, "engine", None)
+    if isinstance(engine, LocalEngine):
+        return f"{engine.engine.name}@{engine.engine.fingerprint.split(':')[0][:12]}"
+    return str(getattr(lm, "model", ""))
 
 
 def become_ours(program: Any, *, adapter: str = _PLAIN, scored: bool = True) -> Any:
@@ -209,12 +234,7 @@ def become_ours(program: Any, *, adapter: str = _PLAIN, scored: bool = True) -> 
     return program
 
 
-def our_predictors(program: Any) -> list[tuple[int, Predict]]:
-    """The predictors of a program that are ours, with their place among all."""
-    return [(place, each) for place, each in enumerate(program.predictors()) if isinstance(each, Predict)]
-
-
-def load(path: Any, program: Any, **options: Any) -> Any:
+def load(path: Any, program: Any, *, encoder: Encoder | None = None, **options: Any) -> Any:
     """Load a saved program's state into a program that was written with ``dspy.Predict``.
 
     DSPy's own ``program.load`` knows nothing of calibration and found demonstrations unless the program's predictors
@@ -223,11 +243,16 @@ def load(path: Any, program: Any, **options: Any) -> Any:
     Args:
         path: the JSON file that ``program.save`` wrote.
         program: a fresh instance of the program's class.
+        encoder: what encodes queries of a program that finds demonstrations; None for what the file names.
         **options: as of ``dspy.Module.load``.
 
     Returns:
         The program, loaded.
     """
     become_ours(program)
-    program.load(path, **options)
+    token = ENCODER.set(encoder)
+    try:
+        program.load(path, **options)
+    finally:
+        ENCODER.reset(token)
     return program

@@ -7,7 +7,8 @@ Leaves out: how a candidate becomes a program and a score, see :mod:`promptsearc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,7 +29,9 @@ from promptsearch.search.registry import STRATEGIES
 from promptsearch.search.space import SearchSpace
 from promptsearch.store import RunStore
 
-__all__ = ["DemoRace", "RaceSettings"]
+__all__ = ["DemoRace", "RaceSettings", "attach_results", "without_results"]
+
+_logger = logging.getLogger("promptsearch.dspy")
 
 _CONFIRMING_SHARE = 0.15  # of the budget
 _MOST_FINALISTS = 5
@@ -91,7 +94,8 @@ class DemoRace:
         self._rng = rng
         self._listen = listen
         self._elapsed = elapsed
-        self._scores: dict[Candidate, Scores] = {}
+        self._scores: dict[Candidate, Scores] = {}  # as strategies know them
+        self._measured: dict[Candidate, Scores] = {}  # as the metric gave them
         self._asked = 0
         self._bounds: tuple[float, float] | None = None
 
@@ -127,10 +131,9 @@ class DemoRace:
 
     def _plan(self) -> float:
         """Runs of the program that the budget allows, written down so that a resumed run has the same."""
+        allowed = self._allowed()  # also where it is recorded: its runs are the first of every search
+        self._store.record_fact("plan", allowed)
         recorded = self._store.fact("plan")
-        if recorded is None:
-            self._store.record_fact("plan", self._allowed())
-            recorded = self._store.fact("plan")
         self._listen(Note(f"plan: {recorded:,.0f} runs of the program"))
         return float(recorded)
 
@@ -181,32 +184,36 @@ class DemoRace:
         return found or [usual]
 
     def _score(self, candidate: Candidate, items: Sequence[int], total: float) -> None:
-        if self._scores and self._out_of_time():
+        # What is known costs no time: a resumed search takes all of it, wherever the clock stands by now.
+        if self._scores and not self._compilation.knows(candidate, items) and self._out_of_time():
             raise _EndedError
         self._asked += 1
-        seen = self._compilation.raced(candidate, items)
-        self._scores[candidate] = Scores(self._bounded(seen.values), np.clip(seen.confidence, 0.0, 1.0))
-        best = self._scores[best_first(self._scores)[0]]
+        seen = self._measured[candidate] = self._compilation.raced(candidate, items)
+        self._scores[candidate] = self._scaled(seen)
+        best = self._measured[best_first(self._scores)[0]]
         done = min(1.0, self._compilation.evaluations / total)
         self._listen(
             Progress("search", done, tried=len(self._scores), best=measure(best.values), left=max(0.0, 1 - done))
         )
 
     def _end_if_enough(self, candidate: Candidate, items: int) -> None:
-        seen, enough = self._scores[candidate], self._settings.enough
+        seen, enough = self._measured[candidate], self._settings.enough
         if enough is not None and seen.items == items and 100 * float(seen.values.mean()) >= enough:
             raise _EndedError
 
-    def _bounded(self, values: Any) -> Any:
-        """Scores between 0 and 1, as strategies know them: a metric of another range is scaled by what came first."""
+    def _scaled(self, seen: Scores) -> Scores:
+        """Scores as strategies know them, about 0 to 1: a metric of another range is scaled by what came first."""
         if self._bounds is None:
-            kept = self._store.fact("bounds")
-            if kept is None:
-                self._store.record_fact("bounds", [min(0.0, float(values.min())), max(1.0, float(values.max()))])
-                kept = self._store.fact("bounds")
-            self._bounds = (float(kept[0]), float(kept[1]))
+            first = self._store.fact("bounds")
+            if first is None:
+                ends = [min(0.0, float(seen.values.min())), max(1.0, float(seen.values.max()))]
+                self._store.record_fact("bounds", ends)
+                first = self._store.fact("bounds")
+            self._bounds = (float(first[0]), float(first[1]))
         low, high = self._bounds
-        return np.clip((values - low) / (high - low), 0.0, 1.0)
+        told = seen.confidence != seen.values  # a probability, where the right answer is known, needs no scaling
+        scaled = (seen.values - low) / (high - low)
+        return Scores(scaled, np.where(told, seen.confidence, scaled))
 
     def _out_of_time(self) -> bool:
         """Whether the clock ends the search here: as recorded, or else by the clock, which is then recorded."""
@@ -222,7 +229,7 @@ class DemoRace:
     # -- the result -----------------------------------------------------------------------------------------
 
     def finished(self, finalists: Sequence[Candidate]) -> Any:
-        """The best finalist as a program, measured on rows that the search did not see."""
+        """The best finalist as a program, measured on rows that the search did not see, if there are enough."""
         search, confirm = self._rows.search_items, self._rows.confirm_items
         kept = list(finalists[:_MOST_FINALISTS])
         weighings, late = [], []
@@ -242,17 +249,22 @@ class DemoRace:
         every = sorted({*search[: self._seen(winner)], *confirm})
         program = self._compilation.program(winner, self._compilation.best_weighings(winner, every))
         program._compiled = True
-        measured = measure(np.clip(self._bounded(late[best].values), 0, 1))
-        plain = self._compilation.outcomes(self._zero(), confirm)
-        program.score = round(100 * float(late[best].values.mean()), 2)
-        program.validation = measured
-        program.improvement = paired_difference(
-            self._bounded(late[best].values), self._bounded(np.array([each.score for each in plain]))
+        measured = measure(late[best].values)
+        plain = np.array([each.score for each in self._compilation.outcomes(self._zero(), confirm)])
+        improvement = paired_difference(late[best].values, plain)
+        attach_results(
+            program,
+            {
+                "score": round(100 * float(late[best].values.mean()), 2),
+                "validation": measured,
+                "confirmed_apart": self._rows.confirmed_apart,
+                "improvement": improvement,
+                "candidate_programs": self._candidates(kept, weighings, late, winner),
+                "trial_logs": self._trials(),
+            },
         )
-        program.candidate_programs = self._candidates(kept, weighings, late, winner)
-        program.trial_logs = self._trials()
         if self._rows.confirmed_apart:
-            said = f"confirmed on {len(confirm)} rows: {measured}; over no demonstrations {program.improvement}"
+            said = f"confirmed on {len(confirm)} rows: {measured}; over no demonstrations {improvement}"
         else:
             said = f"too few rows to confirm on others than the search saw, so this is too high: {measured}"
         self._listen(Note(said))
@@ -265,12 +277,16 @@ class DemoRace:
         return self._scores[candidate].upto(items).steadied if candidate in self._scores else np.zeros(0)
 
     def _steadied(self, scores: Scores) -> Any:
-        return Scores(self._bounded(scores.values), np.clip(scores.confidence, 0.0, 1.0)).steadied
+        return self._scaled(scores).steadied
 
     def _candidates(
         self, finalists: Sequence[Candidate], weighings: Sequence[Any], late: Sequence[Scores], winner: Candidate
     ) -> list[dict[str, Any]]:
-        """What DSPy users find in ``candidate_programs``: the finalists by their confirmed score, then the others."""
+        """What DSPy users find in ``candidate_programs``.
+
+        The winner, the other finalists by their scores on the rows that confirm, then what else was tried, by its
+        scores on the search rows.
+        """
         found = []
         for place, (candidate, weighed, scores) in enumerate(zip(finalists, weighings, late, strict=True)):
             found.append(
@@ -283,7 +299,7 @@ class DemoRace:
         ]
         others = [each for each in best_first(self._scores) if each not in finalists]
         for candidate in others[: max(0, _CANDIDATE_PROGRAMS - len(programs))]:
-            values = self._scores[candidate].values
+            values = self._measured[candidate].values
             made = self._compilation.program(candidate)
             programs.append(_candidate_program(float(values.mean()), values, len(programs), made))
         return programs
@@ -299,12 +315,32 @@ class DemoRace:
                 "key": candidate.key,
                 "failures": self._compilation.failures(candidate, list(range(seen.items))),
             }
-            for number, (candidate, seen) in enumerate(self._scores.items(), 1)
+            for number, (candidate, seen) in enumerate(self._measured.items(), 1)
         }
 
 
 class _EndedError(Exception):
     """The time is over, or a program is good enough."""
+
+
+def attach_results(program: Any, results: Mapping[str, Any]) -> None:
+    """Give a program its results as attributes; what it has of these names by itself stays."""
+    own = set(vars(program)) | set(dir(type(program)))
+    taken = sorted(own & set(results))
+    if taken:
+        _logger.warning("the program has %s of its own, so that these results are not told", ", ".join(taken))
+    kept = {name: value for name, value in results.items() if name not in own}
+    for name, value in kept.items():
+        setattr(program, name, value)
+    program._promptsearch_results = tuple(kept)
+
+
+def without_results(program: Any) -> Any:
+    """A program, in place, without what an earlier search told about it."""
+    for name in getattr(program, "_promptsearch_results", ()):
+        vars(program).pop(name, None)
+    vars(program).pop("_promptsearch_results", None)
+    return program
 
 
 def _candidate_program(score: float, values: Any, number: int, program: Any) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from promptsearch.data.text import normalised
 from promptsearch.dspy.fields import written
 from promptsearch.errors import DataError
 
@@ -21,6 +22,7 @@ __all__ = ["Rows", "digest", "plain_values", "split_rows"]
 
 _CONFIRMED_SHARE = 0.3  # of the validation rows
 _FEWEST_CONFIRMED = 6
+_FEWEST_ROWS = 4
 _HELD_OUT_SHARE = 0.5  # of the training rows, where no validation rows are given
 
 
@@ -76,19 +78,14 @@ def split_rows(trainset: Sequence[Any], valset: Sequence[Any] | None, seed: int)
     if not training:
         raise DataError("the trainset has no rows; give examples that demonstrations can be made of")
     if validation:
-        asked = {digest(plain_values(row)) for row in validation}
-        others = [row for row in training if digest(plain_values(row)) not in asked]
+        asked = {_inputs(row) for row in validation}
+        others = [row for row in training if _inputs(row) not in asked]
         if len(others) < max(2, len(training) // 10):
             validation = []  # the rows are the same: half of them must be held out
         else:
             training = others
     if not validation:
-        if len(training) < 4:
-            raise DataError(f"the trainset has {len(training)} rows; give at least 4, or a valset")
-        order = rng.permutation(len(training))
-        half = max(2, int(_HELD_OUT_SHARE * len(training)))
-        validation = [training[at] for at in order[:half]]
-        training = [training[at] for at in order[half:]]
+        training, validation = _held_out(training, rng)
     else:
         training = [training[at] for at in rng.permutation(len(training))]
         validation = [validation[at] for at in rng.permutation(len(validation))]
@@ -107,3 +104,23 @@ def digest(value: Any) -> str:
     """A hash of plain values, 32 hexadecimal digits."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def _held_out(rows: Sequence[Any], rng: np.random.Generator) -> tuple[list[Any], list[Any]]:
+    """Rows in two halves; those with the same inputs are in one of them."""
+    groups: dict[str, list[Any]] = {}
+    for row in rows:
+        groups.setdefault(_inputs(row), []).append(row)
+    if len(groups) < _FEWEST_ROWS:
+        raise DataError(
+            f"the trainset has {len(groups)} rows with inputs of their own; give at least {_FEWEST_ROWS}, or a valset"
+        )
+    drawn = [list(groups.values())[at] for at in rng.permutation(len(groups))]
+    half = max(2, int(_HELD_OUT_SHARE * len(drawn)))
+    return [row for group in drawn[half:] for row in group], [row for group in drawn[:half] for row in group]
+
+
+def _inputs(row: Any) -> str:
+    """What tells a row's inputs from another's."""
+    values = row.inputs().toDict()
+    return normalised(" ".join(written(values[name]) for name in sorted(values)))

@@ -75,7 +75,8 @@ class Runner:
         Raises:
             BackendError: the language model failed.
             UserError: the metric gives no usable number.
-            Exception: the program's own error, once this call had more than ``max_errors``.
+            Exception: the program's or the metric's own error, once this call had more than ``max_errors``, or where
+                no run went without.
         """
         errors: list[Exception] = []
         with ExitStack() as stack:
@@ -88,7 +89,10 @@ class Runner:
                     for finished in crowds:
                         finished()
 
-            return map_in_threads(run_one, examples, self.threads)
+            runs = map_in_threads(run_one, examples, self.threads)
+        if errors and len(errors) == len(examples):
+            raise errors[0]  # it never works: no wrong answers, a mistake
+        return runs
 
     def _run_one(self, program: Any, example: Any, traced: bool, errors: list[Exception]) -> Ran:
         noted: list[ScoredAnswer] = []

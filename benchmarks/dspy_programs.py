@@ -330,9 +330,10 @@ def _served(options: Any) -> Iterator[Any]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            most = asked.get("max_completion_tokens") or asked.get("max_tokens")
             with lock:
                 made = llama.create_chat_completion(
-                    asked["messages"], max_tokens=asked.get("max_tokens"), temperature=asked.get("temperature", 0.0)
+                    asked["messages"], max_tokens=most, temperature=asked.get("temperature", 0.0)
                 )
             body = json.dumps(made).encode()
             self.send_response(200)

@@ -1,0 +1,64 @@
+"""The benchmark of DSPy programs: its made-up program, and that a cell counts what it says."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("dspy")
+
+from benchmarks.dspy_programs import LookUp, gain, look_up, measured, table
+from promptsearch.lm.fake import ScriptedLM
+from promptsearch.lm.resolve import open_engine
+
+OPTIONS = argparse.Namespace(data="none", rows=12, test_rows=8, max_tokens=8)
+
+
+def test_every_question_has_its_note() -> None:
+    work = look_up(Path("none"), 0, 20, 20)
+    program = work.make()
+    assert isinstance(program, LookUp)
+    for example in [*work.train, *work.validation, *work.test]:
+        asking, asked = re.findall(r"[A-Z][a-z]+", example.question)
+        note = program.notes.best(asked)
+        assert note.startswith(asked)
+        assert example.answer in note
+        assert asking != asked
+    again = look_up(Path("none"), 0, 20, 20)
+    assert [each.question for each in again.train] == [each.question for each in work.train]
+
+
+def reply(prompt: str) -> str:
+    """Searches for the right person once it is shown how; reads the note."""
+    question = prompt.rpartition("Question: ")[2]
+    asking, asked = re.findall(r"[A-Z][a-z]+", question)[:2]
+    if prompt.endswith("Search words:"):
+        return f" {asked if prompt.count('Search words:') > 1 or asking < 'C' else asking}"
+    note = prompt.rpartition("Note: ")[2]
+    found = re.search(r"a (\w+) from (\w+) and has a (\w+)", note)
+    assert found is not None
+    job, city, colour = found.groups()
+    return f" {job if 'job' in question else city if 'city' in question else colour}"
+
+
+def test_cells_and_their_table() -> None:
+    opened = open_engine(ScriptedLM(reply))
+    cells = {
+        f"look up|{optimizer}|plain|0": measured("look up", optimizer, "plain", 0, opened, OPTIONS)
+        for optimizer in ("none", "labeled", "demo search")
+    }
+    for cell in cells.values():
+        assert len(cell["scores"]) == OPTIONS.test_rows
+        assert cell["test"]["value"] == pytest.approx(sum(cell["scores"]) / OPTIONS.test_rows)
+        assert cell["seconds"] >= 0
+    assert cells["look up|none|plain|0"]["demonstrations"] == [0, 0]
+    assert cells["look up|demo search|plain|0"]["test"]["value"] >= cells["look up|none|plain|0"]["test"]["value"]
+    assert gain(cells, "look up|none|plain|0") == ""
+    assert gain(cells, "look up|demo search|plain|0").startswith("over unoptimized +")
+    cells["look up|gepa|plain|0"] = {"failed": "ValueError: no", "seconds": 1.0}
+    shown = table(cells)
+    assert len(shown.splitlines()) == 1 + len(cells)
+    assert "ValueError: no" in shown

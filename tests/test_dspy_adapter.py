@@ -245,3 +245,25 @@ def test_the_small_model_never_fails_the_form(engine: LlamaEngine) -> None:
                 value = getattr(prediction, name)
                 origin = getattr(field.annotation, "__origin__", None)
                 assert origin is Literal or isinstance(value, origin or field.annotation), (name, value)
+
+
+def test_numbers_and_lists_end_with_their_line(engine: LlamaEngine) -> None:
+    """As texts do: the line's end is part of what the model is held to."""
+    lm = ps.dspy.lm(engine, cache=False, max_tokens=48)
+    demos = [{"question": "How many legs has a cat?", "answer": 4}]
+    listed = [{"question": "Name colours.", "answer": ["red", "blue"]}]
+    with dspy.context(lm=lm, adapter=PlainAdapter()):
+        assert (
+            dspy.Predict("question -> answer: int")(question="How many days has a week?", demos=demos).answer < 1000
+        )
+        found = dspy.Predict("question -> answer: list[str]")(question="Name fruits.", demos=listed).answer
+    assert found
+    assert all(isinstance(each, str) for each in found)
+    assert "Answer is a whole number." in lm.history[0]["messages"][0]["content"]
+
+
+def test_probabilities_of_several_fields() -> None:
+    lm = ps.dspy.lm(FakeLM(None), cache=False)
+    with dspy.context(lm=lm, adapter=PlainAdapter()):
+        found = dspy.Predict("text -> mood: Literal['good', 'bad'], loud: bool")(text="?").probabilities
+    assert {name: set(each) for name, each in found.items()} == {"mood": {"good", "bad"}, "loud": {"True", "False"}}

@@ -137,6 +137,11 @@ def test_a_prompt_as_text() -> None:
     assert list(exported.messages) == prompt.messages("mine")
 
 
+def test_inputs_that_no_predictor_takes() -> None:
+    with pytest.raises(DataError, match="no predictor takes the input 'txet'; give some of text"):
+        ps.export(dspy.Predict(Grade), txet="mine")
+
+
 @pytest.mark.parametrize("thing", [3, "text", dspy.Module()])
 def test_nothing_to_export(thing: Any) -> None:
     with pytest.raises(DataError, match="no predictors to export"):

@@ -227,10 +227,10 @@ def test_a_metric_that_begins_low_is_not_cut() -> None:
 
 
 def test_what_never_works_is_a_mistake_and_no_wrong_answer() -> None:
-    def broken(example: Any, prediction: Any) -> bool:
-        return True
+    def broken(example: Any, prediction: Any, trace: object = None) -> bool:
+        return bool(prediction.no_such_field)
 
-    with pytest.raises(TypeError, match="positional arguments"):
+    with pytest.raises(AttributeError, match="no_such_field"):
         compiled(better_with_examples(), metric=broken, max_errors=10_000)
 
 
@@ -291,7 +291,8 @@ def test_unreadable_answers_are_wrong() -> None:
         ({"prefer": "speed"}, "prefer='speed' is unknown"),
         ({"modes": ("routed",)}, "modes='routed' is unknown"),
         ({"modes": ()}, "modes="),
-        ({"metric": "accuracy"}, "cannot be called"),
+        ({"metric": "accuracy"}, "the metric 'accuracy' does not take"),
+        ({"metric": lambda example, prediction: True}, "does not take an example, a prediction and a trace"),
         ({"seed": None}, "seed=None"),
         ({"adapter": "json"}, "adapter='json' is unknown"),
         ({"max_labeled_demos": -1}, "max_labeled_demos=-1"),
@@ -315,8 +316,20 @@ def test_wrong_rows() -> None:
         ):
             with pytest.raises(DataError, match=said):
                 search().compile(dspy.Predict(Grade), trainset=trainset)
-        with pytest.raises(UserError, match=r"no dspy\.Predict"):
-            search().compile(dspy.Module(), trainset=ROWS)
+        for student in (dspy.Module(), "program", dspy.Predict):
+            with pytest.raises(UserError, match=r"has no dspy\.Predict"):
+                search().compile(student, trainset=ROWS)
+        for rows, said in (
+            ([dspy.Example(review=f"{n}", label="good").with_inputs("review") for n in range(8)], "asks for 'text'"),
+            (
+                [dspy.Example(text=f"a {n}", label="GOOD").with_inputs("text") for n in range(8)],
+                "'GOOD', and the choices",
+            ),
+        ):
+            with pytest.raises(DataError, match=said):
+                search().compile(dspy.Predict(Grade), trainset=rows)
+        with pytest.raises(DataError, match="which the program does not take"):
+            search().compile(TwoSteps(), trainset=[row.with_inputs("text", "label") for row in ROWS])
     with dspy.context(lm=None), pytest.raises(UserError, match="no language model"):
         search().compile(dspy.Predict(Grade), trainset=ROWS)
 
@@ -516,6 +529,14 @@ def test_an_encoder_is_given_again(tmp_path: Path) -> None:
     loaded = load(tmp_path / "program.json", dspy.Predict(Grade), encoder=WordEncoder())
     with dspy.context(lm=lm):
         assert loaded(text=ROWS[0].text).probabilities == program(text=ROWS[0].text).probabilities
+
+
+def test_files_of_other_programs(tmp_path: Path) -> None:
+    dspy.Predict(Grade).save(tmp_path / "plain.json")
+    with pytest.raises(UserError, match="holds another program"):
+        load(tmp_path / "plain.json", TwoSteps())
+    with pytest.raises(UserError, match=r"no dspy\.Module"):
+        load(tmp_path / "plain.json", TwoSteps)
 
 
 def test_a_plain_file_stays_plain(tmp_path: Path) -> None:

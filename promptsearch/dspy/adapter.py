@@ -31,6 +31,7 @@ from promptsearch.dspy.engine import LocalEngine
 from promptsearch.dspy.fields import Choices, choices_of, given, read_json, read_value, schema_of, title_of, written
 from promptsearch.errors import DataError, UserError
 from promptsearch.lm.base import FloatArray
+from promptsearch.lm.llamacpp.json_schema import schema_to_gbnf
 
 __all__ = ["ANSWERED", "STYLES", "PlainAdapter", "ScoredAnswer"]
 
@@ -61,6 +62,7 @@ STYLES = {
 _SEPARATOR = "\n\n"
 _MOST_LISTED = 20  # choices that the prompt names; more would be longer than the demonstrations
 _NUMBER_TOKENS = 24
+_KINDS = {"integer": "a whole number", "number": "a number", "array": "a JSON list", "object": "a JSON object"}
 _NUMBERS = ("integer", "number", "boolean")
 _UNREADABLE = ("Audio", "File", "Image")
 _OPTIONS = ("max_tokens", "temperature", "top_p", "top_k", "stop", "seed", "cache", "rollout_id", "n")
@@ -90,6 +92,9 @@ ANSWERED: ContextVar[list[ScoredAnswer] | None] = ContextVar("promptsearch_answe
 
 class PlainAdapter(Adapter):  # type: ignore[misc]  # dspy has no types
     """Shows the task as plain lines.
+
+    A prediction with chosen fields also has ``probabilities``: of each choice, or, where several fields are chosen,
+    that for each field. DSPy's history shows the likeliest choice as the model told it, before any weighing.
 
     Args:
         scored: whether one of few values is chosen by log-probabilities where the engine can; False has the model
@@ -176,9 +181,8 @@ class PlainAdapter(Adapter):  # type: ignore[misc]  # dspy has no types
             said = str((field.json_schema_extra or {}).get("desc", ""))
             if style.instructs and said and said != f"${{{name}}}":
                 lines.append(f"{self._title(name)}: {said}")
-            choices = choices_of(field) if style.lists and name in signature.output_fields else None
-            if choices is not None and len(choices.texts) <= _MOST_LISTED:
-                lines.append(f"{self._title(name)} is one of: {', '.join(choices.texts)}.")
+            if style.lists and name in signature.output_fields and (kind := _kind(field)):
+                lines.append(f"{self._title(name)} is {kind}.")
         return "\n".join(lines)
 
     def _demonstration(self, signature: Any, demo: Any) -> str:
@@ -253,13 +257,13 @@ class PlainAdapter(Adapter):  # type: ignore[misc]  # dspy has no types
         ends = [f"\n{self._title(name)}:" for name in signature.fields]
         stop = (_SEPARATOR, *ends) if several else ("\n",)
         answer: dict[str, Any] = {}
-        probabilities: dict[str, float] = {}
+        probabilities: dict[str, dict[str, float]] = {}
         names = list(signature.output_fields)
         for place, name in enumerate(names):
             field = signature.output_fields[name]
             choices = choices_of(field) if self.scored else None
             if choices is not None:
-                chosen, probabilities = self._chosen(asking, name, choices, prompt)
+                chosen, probabilities[name] = self._chosen(asking, name, choices, prompt)
                 answer[name], text = choices.values[chosen], choices.texts[chosen]
             else:
                 schema = schema_of(field) if lm.engine.supports_response_schema else None
@@ -268,7 +272,8 @@ class PlainAdapter(Adapter):  # type: ignore[misc]  # dspy has no types
             if place + 1 < len(names):
                 prompt += f" {text}\n{self._title(names[place + 1])}:"
         if probabilities and "probabilities" not in signature.fields:
-            answer["probabilities"] = probabilities
+            alone = len(probabilities) == 1
+            answer["probabilities"] = next(iter(probabilities.values())) if alone else probabilities
         return answer
 
     def _chosen(self, asking: _Asking, name: str, choices: Choices, prompt: str) -> tuple[int, dict[str, float]]:
@@ -324,8 +329,7 @@ class _Asking:
             **{name: self.options[name] for name in ("top_p", "top_k", "seed") if self.options.get(name) is not None},
         }
         if schema is not None:
-            settings["response_format"] = {"type": "json_schema", "schema": dict(schema)}
-            prompt += " "  # a schema allows no space before the value
+            settings["extensions"]["grammar"] = schema_to_gbnf(schema, line=True)
         # Another number asks for another text, which DSPy's cache must not take for the first.
         rollout = {"rollout_id": f"{self.options.get('rollout_id') or ''}:{self.number}"} if self.number else {}
         return (self._ask(prompt, settings, rollout).text or "").strip()
@@ -338,6 +342,15 @@ class _Asking:
         )
         usual = {name: self.options[name] for name in ("cache", "rollout_id") if self.options.get(name) is not None}
         return self.lm(request, **{**usual, **controls})
+
+
+def _kind(field: Any) -> str:
+    """What an output field holds, in words; empty for a text, and for more choices than a prompt should name."""
+    choices = choices_of(field)
+    if choices is not None:
+        return f"one of: {', '.join(choices.texts)}" if len(choices.texts) <= _MOST_LISTED else ""
+    schema = schema_of(field)
+    return "" if schema is None else _KINDS.get(str(schema.get("type")), "JSON")
 
 
 @cache

@@ -10,6 +10,7 @@ Leaves out: instructions; an optimizer of those can run before or after.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import math
 import time
@@ -44,7 +45,7 @@ from promptsearch.dspy.rows import digest, plain_values, split_rows
 from promptsearch.dspy.running import Runner
 from promptsearch.embed.cache import CachedEncoder
 from promptsearch.embed.transformer import resolve_encoder
-from promptsearch.errors import BudgetError, UserError
+from promptsearch.errors import BudgetError, DataError, UserError
 from promptsearch.events import Listener, Note, Progress, silent
 from promptsearch.lm.wrapped import DEFAULT_CONTEXT, estimate_tokens
 from promptsearch.search.front import PREFERENCES
@@ -138,8 +139,7 @@ class DemoSearch(Teleprompter):  # type: ignore[misc]  # dspy has no types
             raise UserError(f"modes={modes!r} is no choice of at least one; give some of {', '.join(_MODES)}")
         for mode in modes:
             _check_name("modes", mode, _MODES)
-        if metric is not None and not callable(metric):
-            raise UserError(f"metric={metric!r} cannot be called; give metric(example, prediction, trace=None)")
+        _check_metric(metric)
         if not isinstance(seed, int) or seed < 0:
             raise UserError(f"seed={seed!r} is no seed; give a whole number from 0")
         counts = {
@@ -212,6 +212,21 @@ class DemoSearch(Teleprompter):  # type: ignore[misc]  # dspy has no types
         return nullcontext(silent if self.progress is False else self.progress)
 
 
+def _check_metric(metric: object) -> None:
+    """Refuse a metric that cannot be called as DSPy calls it."""
+    if metric is None:
+        return
+    try:
+        inspect.signature(metric).bind(None, None, None)  # type: ignore[arg-type]
+    except TypeError as error:
+        raise UserError(
+            f"the metric {getattr(metric, '__name__', metric)!r} does not take an example, a prediction and a trace "
+            f"({error}); give metric(example, prediction, trace=None)"
+        ) from error
+    except ValueError:  # a callable that does not tell what it takes
+        return
+
+
 def _check_name(argument: str, given: object, known: Sequence[str] | dict[str, Any]) -> None:
     if not isinstance(given, str) or given not in known:
         raise UserError(f"{argument}={given!r} is unknown; give one of {', '.join(known)}")
@@ -240,7 +255,8 @@ class _Job:
         self._rng = np.random.default_rng([settings.seed, 0])
         if not isinstance(student, dspy.Module) or not student.predictors():
             raise UserError(
-                "the program has no dspy.Predict to show demonstrations to; give a dspy.Module that has one"
+                f"the program, a {type(student).__name__}, has no dspy.Predict to show demonstrations to; give an "
+                "instance of a dspy.Module that has one"
             )
         self._lm = _language_model(student)
         self._local = isinstance(getattr(self._lm, "engine", None), LocalEngine)
@@ -249,6 +265,7 @@ class _Job:
         self._student = self._prepared(student)
         self._teacher = teacher
         self._rows = split_rows(trainset, valset, settings.seed)
+        _check_inputs(student, [*self._rows.training, *self._rows.validation])
         errors = settings.max_errors if settings.max_errors is not None else dspy.settings.max_errors
         self._runner = Runner(settings.metric, settings.num_threads or self._usual_threads(), errors)
         self._store = RunStore(None if settings.run is None else Path(settings.run), self._identity())
@@ -470,6 +487,49 @@ class _Job:
             longest_query=max(lengths, default=0) + min(answer, 512),
             context_tokens=self._lm.engine.engine.context_tokens if self._local else 4 * DEFAULT_CONTEXT,
         )
+
+
+def _check_inputs(student: Any, rows: Sequence[Any]) -> None:
+    """Refuse rows whose inputs the program does not take, or whose outputs are none of its choices.
+
+    Raises:
+        DataError: naming the row.
+    """
+    lone = isinstance(student, (dspy.Predict, dspy.ChainOfThought))
+    signature = student.predictors()[0].signature
+    for row in rows:
+        given = row.inputs().toDict()
+        if not lone:
+            try:
+                inspect.signature(student.forward).bind(**given)
+            except TypeError as error:
+                raise DataError(
+                    f"a row has the inputs {', '.join(given)}, which the program does not take ({error}); mark its "
+                    "inputs with .with_inputs(...)"
+                ) from error
+            continue
+        missing = [
+            name for name, field in signature.input_fields.items() if name not in given and field.is_required()
+        ]
+        if missing:
+            raise DataError(
+                f"a row has the inputs {', '.join(given)}, and the program asks for {missing[0]!r}; name the fields "
+                "alike, and mark the inputs with .with_inputs(...)"
+            )
+    if lone:
+        _check_choices(signature, rows)
+
+
+def _check_choices(signature: Any, rows: Sequence[Any]) -> None:
+    """Refuse rows of which not one has an output that is among the choices of its field."""
+    for name, field in signature.output_fields.items():
+        choices = choices_of(field)
+        values = [row[name] for row in rows if row.get(name, None) is not None]
+        if choices is not None and values and all(choices.place_of(value) is None for value in values):
+            raise DataError(
+                f"no row has a {name!r} that the signature knows: the first has {values[0]!r}, and the choices are "
+                f"{', '.join(choices.texts[:8])}; give the values of the signature"
+            )
 
 
 def _described(signature: Any) -> list[Any]:

@@ -48,13 +48,17 @@ def export(program: Any, **inputs: Any) -> list[Exported]:
             for each query shows those for these values.
 
     Raises:
-        DataError: the program has no predictor.
+        DataError: the program has no predictor, or none that takes an input of such a name.
     """
     if isinstance(program, Prompt):
         item = {name: str(inputs.get(name, f"{{{name}}}")) for name in program.task.inputs}
         return [Exported("prompt", str(program.render(item)), tuple(program.messages(item)))]
     if not isinstance(program, dspy.Module) or not program.named_predictors():
         raise DataError(f"a {type(program).__name__} has no predictors to export; give a DSPy program or a Prompt")
+    known = {name for predictor in program.predictors() for name in predictor.signature.input_fields}
+    unknown = sorted(set(inputs) - known)
+    if unknown:
+        raise DataError(f"no predictor takes the input {unknown[0]!r}; give some of {', '.join(sorted(known))}")
     return [_exported(name, predictor, inputs) for name, predictor in program.named_predictors()]
 
 

@@ -22,7 +22,7 @@ from promptsearch.dspy.engine import LocalEngine
 from promptsearch.dspy.fields import choices_of
 from promptsearch.dspy.library import Library
 from promptsearch.embed.base import Encoder
-from promptsearch.errors import ArtifactError
+from promptsearch.errors import ArtifactError, UserError
 
 __all__ = ["ENCODER", "Predict", "become_ours", "load", "model_identity"]
 
@@ -248,11 +248,21 @@ def load(path: Any, program: Any, *, encoder: Encoder | None = None, **options: 
 
     Returns:
         The program, loaded.
+
+    Raises:
+        ArtifactError: the file is damaged, or of another program.
+        UserError: ``program`` is no module.
     """
+    if not isinstance(program, dspy.Module):
+        raise UserError(f"program={program!r} is no dspy.Module; give an instance of the program's class")
     become_ours(program)
     token = ENCODER.set(encoder)
     try:
         program.load(path, **options)
+    except KeyError as error:
+        raise ArtifactError(
+            f"{str(path)!r} holds another program: it has nothing for {error}; give an instance of the saved class"
+        ) from error
     finally:
         ENCODER.reset(token)
     return program

@@ -73,7 +73,7 @@ def split_rows(trainset: Sequence[Any], valset: Sequence[Any] | None, seed: int)
         for number, row in enumerate(rows):
             if not hasattr(row, "inputs") or getattr(row, "_input_keys", None) is None:
                 raise DataError(
-                    f"{name} row {number} marks no inputs; make it with dspy.Example(...).with_inputs('question')"
+                    f"{name} row {number} marks no inputs; make it with dspy.Example(...).with_inputs(<their names>)"
                 )
     if not training:
         raise DataError("the trainset has no rows; give examples that demonstrations can be made of")

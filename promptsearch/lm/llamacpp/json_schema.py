@@ -50,13 +50,15 @@ _SHARED_RULES = {
 }
 
 
-def schema_to_gbnf(schema: Mapping[str, Any]) -> str:
+def schema_to_gbnf(schema: Mapping[str, Any], *, line: bool = False) -> str:
     """The grammar of texts that are valid under ``schema``.
 
     Args:
         schema: with ``type``, ``properties``, ``required``, ``additionalProperties``, ``items``,
             ``prefixItems``, ``minItems``, ``maxItems``, ``minLength``, ``maxLength``, ``enum``, ``const``,
             ``anyOf``, ``oneOf`` (read as ``anyOf``), and ``$ref`` to places in the schema itself.
+        line: whether the text is the rest of a line, as it stands in a prompt of lines: a space, the value without
+            line breaks, and the end of the line, by which a model tells that a number ends.
 
     Returns:
         GBNF source whose first rule is ``root``.
@@ -68,7 +70,7 @@ def schema_to_gbnf(schema: Mapping[str, Any]) -> str:
         document = json.loads(json.dumps(schema, allow_nan=False))
     except (TypeError, ValueError, RecursionError) as error:
         raise UserError(f"json_schema cannot be used, it is no JSON ({error}); give a JSON Schema") from error
-    return _Translator(document).grammar()
+    return _Translator(document).grammar(line=line)
 
 
 def _refused(place: str, problem: str) -> UserError:
@@ -86,9 +88,11 @@ class _Translator:
         self._references: dict[str, str] = {}  # name by pointer
         self._rules: dict[str, str] = {}
 
-    def grammar(self) -> str:
+    def grammar(self, *, line: bool) -> str:
         root = self._body(self._document, "")
         rules = {"root": root, **self._rules, **_SHARED_RULES}
+        if line:
+            rules |= {"root": r'" " answer "\n"', "answer": root, "space": '"" | " "'}
         return "\n".join(f"{name} ::= {body}" for name, body in rules.items()) + "\n"
 
     def _rule(self, body: str) -> str:

@@ -189,7 +189,7 @@ def test_dspy_modules_that_show_inputs_outside_a_prompt() -> None:
 
 
 def test_asynchronous_answers_run_together() -> None:
-    model = WatchedLM({}, on_call=lambda number: time.sleep(0.05))
+    model = WatchedLM({}, on_call=lambda number: time.sleep(0.3))
     lm = ps.dspy.lm(model, cache=False)
 
     async def ask() -> list[Any]:

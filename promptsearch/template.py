@@ -18,7 +18,16 @@ from typing import Any
 from promptsearch.errors import ModelError
 from promptsearch.lm.base import Rendered, Segment
 
-__all__ = ["CHAT_TEMPLATES", "PLAIN_TEMPLATES", "TEMPLATES", "ChatFormat", "Demonstration", "Renderer", "Template"]
+__all__ = [
+    "CHAT_TEMPLATES",
+    "PLAIN_TEMPLATES",
+    "TEMPLATES",
+    "ChatFormat",
+    "Demonstration",
+    "Renderer",
+    "Template",
+    "title",
+]
 
 
 _MARK = "\ue000"
@@ -189,8 +198,8 @@ class Renderer:
     """
 
     def __init__(self, inputs: Sequence[str], output: str, chat: ChatFormat | None) -> None:
-        self._names = {column: _title(column) for column in inputs}
-        self._output = _title(output)
+        self._names = {column: title(column) for column in inputs}
+        self._output = title(output)
         self.chat = chat
 
     def render(
@@ -323,7 +332,7 @@ def _message(role: str, content: str) -> dict[str, str]:
     return {"role": role, "content": content}
 
 
-def _title(column: str) -> str:
+def title(column: str) -> str:
     """A column's name as people write it: ``customer_text`` becomes ``Customer text``."""
     words = column.replace("_", " ").strip()
     return words[:1].upper() + words[1:]

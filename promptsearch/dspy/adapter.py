@@ -1,10 +1,12 @@
 """The adapter for small models: a prompt of plain lines, which the model goes on with.
 
-``Text: …`` and ``Label:``, an empty line between demonstrations, no system message, no JSON, no section markers. With
+``Text: …`` and ``Label:``, an empty line between demonstrations, no system message, no section markers, JSON for
+lists and objects only. With
 an engine of this package each output field is asked for by itself: one of few values is chosen by the
 log-probabilities of all of them, any other is written to the end of its line, held to its type's JSON Schema where it
-is no text. So nothing is left that could not be read. With any other language model the same text is one user
-message, and its lines are read.
+is no text and a grammar can hold it. So little is left that could not be read: JSON that ``max_tokens`` cuts, and
+types with rules beyond a grammar. With any other language model the same text is one user message, and its lines are
+read.
 Invariant: demonstrations stand in the order given, and none shows a placeholder for a field that it lacks.
 Leaves out: which demonstrations; calibration is given as numbers.
 """
@@ -28,10 +30,10 @@ from dspy.utils.exceptions import AdapterParseError, LMUnsupportedFeatureError
 
 from promptsearch.calibration import Weighing, softmax
 from promptsearch.dspy.engine import LocalEngine
-from promptsearch.dspy.fields import Choices, choices_of, given, read_json, read_value, schema_of, title_of, written
+from promptsearch.dspy.fields import Choices, Shape, choices_of, given, read_json, read_value, shape_of, written
 from promptsearch.errors import DataError, UserError
 from promptsearch.lm.base import FloatArray
-from promptsearch.lm.llamacpp.json_schema import schema_to_gbnf
+from promptsearch.template import title
 
 __all__ = ["ANSWERED", "STYLES", "PlainAdapter", "ScoredAnswer"]
 
@@ -128,7 +130,7 @@ class PlainAdapter(Adapter):  # type: ignore[misc]  # dspy has no types
         self.owner = owner
 
     def _title(self, name: str) -> str:
-        return self.titles.get(name) or title_of(name)
+        return self.titles.get(name) or title(name)
 
     def __call__(
         self, lm: Any, lm_kwargs: dict[str, Any], signature: Any, demos: list[Any], inputs: dict[str, Any]
@@ -266,9 +268,9 @@ class PlainAdapter(Adapter):  # type: ignore[misc]  # dspy has no types
                 chosen, probabilities[name] = self._chosen(asking, name, choices, prompt)
                 answer[name], text = choices.values[chosen], choices.texts[chosen]
             else:
-                schema = schema_of(field) if lm.engine.supports_response_schema else None
-                text = asking.written(prompt, stop, schema)
-                answer[name] = self._read(signature, name, text, text, json=schema is not None)
+                shape = shape_of(field) if lm.engine.supports_response_schema else None
+                text = asking.written(prompt, stop, shape)
+                answer[name] = self._read(signature, name, text, text, json=shape is not None)
             if place + 1 < len(names):
                 prompt += f" {text}\n{self._title(names[place + 1])}:"
         if probabilities and "probabilities" not in signature.fields:
@@ -309,8 +311,8 @@ class _Asking:
         response = self._ask(prompt, {"temperature": 0.0, "extensions": extensions}, {})
         return np.array(response.provider_data["promptsearch"]["log_probabilities"], dtype=np.float64)
 
-    def written(self, prompt: str, stop: Sequence[str], schema: Mapping[str, Any] | None) -> str:
-        """What the model writes after a prompt, up to one of ``stop``, as JSON where there is a schema."""
+    def written(self, prompt: str, stop: Sequence[str], shape: Shape | None) -> str:
+        """What the model writes after a prompt, up to one of ``stop``, in a shape where there is one."""
         unknown = [name for name, value in self.options.items() if value is not None and name not in _OPTIONS]
         if unknown:
             raise LMUnsupportedFeatureError(
@@ -319,7 +321,7 @@ class _Asking:
             )
         most = self.options.get("max_tokens")
         ends = self.options.get("stop") or ()
-        if schema is not None and schema.get("type") in _NUMBERS:
+        if shape is not None and shape.kind in _NUMBERS:
             most = min(most or _NUMBER_TOKENS, _NUMBER_TOKENS)  # a small model may not find the end of one
         settings: dict[str, Any] = {
             "max_tokens": most,
@@ -328,8 +330,8 @@ class _Asking:
             "extensions": {"plain": True, "shared": self.shared},
             **{name: self.options[name] for name in ("top_p", "top_k", "seed") if self.options.get(name) is not None},
         }
-        if schema is not None:
-            settings["extensions"]["grammar"] = schema_to_gbnf(schema, line=True)
+        if shape is not None:
+            settings["extensions"]["grammar"] = shape.grammar
         # Another number asks for another text, which DSPy's cache must not take for the first.
         rollout = {"rollout_id": f"{self.options.get('rollout_id') or ''}:{self.number}"} if self.number else {}
         return (self._ask(prompt, settings, rollout).text or "").strip()
@@ -349,8 +351,8 @@ def _kind(field: Any) -> str:
     choices = choices_of(field)
     if choices is not None:
         return f"one of: {', '.join(choices.texts)}" if len(choices.texts) <= _MOST_LISTED else ""
-    schema = schema_of(field)
-    return "" if schema is None else _KINDS.get(str(schema.get("type")), "JSON")
+    shape = shape_of(field)
+    return "" if shape is None else _KINDS.get(shape.kind, "JSON")
 
 
 @cache

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import enum
 import json
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, get_args, get_origin
@@ -21,16 +19,19 @@ from dspy import Reasoning
 from dspy.adapters.utils import parse_value
 from pydantic import TypeAdapter
 
+from promptsearch.lm.llamacpp.json_schema import schema_to_gbnf
+from promptsearch.lm.wrapped import match_label
+
 __all__ = [
     "Choices",
+    "Shape",
     "choices_of",
     "given",
     "is_text",
     "made_by_dspy",
     "read_json",
     "read_value",
-    "schema_of",
-    "title_of",
+    "shape_of",
     "written",
 ]
 
@@ -60,17 +61,24 @@ class Choices:
 
 def choices_of(field: Any) -> Choices | None:
     """The choices of an output field of a signature; None where it has no few values."""
-    annotation = field.annotation
+    if field.annotation is int:
+        return _choices(_between_bounds(field.metadata))
+    return _choices_of_type(field.annotation)
+
+
+@lru_cache(maxsize=256)
+def _choices_of_type(annotation: Any) -> Choices | None:
     if get_origin(annotation) is Literal:
-        values: tuple[Any, ...] = get_args(annotation)
-    elif annotation is bool:
-        values = (True, False)
-    elif isinstance(annotation, type) and issubclass(annotation, enum.Enum):
-        values = tuple(annotation)
-    elif annotation is int:
-        values = _between_bounds(field.metadata)
-    else:
-        return None
+        return _choices(get_args(annotation))
+    if annotation is bool:
+        return _choices((True, False))
+    if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
+        return _choices(tuple(annotation))
+    return None
+
+
+def _choices(values: tuple[Any, ...]) -> Choices | None:
+    """Values as choices, where a prompt can write them and tell them apart."""
     texts = tuple(written(value) for value in values)
     usable = 2 <= len(values) <= _MOST_CHOICES and len(set(texts)) == len(texts)
     return Choices(values, texts) if usable and all(text and "\n" not in text for text in texts) else None
@@ -131,7 +139,7 @@ def read_value(text: str, field: Any) -> Any:
 
 
 def read_json(text: str, field: Any) -> Any:
-    """A field's value from JSON that follows :func:`schema_of`.
+    """A field's value from JSON that follows :func:`shape_of`.
 
     Raises:
         ValueError: the text is no such JSON, as where it was cut.
@@ -140,40 +148,41 @@ def read_json(text: str, field: Any) -> Any:
 
 
 def _chosen(text: str, choices: Choices) -> Any:
-    """The choice that a text is, begins with, or mentions first; case does not count, of several the longest."""
-    lowered = text.strip().lower()
-    longest_first = sorted(zip(choices.texts, choices.values, strict=True), key=lambda each: -len(each[0]))
-    for word, value in longest_first:
-        if re.match(rf"{re.escape(word.lower())}(?!\w)", lowered):
-            return value
-    found = [
-        (match.start(), -len(word), value)
-        for word, value in longest_first
-        if (match := re.search(rf"(?<!\w){re.escape(word.lower())}(?!\w)", lowered))
-    ]
-    if not found:
+    """The choice that a text names, see :func:`promptsearch.lm.wrapped.match_label`."""
+    place = match_label(text, choices.texts)
+    if place is None:
         shown = ", ".join(choices.texts[:8]) + (", …" if len(choices.texts) > 8 else "")
-        raise ValueError(f"{text.strip()[:60]!r} names none of {shown}")
-    return min(found, key=lambda each: each[:2])[2]
+        raise ValueError(f"{text.strip()[:60]!r} names none of {shown}, or several")
+    return choices.values[place]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What is written for a field of another type than text.
+
+    Attributes:
+        kind: type of the JSON, such as "integer" or "array"; empty where there are several.
+        grammar: GBNF of the rest of a line that holds it.
+    """
+
+    kind: str
+    grammar: str
+
+
+def shape_of(field: Any) -> Shape | None:
+    """What is written for a field; None for a text, one of few values, and a type that no grammar can be made of."""
+    return None if is_text(field) or choices_of(field) is not None else _shape_of_type(field.annotation)
 
 
 @lru_cache(maxsize=256)
-def _schema(annotation: Any) -> Mapping[str, Any] | None:
+def _shape_of_type(annotation: Any) -> Shape | None:
     try:
-        return TypeAdapter(annotation).json_schema()
-    except Exception:  # a type that pydantic cannot describe is read from free text
+        schema = TypeAdapter(annotation).json_schema()
+        return Shape(str(schema.get("type", "")), schema_to_gbnf(schema, line=True))
+    except (
+        Exception
+    ):  # a type that pydantic cannot describe, or with rules that no grammar keeps: read from free text
         return None
-
-
-def schema_of(field: Any) -> Mapping[str, Any] | None:
-    """JSON Schema of what is written for a field; None for a text or one of few values, which are no JSON."""
-    return None if is_text(field) or choices_of(field) is not None else _schema(field.annotation)
-
-
-def title_of(name: str) -> str:
-    """A field's name as people write it: ``search_query`` becomes ``Search query``."""
-    words = name.replace("_", " ").strip()
-    return words[:1].upper() + words[1:]
 
 
 def made_by_dspy(instruction: str) -> bool:

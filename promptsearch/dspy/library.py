@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 
 from promptsearch.data.text import normalised
-from promptsearch.dspy.fields import given, title_of
+from promptsearch.dspy.fields import given
 from promptsearch.embed.base import Encoder, encoder_name
 from promptsearch.embed.cache import CachedEncoder
 from promptsearch.embed.transformer import resolve_encoder
 from promptsearch.errors import ArtifactError
 from promptsearch.pool import Pool
 from promptsearch.prompting import retrieved_order
+from promptsearch.template import title
 
 __all__ = ["Library", "query_text"]
 
@@ -33,7 +34,7 @@ def query_text(names: Sequence[str], values: Mapping[str, Any]) -> str:
     known = [(name, given(values[name])) for name in names if values.get(name) is not None]
     if len(known) == 1:
         return known[0][1]
-    return "\n".join(f"{title_of(name)}: {text}" for name, text in known)
+    return "\n".join(f"{title(name)}: {text}" for name, text in known)
 
 
 class Library:

@@ -56,7 +56,7 @@ def labelled(program: Any, rows: Sequence[Any]) -> list[Shown]:
     for place, predictor in enumerate(program.predictors()):
         names = list(predictor.signature.fields)
         for number, row in enumerate(rows):
-            values = row.toDict() if hasattr(row, "toDict") else dict(row)
+            values = row.toDict()
             if all(values.get(name) is not None for name in names) and _possible(predictor.signature, values):
                 found.append(Shown(place, {name: values[name] for name in names}, "labelled", number))
     return found
@@ -227,7 +227,7 @@ def _fresh_model(teacher: Any, number: int) -> Iterator[None]:
 
 def _fields(signature: Any, inputs: Mapping[str, Any], outputs: Any) -> dict[str, Any] | None:
     """Every field of a call; None where one lacks or is empty."""
-    known = {**{name: inputs.get(name) for name in signature.input_fields}}
+    known = {name: inputs.get(name) for name in signature.input_fields}
     known |= {name: outputs.get(name, None) for name in signature.output_fields}
     return None if any(value is None or written(value) == "" for value in known.values()) else known
 

@@ -30,13 +30,11 @@ from promptsearch.dspy.joint import JointPool
 from promptsearch.dspy.library import Library
 from promptsearch.dspy.predictor import Predict, model_identity
 from promptsearch.dspy.running import Ran, Runner
-from promptsearch.embed.base import Encoder, encoder_name
 from promptsearch.lm.base import FloatArray
-from promptsearch.pool import Pool
 from promptsearch.search.base import Scores
 from promptsearch.store import Call, RunStore
 
-__all__ = ["Compilation", "Field", "Outcome", "ScoredField", "Vectors"]
+__all__ = ["Compilation", "Field", "Outcome", "ScoredField"]
 
 Field = tuple[int, str]
 """A predictor's place in the program, and the name of one of its output fields."""
@@ -88,21 +86,6 @@ class Outcome:
         return cls(score, failure, tuple(ScoredField((at, name), tuple(logs)) for at, name, logs in scored))
 
 
-@dataclass(frozen=True)
-class Vectors:
-    """Vectors of possible demonstrations, by predictor, for those that find them for each query.
-
-    Attributes:
-        encoder: what made them.
-        of: for each predictor its demonstrations' vectors, in the order of the joint pool.
-        source: name that opens the encoder again, see :class:`promptsearch.dspy.library.Library`.
-    """
-
-    encoder: Encoder
-    of: Mapping[int, NDArray[np.float32]]
-    source: str | None = ""
-
-
 class Compilation:
     """Turns candidates into programs and scores.
 
@@ -113,7 +96,7 @@ class Compilation:
         examples: validation rows; items are their numbers.
         runner: runs programs.
         store: where runs are written down.
-        vectors: for candidates that retrieve; None without them.
+        libraries: demonstrations by predictor, for candidates that retrieve; empty without them.
         elapsed: the run's clock.
     """
 
@@ -125,7 +108,7 @@ class Compilation:
         examples: Sequence[Any],
         runner: Runner,
         store: RunStore,
-        vectors: Vectors | None,
+        libraries: Mapping[int, Library],
         elapsed: Callable[[], float] = time.monotonic,
     ) -> None:
         self._student = student
@@ -134,7 +117,7 @@ class Compilation:
         self._examples = examples
         self._runner = runner
         self._store = store
-        self._vectors = vectors
+        self._libraries = libraries
         self._elapsed = elapsed
         self._outcomes: dict[str, dict[int, Outcome]] = defaultdict(dict)
         for call in store.calls():
@@ -170,19 +153,9 @@ class Compilation:
 
     def _library(self, candidate: Candidate, place: int) -> Library | None:
         """Where a predictor finds its queries' demonstrations; None where it has none."""
-        mine = [each for each in self._shown if each.predictor == place]
-        if not mine or self._vectors is None:
-            return None
-        vectors = Pool(range(len(mine)), self._vectors.of[place], encoder=encoder_name(self._vectors.encoder))
-        return Library(
-            list(self._student.predictors()[place].signature.input_fields),
-            [each.fields for each in mine],
-            vectors,
-            count=self._pool.retrieved(candidate),
-            order="nearest-first" if candidate.order == "nearest-first" else "nearest-last",
-            encoder=self._vectors.encoder,
-            source=self._vectors.source,
-        )
+        library = self._libraries.get(place)
+        order = "nearest-first" if candidate.order == "nearest-first" else "nearest-last"
+        return None if library is None else library.showing(self._pool.retrieved(candidate), order)
 
     # -- runs -----------------------------------------------------------------------------------------------
 

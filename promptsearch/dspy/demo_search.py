@@ -34,20 +34,22 @@ from promptsearch.dspy.bootstrapping import (
     show_some,
     unique,
 )
-from promptsearch.dspy.compiling import Compilation, Vectors
+from promptsearch.dspy.compiling import Compilation
 from promptsearch.dspy.engine import LocalEngine
 from promptsearch.dspy.fields import choices_of, made_by_dspy, written
 from promptsearch.dspy.joint import JointPool, joint_space
-from promptsearch.dspy.library import query_text
+from promptsearch.dspy.library import Library, query_text
 from promptsearch.dspy.predictor import Predict, become_ours
 from promptsearch.dspy.racing import DemoRace, RaceSettings, without_results
 from promptsearch.dspy.rows import digest, plain_values, split_rows
 from promptsearch.dspy.running import Runner
+from promptsearch.embed.base import encoder_name
 from promptsearch.embed.cache import CachedEncoder
 from promptsearch.embed.transformer import resolve_encoder
 from promptsearch.errors import BudgetError, DataError, UserError
 from promptsearch.events import Listener, Note, Progress, silent
 from promptsearch.lm.wrapped import DEFAULT_CONTEXT, estimate_tokens
+from promptsearch.pool import Pool
 from promptsearch.search.front import PREFERENCES
 from promptsearch.search.registry import STRATEGIES
 from promptsearch.search.space import SearchSpace
@@ -281,12 +283,12 @@ class _Job:
             self._store.close()
 
     def _race(self, shown: list[Shown]) -> DemoRace:
-        vectors = self._vectors(shown)
+        libraries = self._libraries(shown)
         pool = self._pool(shown)
         compilation = Compilation(
-            self._student, shown, pool, self._rows.validation, self._runner, self._store, vectors, self._elapsed
+            self._student, shown, pool, self._rows.validation, self._runner, self._store, libraries, self._elapsed
         )
-        space = self._space(pool, vectors) if shown else None
+        space = self._space(pool, retrieves=bool(libraries)) if shown else None
         settings = self._settings
         how = RaceSettings(
             settings.budget,
@@ -340,9 +342,9 @@ class _Job:
 
     def _demonstrations(self) -> list[Shown]:
         """What may be shown, from the record or made and recorded."""
-        kept = self._store.fact("demonstrations")
+        kept = self._recorded_demonstrations()
         if kept is not None:
-            return [Shown(int(place), fields, source, int(row)) for place, fields, source, row in kept]
+            return kept
         settings, rows = self._settings, self._rows
         ready = labelled(self._student, rows.training) if settings.max_labeled_demos else []
         covered = {each.predictor for each in ready}
@@ -358,9 +360,12 @@ class _Job:
             _logger.warning("no demonstration was found: no training row holds all fields, and no run was accepted")
         values = [[each.predictor, plain_values(each.fields), each.source, each.row] for each in shown]
         self._store.record_fact("demonstrations", values)
-        return [
-            Shown(place, fields, source, row) for place, fields, source, row in self._store.fact("demonstrations")
-        ]
+        return self._recorded_demonstrations() or []
+
+    def _recorded_demonstrations(self) -> list[Shown] | None:
+        """The demonstrations as they were written down; None before that."""
+        kept = self._store.fact("demonstrations")
+        return None if kept is None else [Shown(place, fields, source, row) for place, fields, source, row in kept]
 
     @property
     def _predictors(self) -> int:
@@ -422,21 +427,23 @@ class _Job:
             teacher.set_lm(self._settings.teacher_settings["lm"])
         return teacher, shown
 
-    def _vectors(self, shown: Sequence[Shown]) -> Vectors | None:
-        """Vectors of the demonstrations, where candidates may retrieve."""
-        ours = all(isinstance(each, Predict) for each in self._student.predictors())
-        if "retrieved" not in self._settings.modes or not shown or not ours:
-            return None
+    def _libraries(self, shown: Sequence[Shown]) -> dict[int, Library]:
+        """The demonstrations of each predictor with an index, where candidates may retrieve."""
+        if "retrieved" not in self._settings.modes or not shown or not self._ours:
+            return {}
         self._listen(Progress("embed", 0.0))
         given = self._settings.encoder
-        encoder = CachedEncoder(resolve_encoder(given))  # type: ignore[arg-type]
+        encoder = CachedEncoder(resolve_encoder(given))  # type: ignore[arg-type]  # it says itself what it refuses
+        source = "" if given is None else given if isinstance(given, str) else None
         found = {}
         for place, predictor in enumerate(self._student.predictors()):
             names = list(predictor.signature.input_fields)
-            texts = [query_text(names, each.fields) for each in shown if each.predictor == place]
-            if texts:
-                found[place] = encoder.encode(texts)
-        return Vectors(encoder, found, given if isinstance(given, str) else None if given is not None else "")
+            demos = [each.fields for each in shown if each.predictor == place]
+            if demos:
+                vectors = encoder.encode([query_text(names, fields) for fields in demos])
+                pool = Pool(range(len(demos)), vectors, encoder=encoder_name(encoder))
+                found[place] = Library(names, demos, pool, encoder=encoder, source=source)
+        return found
 
     # -- numbers --------------------------------------------------------------------------------------------
 
@@ -457,9 +464,13 @@ class _Job:
         return [estimate_tokens(text) for text in texts]
 
     @property
+    def _ours(self) -> bool:
+        """Whether all predictors are ours; others take demonstrations only."""
+        return all(isinstance(each, Predict) for each in self._student.predictors())
+
+    @property
     def _searches_words(self) -> bool:
-        ours = all(isinstance(each, Predict) for each in self._student.predictors())
-        return self._settings.words and self._adapter == "plain" and ours
+        return self._settings.words and self._adapter == "plain" and self._ours
 
     def _names(self) -> tuple[tuple[str, str], ...]:
         """Titles for input and output by the words of the instruction, where one predictor has one of each."""
@@ -469,12 +480,12 @@ class _Job:
             return (("", ""),)
         return naming_pairs(signature.instructions)
 
-    def _space(self, pool: JointPool, vectors: Vectors | None) -> SearchSpace:
+    def _space(self, pool: JointPool, *, retrieves: bool) -> SearchSpace:
         asked = ["\n".join(map(written, row.inputs().toDict().values())) for row in self._rows.validation]
         lengths = self._counted(asked)
         openings = self._counted([each.signature.instructions for each in self._student.predictors()])
         answer = int(self._lm.kwargs.get("max_tokens") or 0) if self._lm is not None else 0
-        modes = [mode for mode in self._settings.modes if mode == "static" or vectors is not None]
+        modes = [mode for mode in self._settings.modes if mode == "static" or retrieves]
         return joint_space(
             pool,
             most_shots=max(self._settings.max_labeled_demos, self._settings.max_bootstrapped_demos),

@@ -82,7 +82,8 @@ class JointSpace(SearchSpace):
         """Whether each predictor's demonstrations are within its limits."""
         if candidate.mode == "retrieved":
             count = self._joint.retrieved(candidate)
-            return count <= self._most_shots and count * self.mean_length <= self._room
+            most = self._most_bootstrapped if any(self._joint.made) else self._most_shots  # any of them may be found
+            return count <= most and count * self.mean_length <= self._room
         return all(self._within(shown) for shown in self._joint.by_predictor(candidate.demonstrations).values())
 
     def _within(self, shown: Sequence[int]) -> bool:

@@ -44,9 +44,9 @@ class Library:
         names: input fields, in order.
         demos: the demonstrations, as plain values by field.
         pool: their vectors, under the ids 0, 1, ….
+        encoder: what made the vectors.
         count: how many a query gets.
         order: where the most similar one stands, ``"nearest-last"`` or ``"nearest-first"``.
-        encoder: what made the vectors.
         source: name that opens the encoder again, empty for the default one; None for an object that no file names.
     """
 
@@ -56,9 +56,9 @@ class Library:
         demos: Sequence[Mapping[str, Any]],
         pool: Pool,
         *,
-        count: int,
-        order: str = _ORDERS[0],
         encoder: Encoder,
+        count: int = 0,
+        order: str = _ORDERS[0],
         source: str | None = "",
     ) -> None:
         self.source = source
@@ -69,6 +69,12 @@ class Library:
         self.order = order
         self.encoder = encoder
         self._texts = [normalised(query_text(self.names, demo)) for demo in self.demos]
+
+    def showing(self, count: int, order: str) -> Library:
+        """The same library, of which a query gets another number in another order."""
+        other = object.__new__(type(self))  # not copy.copy, which would go by the pickled state
+        other.__dict__.update(self.__dict__, count=count, order=order)
+        return other
 
     def __deepcopy__(self, memo: dict[int, object]) -> Library:
         return self

@@ -173,9 +173,10 @@ class DemoRace:
             found += [replace(usual, mode="retrieved", count=count) for count in counts[:3][-1:]]
         few = usual
         if "static" in space.space.modes:
-            sets = [replace(usual, demonstrations=draw_balanced(space, count, self._rng)) for count in counts[1:]]
-            found += [each for each in sets if space.fits(each)]
-            few = next(iter(found[-len(sets) :]), usual) if sets else usual
+            drawn = [replace(usual, demonstrations=draw_balanced(space, count, self._rng)) for count in counts[1:]]
+            sets = [each for each in drawn if space.fits(each)]
+            found += sets
+            few = sets[0] if sets else usual
         wordings = [
             *(replace(few, template=style) for style in space.templates[1:]),
             *(replace(few, input_name=names[0], output_name=names[1]) for names in space.names[1:]),

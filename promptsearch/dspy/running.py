@@ -22,11 +22,11 @@ from promptsearch.dspy.engine import LocalEngine
 from promptsearch.errors import BackendError, UserError
 from promptsearch.lm.wrapped import map_in_threads
 
-__all__ = ["NOT_UNDERSTOOD", "TOO_LONG", "Ran", "Runner", "score_of"]
+__all__ = ["Ran", "Runner", "score_of"]
 
-NOT_UNDERSTOOD = "not understood"
-TOO_LONG = "too long"
-FAILED = "program failed"
+_NOT_UNDERSTOOD = "not understood"
+_TOO_LONG = "too long"
+_FAILED = "program failed"
 
 _logger = logging.getLogger("promptsearch.dspy")
 
@@ -105,9 +105,9 @@ class Runner:
         except (BackendError, UserError):
             raise
         except ContextWindowExceededError:
-            return Ran(0.0, TOO_LONG)
+            return Ran(0.0, _TOO_LONG)
         except AdapterParseError:
-            return Ran(0.0, NOT_UNDERSTOOD)
+            return Ran(0.0, _NOT_UNDERSTOOD)
         except LMError as error:
             raise BackendError(f"the language model failed: {' '.join(str(error).split())[:300]}") from error
         except Exception as error:
@@ -116,7 +116,7 @@ class Runner:
                 raise
             if len(errors) == 1:
                 _logger.warning("the program failed on an example: %s", " ".join(str(error).split())[:200])
-            return Ran(0.0, FAILED)
+            return Ran(0.0, _FAILED)
         finally:
             ANSWERED.reset(token)
         return Ran(score, "", prediction, tuple(trace) if traced else (), tuple(noted))

@@ -213,7 +213,7 @@ def test_any_scale_of_metric() -> None:
     percent = compiled(better_with_examples(), metric=lambda e, p, trace=None: 100 * (e.label == p.label))
     share = compiled(better_with_examples())
     assert [demo.toDict() for demo in percent.demos] == [demo.toDict() for demo in share.demos]
-    assert percent.score == pytest.approx(100 * share.score)
+    assert percent.score == pytest.approx(100 * share.score, abs=1)  # DSPy's scores have two digits
     assert percent.validation.value == pytest.approx(100 * share.validation.value)
 
 

@@ -52,6 +52,15 @@ def test_choices_are_read_back(annotation: Any, texts: tuple[str, ...]) -> None:
     assert choices.place_of("none of these") is None
 
 
+def test_choices_come_in_the_order_of_each_annotation() -> None:
+    """``Literal["a", "b"] == Literal["b", "a"]`` and ``1 == True``, also where choices are kept for the next call."""
+    orders = ((Literal["up", "down"], ("up", "down")), (Literal["down", "up"], ("down", "up")))
+    for annotation, texts in (*orders, (Literal[1, 0], ("1", "0")), (Literal[True, False], ("True", "False"))):
+        choices = choices_of(field(annotation))
+        assert choices is not None
+        assert choices.texts == texts
+
+
 def test_whole_numbers_between_bounds_are_choices() -> None:
     choices = choices_of(field(int, ge=1, lt=6))
     assert choices is not None

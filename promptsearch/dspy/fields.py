@@ -61,23 +61,24 @@ class Choices:
 
 def choices_of(field: Any) -> Choices | None:
     """The choices of an output field of a signature; None where it has no few values."""
-    if field.annotation is int:
-        return _choices(_between_bounds(field.metadata))
-    return _choices_of_type(field.annotation)
+    return _choices(*_few_values(field))
 
 
-@lru_cache(maxsize=256)
-def _choices_of_type(annotation: Any) -> Choices | None:
+def _few_values(field: Any) -> tuple[Any, ...]:
+    """The values that a field's type names, in its order; none where it names no few."""
+    annotation = field.annotation
+    if annotation is int:
+        return _between_bounds(field.metadata)
     if get_origin(annotation) is Literal:
-        return _choices(get_args(annotation))
+        return get_args(annotation)
     if annotation is bool:
-        return _choices((True, False))
-    if isinstance(annotation, type) and issubclass(annotation, enum.Enum):
-        return _choices(tuple(annotation))
-    return None
+        return (True, False)
+    return tuple(annotation) if isinstance(annotation, type) and issubclass(annotation, enum.Enum) else ()
 
 
-def _choices(values: tuple[Any, ...]) -> Choices | None:
+# Kept by the values and their types, never by the annotation: Literal["a", "b"] equals Literal["b", "a"].
+@lru_cache(maxsize=256, typed=True)
+def _choices(*values: Any) -> Choices | None:
     """Values as choices, where a prompt can write them and tell them apart."""
     texts = tuple(written(value) for value in values)
     usable = 2 <= len(values) <= _MOST_CHOICES and len(set(texts)) == len(texts)

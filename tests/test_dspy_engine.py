@@ -203,6 +203,15 @@ def test_who_is_interrupted_leaves_the_work_to_the_others() -> None:
     assert holder[0].generate("e", GenerationParams()).text
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT raises KeyboardInterrupt, also in a run that was started in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_who_waits_may_be_interrupted() -> None:
     released = threading.Event()
     watched = Watched(FakeLM(), lambda call: None if call > 1 else wait_for(released.is_set))

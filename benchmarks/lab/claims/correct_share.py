@@ -1,0 +1,59 @@
+"""Claim 5: the share of correct labels."""
+
+from __future__ import annotations
+
+from benchmarks.lab.claim import Arm, Claim, Contrast, Setting
+from benchmarks.lab.conditions import Labelled
+from benchmarks.lab.effects import Sum, slope
+from benchmarks.lab.words import Words
+
+__all__ = ["SHARES", "at_share", "claim"]
+
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+def at_share(shots: int, share: float) -> Labelled:
+    """Demonstrations of which this share have the right label."""
+    return Labelled(shots) if share == 1.0 else Labelled(shots, labels=f"share {share}")
+
+
+def claim(setting: Setting) -> Claim:
+    """From none right to all right."""
+    none = Labelled()
+    conditions = {at_share(setting.shots, share): share for share in SHARES}
+    rising = slope(conditions)
+    gold = at_share(setting.shots, 1.0)
+    return Claim(
+        number=5,
+        slug="correct-share",
+        title=Words("Share of correct labels", "正确标签的比例"),
+        says=Words(
+            "Accuracy depends little on how many of the demonstrations' labels are correct (Min et al. 2022, figure 4).",
+            "准确率几乎不取决于演示中正确标签的比例（Min et al. 2022，图 4）。",
+        ),
+        method=Words(
+            f"{setting.shots} demonstrations, of which 0 to 100 % have the right label and the others a wrong one. The "
+            "slope is points from none right to all right. It is little if it is below 10 points.",
+            f"{setting.shots} 个演示，其中 0 至 100 % 标签正确，其余为错误标签。斜率为从全错到全对的点数，低于 10 点视为“很小”。",
+        ),
+        datasets=setting.datasets,
+        axis=Words("correct labels, %", "正确标签，%"),
+        arms=tuple(
+            Arm(Words(f"{share:.0%}", f"{share:.0%}"), each, 100 * share) for each, share in conditions.items()
+        ),
+        contrasts=(
+            Contrast(Words("slope, all right over none right", "斜率（全对相对全错）"), rising, below=0.10),
+            Contrast(
+                Words("all right over none right", "全对相对全错"),
+                Sum({gold: 1.0, at_share(setting.shots, 0.0): -1.0}),
+                above=0,
+                main=False,
+            ),
+            Contrast(
+                Words("none right over no demonstrations", "全错相对无演示"),
+                Sum({at_share(setting.shots, 0.0): 1.0, none: -1.0}),
+                above=0,
+                main=False,
+            ),
+        ),
+    )

@@ -1,0 +1,55 @@
+"""Claim 9: inputs alone, labels alone, pairs."""
+
+from __future__ import annotations
+
+from benchmarks.lab.claim import Arm, Claim, Contrast, Setting
+from benchmarks.lab.conditions import Labelled
+from benchmarks.lab.effects import difference
+from benchmarks.lab.words import Words
+
+__all__ = ["claim"]
+
+
+def claim(setting: Setting) -> Claim:
+    """What is left of demonstrations without one of their halves."""
+    none, pairs = Labelled(), Labelled(setting.shots)
+    inputs, labels = (Labelled(setting.shots, parts=part) for part in ("inputs", "labels"))
+    foreign = Labelled(setting.shots, inputs="foreign")
+    return Claim(
+        number=9,
+        slug="format",
+        title=Words("Format: inputs, labels, pairs", "格式：输入、标签、成对"),
+        says=Words(
+            "Demonstrations must be pairs: inputs alone or labels alone are hardly better than none, while pairs with "
+            "foreign inputs keep much of the gain (Min et al. 2022).",
+            "演示必须成对：只有输入或只有标签与无演示相差无几，而外来输入的成对演示仍保留大部分增益（Min et al. 2022）。",
+        ),
+        method=Words(
+            f"The same {setting.shots} demonstrations without labels, without inputs, and whole.",
+            f"同样的 {setting.shots} 个演示：去掉标签、去掉输入、完整。",
+        ),
+        datasets=setting.datasets,
+        arms=(
+            Arm(Words("none", "无演示"), none),
+            Arm(Words("inputs alone", "只有输入"), inputs),
+            Arm(Words("labels alone", "只有标签"), labels),
+            Arm(Words("pairs, foreign inputs", "成对，外来输入"), foreign),
+            Arm(Words("pairs", "成对"), pairs),
+        ),
+        contrasts=(
+            Contrast(Words("pairs over inputs alone", "成对相对只有输入"), difference(pairs, inputs), above=0),
+            Contrast(Words("pairs over labels alone", "成对相对只有标签"), difference(pairs, labels), above=0),
+            Contrast(
+                Words("inputs alone over none", "只有输入相对无演示"),
+                difference(inputs, none),
+                below=0.05,
+                main=False,
+            ),
+            Contrast(
+                Words("labels alone over none", "只有标签相对无演示"),
+                difference(labels, none),
+                below=0.05,
+                main=False,
+            ),
+        ),
+    )

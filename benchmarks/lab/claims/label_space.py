@@ -1,0 +1,65 @@
+"""Claim 8: labels replaced by words without meaning."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from benchmarks.lab.claim import Arm, Claim, Contrast, Setting
+from benchmarks.lab.conditions import Labelled
+from benchmarks.lab.effects import Sum, difference
+from benchmarks.lab.words import Words
+
+__all__ = ["claim"]
+
+
+def claim(setting: Setting) -> Claim:
+    """Random English words for labels, in the demonstrations and as answers."""
+    gold, words = Labelled(setting.shots), Labelled(setting.shots, words=True)
+    lot_words = Labelled(setting.shots, words=True, labels="lot")
+    gold_channel, words_channel = replace(gold, channel=True), replace(words, channel=True)
+    channel = setting.channel_datasets
+    return Claim(
+        number=8,
+        slug="label-space",
+        title=Words("Label space", "标签空间"),
+        says=Words(
+            "Replacing the labels by random English words costs direct models 5 to 16 points and channel models 0 to 2 "
+            "(Min et al. 2022).",
+            "把标签换成随机英文单词，直接模型损失 5 至 16 点，信道模型损失 0 至 2 点（Min et al. 2022）。",
+        ),
+        method=Words(
+            f"{setting.shots} demonstrations; each label is replaced by a word drawn by lot, which is also what is scored.",
+            f"{setting.shots} 个演示；每个标签换成随机抽取的单词，打分时也用这些单词。",
+        ),
+        datasets=setting.datasets,
+        arms=(
+            Arm(Words("labels", "原标签"), gold),
+            Arm(Words("words", "随机单词"), words),
+            Arm(Words("words by lot", "随机单词，随机配对"), lot_words),
+            Arm(Words("labels, channel", "原标签，信道"), gold_channel, datasets=channel),
+            Arm(Words("words, channel", "随机单词，信道"), words_channel, datasets=channel),
+        ),
+        contrasts=(
+            Contrast(Words("labels over words", "原标签相对随机单词"), difference(gold, words), above=0.05),
+            Contrast(
+                Words("words over words by lot: mapping learnt", "随机单词相对随机配对：学到的映射"),
+                difference(words, lot_words),
+                above=0,
+                main=False,
+            ),
+            Contrast(
+                Words("labels over words, channel", "原标签相对随机单词（信道）"),
+                difference(gold_channel, words_channel),
+                below=0.05,
+                main=False,
+                datasets=channel,
+            ),
+            Contrast(
+                Words("words cost direct scoring more than channel scoring", "随机单词使直接打分比信道打分损失更多"),
+                Sum({gold: 1.0, words: -1.0, gold_channel: -1.0, words_channel: 1.0}),
+                above=0,
+                main=False,
+                datasets=channel,
+            ),
+        ),
+    )

@@ -1,0 +1,153 @@
+"""Measures one condition on one dataset under one seed, into a cell of plain values.
+
+A cell holds for each way of scoring one character an item, 1 where the answer was right: ``"direct"`` as the model
+answers, ``"calibrated"`` with the mean of the items' log-probabilities subtracted for each label (batch calibration,
+Zhou et al. 2023, arXiv 2309.17249; no label is needed for it).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import promptsearch as ps
+from benchmarks.lab.conditions import Condition, Labelled, Passage, Surrogate, Thinking, Turns
+from benchmarks.lab.demonstrations import drawn, names_of, shown
+from benchmarks.lab.dual_form import surrogate_scores
+from benchmarks.lab.material import Material
+from benchmarks.lab.problems import Problems
+from benchmarks.lab.prompts import channel_prompts, label_prompts
+from benchmarks.lab.reader import Reader
+from benchmarks.lab.turns import measure_turns
+from promptsearch.calibration import batch_offsets, normalized
+from promptsearch.errors import ContextError
+
+__all__ = ["WAYS", "Place", "bits", "measure_cell", "scores_of"]
+
+WAYS = ("direct", "calibrated")
+THINKING_TOKENS = 96
+Cell = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a condition is measured.
+
+    Attributes:
+        materials: all datasets with labels, by name.
+        problems: tasks with free answers.
+        texts: pieces of plain text.
+        dataset: name of the one asked about.
+        seed: of what is drawn.
+    """
+
+    materials: Mapping[str, Material]
+    problems: Problems
+    texts: Sequence[str]
+    dataset: str
+    seed: int
+
+    @property
+    def material(self) -> Material:
+        """The dataset asked about."""
+        return self.materials[self.dataset]
+
+    @property
+    def other(self) -> Material:
+        """Where foreign inputs come from: the dataset after it."""
+        names = list(self.materials)
+        return self.materials[names[(names.index(self.dataset) + 1) % len(names)]]
+
+
+def measure_cell(condition: Condition, place: Place, reader: Reader) -> Cell:
+    """One cell; where the prompts do not fit the model's context, only the reason."""
+    before, begun = reader.tokens, time.perf_counter()
+    try:
+        cell = _MEASURES[type(condition)](condition, place, reader)
+    except ContextError as error:
+        return {"left_out": str(error)}
+    return {**cell, "tokens": reader.tokens - before, "seconds": round(time.perf_counter() - begun, 2)}
+
+
+def bits(right: NDArray[np.bool_]) -> str:
+    """One character an item."""
+    return "".join("1" if each else "0" for each in right.tolist())
+
+
+def scores_of(text: str) -> NDArray[np.float64]:
+    """The reverse of :func:`bits`, shape (items,)."""
+    return np.array([float(each) for each in text])
+
+
+def _labelled(condition: Labelled, place: Place, reader: Reader) -> Cell:
+    material = place.material
+    rows = shown(material, place.other, condition, place.seed)
+    names = names_of(material.labels, place.seed) if condition.words else {}
+    labels = [names.get(label, label) for label in material.labels]
+    description = material.description if condition.described else ""
+    if condition.channel:
+        prompts = channel_prompts(condition.template, description, rows, labels)
+        return _judged(reader.channel(prompts, material.texts), material)
+    return _judged(
+        reader.labels(label_prompts(condition.template, description, rows, material.texts), labels), material
+    )
+
+
+def _judged(log_probabilities: NDArray[np.float64], material: Material) -> Cell:
+    """Right answers in both ways, and the mean log-probability of the right label among the labels."""
+    logs = normalized(log_probabilities)
+    golds = material.golds
+    ways = zip(WAYS, (logs, logs - batch_offsets(logs)), strict=True)
+    found: Cell = {way: bits(scores.argmax(axis=1) == golds) for way, scores in ways}
+    found["gold_log_probability"] = round(float(logs[np.arange(len(golds)), golds].mean()), 4)
+    return found
+
+
+def _thinking(condition: Thinking, place: Place, reader: Reader) -> Cell:
+    task = place.problems.task(place.dataset)
+    metric = task.require_metric()
+    test = [task.examples[number] for number in task.parts.test]
+    pool = place.problems.shown(place.dataset, condition.shots, place.seed)
+    reasoning = {"none": "none", "cue": "cue", "shown": "gold"}[condition.reasoning]
+    prompt = ps.Prompt(task, pool, reader.opened, reasoning=reasoning, thinking_tokens=THINKING_TOKENS)
+    said = prompt.predict(test)
+    right = [metric(row, str(each.output or "")) > 0.5 for row, each in zip(test, said, strict=True)]
+    return {"direct": bits(np.array(right))}
+
+
+def _surrogate(condition: Surrogate, place: Place, reader: Reader) -> Cell:
+    material = place.material
+    rows = drawn(material, condition.shots, place.seed, stream=47 if condition.control else 40)
+    vectors = np.asarray(material.encoder.encode([row.text or "" for row in rows]))
+    labels = np.array([material.labels.index(row.label or "") for row in rows])
+    scores = surrogate_scores(vectors, labels, material.item_vectors, len(material.labels))
+    golds = material.golds
+    ways = zip(WAYS, (scores, scores - scores.mean(axis=0)), strict=True)
+    return {way: bits(each.argmax(axis=1) == golds) for way, each in ways}
+
+
+def _passage(condition: Passage, place: Place, reader: Reader) -> Cell:
+    logs = reader.passages(place.texts)
+    sizes = np.array([len(text.encode("utf-8")) for text in place.texts])
+    return {
+        "bits_per_byte": float(-logs.sum() / np.log(2) / sizes.sum()),
+        "pieces": np.round(-logs / np.log(2) / sizes, 4).tolist(),
+    }
+
+
+def _turns(condition: Turns, place: Place, reader: Reader) -> Cell:
+    return measure_turns(condition, place.materials, reader, place.seed)
+
+
+_MEASURES: Mapping[type[Condition], Callable[[Any, Place, Reader], Cell]] = {
+    Labelled: _labelled,
+    Thinking: _thinking,
+    Surrogate: _surrogate,
+    Passage: _passage,
+    Turns: _turns,
+}

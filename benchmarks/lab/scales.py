@@ -1,0 +1,60 @@
+"""Quick and full: how large the experiments are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+__all__ = ["FULL", "QUICK", "Scale"]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Sizes; see :class:`benchmarks.lab.claim.Setting` for those not named here.
+
+    Attributes:
+        datasets: with labels.
+        tasks: with free answers.
+        items: rows of each dataset that are asked about.
+        thinking_items: rows of each task with free answers.
+        pieces: of plain text.
+        roundings: types that the first model's weights are rounded to.
+        order_datasets: how many of the datasets orders and losses are measured on.
+        channel_datasets: how many of them inputs are scored on.
+    """
+
+    datasets: tuple[str, ...] = ("sst2", "trec", "agnews")
+    tasks: tuple[str, ...] = ("lookup", "coin_flip", "two_hops", "gsm8k")
+    items: int = 500
+    thinking_items: int = 100
+    pieces: int = 64
+    seeds: int = 5
+    thinking_seeds: int = 5
+    shots: int = 8
+    counts: tuple[int, ...] = (0, 1, 2, 4, 8, 16, 32)
+    thinking_shots: int = 8
+    orders: int = 24
+    order_seeds: int = 5
+    templates: tuple[str, ...] = ("label", "fields", "bare", "category", "question", "arrow", "lines", "rules")
+    roundings: tuple[str, ...] = ("Q8_0", "Q5_0", "Q4_0", "Q4_K_M", "Q3_K_M", "Q2_K")
+    order_datasets: int = 3
+    channel_datasets: int = 3
+
+
+FULL = Scale()
+QUICK = replace(
+    FULL,
+    datasets=("sst2", "trec"),
+    tasks=("lookup", "coin_flip", "gsm8k"),
+    items=80,
+    thinking_items=20,
+    pieces=16,
+    seeds=3,
+    thinking_seeds=2,
+    thinking_shots=4,
+    orders=8,
+    order_seeds=2,
+    templates=("label", "fields", "category", "question", "arrow"),
+    roundings=("Q5_0", "Q4_0", "Q2_K"),
+    order_datasets=1,
+    channel_datasets=1,
+)

@@ -1,0 +1,72 @@
+"""Several tasks in turn on one engine: what a switch costs, beside training a small classifier for each task.
+
+A task's first query decodes its demonstrations, a later one finds their state kept (see
+:mod:`promptsearch.lm.llamacpp.prefix`). The classifier is a logistic regression on embeddings, trained anew at each
+switch, its texts embedded anew.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from benchmarks.lab.conditions import Turns
+from benchmarks.lab.demonstrations import drawn
+from benchmarks.lab.material import Material
+from benchmarks.lab.prompts import label_prompts
+from benchmarks.lab.reader import Reader
+from promptsearch.calibration import one_thread
+from promptsearch.embed.cache import CachedEncoder
+
+__all__ = ["measure_turns"]
+
+
+def measure_turns(condition: Turns, materials: Mapping[str, Material], reader: Reader, seed: int) -> dict[str, Any]:
+    """Seconds of one round through all tasks, of a second one, and of training a classifier for each."""
+    found: dict[str, Any] = {}
+    reader.forget()
+    rows = {name: drawn(material, condition.shots, seed) for name, material in materials.items()}
+    first = {name: _ask(material, rows[name], reader, 0) for name, material in materials.items()}
+    second = {name: _ask(material, rows[name], reader, 1) for name, material in materials.items()}
+    for name, material in materials.items():
+        same = _ask(material, rows[name], reader, 2)  # once to switch back, once without a switch
+        same = _ask(material, rows[name], reader, 3)
+        few, _ = _train(material, condition.shots, seed)
+        many, accuracy = _train(material, condition.rows, seed)
+        found[name] = {
+            "first_switch": first[name],
+            "later_switch": second[name],
+            "no_switch": same,
+            "training_on_shots": few,
+            "training_on_rows": many,
+            "classifier_accuracy": accuracy,
+        }
+    return {"tasks": found}
+
+
+def _ask(material: Material, rows: list[Any], reader: Reader, item: int) -> float:
+    """Seconds of one query."""
+    prompts = label_prompts("label", "", rows, [material.texts[item % len(material.texts)]])
+    begun = time.perf_counter()
+    reader.labels(prompts, material.labels)
+    return time.perf_counter() - begun
+
+
+def _train(material: Material, count: int, seed: int) -> tuple[float, float]:
+    """Seconds of embedding and training on rows, and the accuracy on all items."""
+    from sklearn.linear_model import LogisticRegression
+
+    rows = drawn(material, count, seed)
+    encoder = material.encoder
+    plain = encoder.encoder if isinstance(encoder, CachedEncoder) else encoder
+    plain.encode(["warm up"])
+    begun = time.perf_counter()
+    vectors = np.asarray(plain.encode([row.text or "" for row in rows]))
+    with one_thread():
+        classifier = LogisticRegression(C=10.0, max_iter=1000).fit(vectors, [row.label for row in rows])
+    seconds = time.perf_counter() - begun
+    said = classifier.predict(material.item_vectors)
+    return seconds, float(np.mean(said == np.array([item.label for item in material.items])))

@@ -64,29 +64,29 @@ SAYINGS: Mapping[str, Mapping[str, str]] = {
         ),
     },
     "zh": {
-        "title": "实验室：演示为什么有效",
+        "title": "实验室：是什么让演示起作用",
         "other": "[English](laboratory.md)",
         "intro": (
-            "关于上下文学习的十五个论断，每个都用一条命令在模型文件上检验。效应是对演示的多次抽取和测试样本的平均，95 % 置信区间同时"
-            "考虑两者；结论只由区间得出。两种打分方式都给出：模型直接作答（概率最大的标签），以及校准后（批校准：先减去各标签在所有样本上的平均对数概率）。"
+            "关于上下文学习的十五个论断，每个都用一条命令在一个模型文件上检验。效应是对多次演示抽取和全部测试样本的平均，其 95 % 置信区间"
+            "同时计入这两方面的随机性；结论只由区间得出。两种打分方式的结果都给出：未校准，即模型原样作答（取概率最大的标签）；校准后，即批次校准（先从每个标签的对数概率中减去它在所有样本上的平均值）。"
         ),
         "machine": "测量环境：",
         "scale": "规模：",
         "claim": "论断",
         "verdict": "结论",
         "verdicts": (
-            "*成立*：论断各部分的整个区间都在其所说的一侧。*部分成立*：只有一些部分如此。*不成立*：区间在另一侧。*未能证实*：这个模型和这些样本不足以判定。"
+            "*成立*：对论断的每一部分，整个区间都落在论断所说的一侧。*部分成立*：只有一些部分如此。*不成立*：区间落在另一侧。*未能证实*：这个模型和这些样本不足以判定。"
         ),
-        "effect": "效应（准确率点数）",
-        "claimed": "论断所说",
+        "effect": "效应（准确率，百分点）",
+        "claimed": "论断主张",
         "holds": "成立",
         "partly": "部分成立",
         "contradicted": "不成立",
         "not shown": "未能证实",
         "unmeasured": "未测量",
-        "direct": "直接作答",
+        "direct": "未校准",
         "calibrated": "校准后",
-        "seconds": "测得",
+        "seconds": "实测",
         "above": "高于 {}",
         "below": "低于 {}",
         "sentence": "对这个模型，该论断{}。",
@@ -98,20 +98,20 @@ SAYINGS: Mapping[str, Mapping[str, str]] = {
         "join": "；",
         "condition": "条件",
         "model": "模型",
-        "loss": "比特/字节",
-        "gain": "增益，{}",
+        "loss": "每字节比特数",
+        "gain": "增益（{}）",
         "task": "任务",
-        "first_switch": "首次切换，秒",
-        "later_switch": "再次切换，秒",
-        "no_switch": "同一任务，秒",
-        "training_on_shots": "用所示样本训练，秒",
-        "training_on_rows": "用更多样本训练，秒",
-        "classifier_accuracy": "分类器准确率，%",
-        "left_out": "因超出模型上下文而略去：{} / {} 次测量。",
+        "first_switch": "首次切换（秒）",
+        "later_switch": "再次切换（秒）",
+        "no_switch": "同一任务再次查询（秒）",
+        "training_on_shots": "用演示样本训练（秒）",
+        "training_on_rows": "用更多样本训练（秒）",
+        "classifier_accuracy": "分类器准确率（%）",
+        "left_out": "因超出模型的上下文长度而略去的测量：{} 次（共 {} 次）。",
         "decides": "",
         "aside": "（不参与判定）",
         "scale line": (
-            "{datasets} 各 {items} 个样本；演示抽取 {seeds} 次；未说明时为 {shots} 个演示；书写答案的任务为 {tasks}，各 {thinking_items} 个样本、"
+            "{datasets} 各 {items} 个测试样本；演示抽取 {seeds} 次；除另有说明外用 {shots} 个演示；由模型写出答案的任务为 {tasks}，各 {thinking_items} 个测试样本、"
             "{thinking_seeds} 次抽取；共 {tokens} 个 token。"
         ),
     },

@@ -36,7 +36,7 @@ class Scale:
     order_seeds: int = 5
     templates: tuple[str, ...] = ("label", "fields", "bare", "category", "question", "arrow", "lines", "rules")
     roundings: tuple[str, ...] = ("Q8_0", "Q5_0", "Q4_0", "Q4_K_M", "Q3_K_M", "Q2_K")
-    order_datasets: int = 3
+    order_datasets: int = 1
     channel_datasets: int = 3
 
 

@@ -29,15 +29,15 @@ def claim(setting: Setting) -> Claim:
         title=Words("Share of correct labels", "正确标签的比例"),
         says=Words(
             "Accuracy depends little on how many of the demonstrations' labels are correct (Min et al. 2022, figure 4).",
-            "准确率几乎不取决于演示中正确标签的比例（Min et al. 2022，图 4）。",
+            "演示中正确标签的比例对准确率的影响很小（Min et al. 2022，图 4）。",
         ),
         method=Words(
             f"{setting.shots} demonstrations, of which 0 to 100 % have the right label and the others a wrong one. The "
             "slope is points from none right to all right. It is little if it is below 10 points.",
-            f"{setting.shots} 个演示，其中 0 至 100 % 标签正确，其余为错误标签。斜率为从全错到全对的点数，低于 10 点视为“很小”。",
+            f"{setting.shots} 个演示，其中 0 至 100 % 的标签正确，其余为错误标签。斜率为从全错到全对时准确率变化的百分点数，低于 10 个百分点视为“很小”。",
         ),
         datasets=setting.datasets,
-        axis=Words("correct labels, %", "正确标签，%"),
+        axis=Words("correct labels, %", "正确标签（%）"),
         arms=tuple(
             Arm(Words(f"{share:.0%}", f"{share:.0%}"), each, 100 * share) for each, share in conditions.items()
         ),

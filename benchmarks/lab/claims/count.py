@@ -20,18 +20,18 @@ def claim(setting: Setting) -> Claim:
         title=Words("Number of demonstrations", "演示的数量"),
         says=Words(
             "Four demonstrations help much, from eight on more help little.",
-            "四个演示帮助很大，八个以后再增加帮助很小。",
+            "四个演示帮助很大，达到八个后再增加则帮助很小。",
         ),
         method=Words(
             f"0 to {most} demonstrations; each set is the beginning of the next larger one. Little is below 5 points.",
-            f"0 到 {most} 个演示；较小的集合是较大集合的开头部分。低于 5 点视为“很小”。",
+            f"0 至 {most} 个演示；每一组都是更大一组的开头部分。低于 5 个百分点视为“很小”。",
         ),
         datasets=setting.datasets,
         axis=Words("demonstrations", "演示数量"),
         arms=tuple(Arm(Words(str(count), str(count)), Labelled(count), float(count)) for count in setting.counts),
         contrasts=(
-            Contrast(Words("four over none", "四个相对零个"), difference(four, none), above=0),
-            Contrast(Words(f"{most} over eight", f"{most} 个相对八个"), difference(many, eight), below=0.05),
-            Contrast(Words("eight over four", "八个相对四个"), difference(eight, four), below=0.05, main=False),
+            Contrast(Words("four over none", "4 个演示相对无演示"), difference(four, none), above=0),
+            Contrast(Words(f"{most} over eight", f"{most} 个演示相对 8 个"), difference(many, eight), below=0.05),
+            Contrast(Words("eight over four", "8 个演示相对 4 个"), difference(eight, four), below=0.05, main=False),
         ),
     )

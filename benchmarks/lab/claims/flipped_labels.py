@@ -21,23 +21,23 @@ def claim(setting: Setting) -> Claim:
         says=Words(
             "Small models follow flipped labels little: even with all labels flipped they stay above chance, where large "
             "models fall below it (Wei et al. 2023).",
-            "小模型很少跟随翻转的标签：即使标签全部翻转，准确率仍高于随机；大模型则会低于随机（Wei et al. 2023）。",
+            "小模型很少跟随翻转的标签：即使标签全部翻转，准确率仍高于随机水平；大模型则会降到随机水平以下（Wei et al. 2023）。",
         ),
         method=Words(
             f"{setting.shots} demonstrations of two labels, of which 0 to 100 % are flipped. The slope is points from none "
             "flipped to all flipped; a model that follows them wholly falls from its accuracy a to 100 - a.",
-            f"两个标签的 {setting.shots} 个演示，其中 0 至 100 % 翻转。斜率为从不翻转到全翻转的点数；完全跟随的模型会从准确率 a 降到 100 - a。",
+            f"二分类任务的 {setting.shots} 个演示，其中 0 至 100 % 的标签被翻转。斜率为从不翻转到全部翻转时准确率变化的百分点数；完全跟随翻转标签的模型，准确率会从 a 降到 100 - a。",
         ),
         datasets=setting.two_labels,
-        axis=Words("flipped labels, %", "翻转的标签，%"),
+        axis=Words("flipped labels, %", "翻转标签（%）"),
         by_model=True,
         arms=tuple(Arm(Words(f"{share:.0%}", f"{share:.0%}"), each, 100 * share) for each, share in flipped.items()),
         contrasts=(
             Contrast(
-                Words("all flipped over chance", "全翻转相对随机"), Sum({all_flipped: 1.0}, constant=-0.5), above=0
+                Words("all flipped over chance", "全部翻转相对随机"), Sum({all_flipped: 1.0}, constant=-0.5), above=0
             ),
             Contrast(
-                Words("slope, all flipped over none flipped", "斜率（全翻转相对不翻转）"),
+                Words("slope, all flipped over none flipped", "斜率（全部翻转相对不翻转）"),
                 slope(flipped),
                 below=0,
                 main=False,

@@ -17,16 +17,16 @@ def claim(setting: Setting) -> Claim:
     return Claim(
         number=7,
         slug="foreign-inputs",
-        title=Words("Out-of-distribution demonstrations", "分布外的演示"),
+        title=Words("Out-of-distribution demonstrations", "分布外演示"),
         says=Words(
             "Demonstrations whose inputs come from elsewhere lose much of the gain, even below no demonstrations (Min et "
             "al. 2022).",
-            "输入来自别处的演示会失去大部分增益，甚至低于无演示（Min et al. 2022）。",
+            "输入来自其他分布的演示会失去相当一部分增益，甚至不如无演示（Min et al. 2022）。",
         ),
         method=Words(
             f"{setting.shots} demonstrations whose inputs are another dataset's, of like lengths, with the labels in the "
             "same places. Such labels mean nothing, so that labels by lot on own inputs are the fair comparison.",
-            f"{setting.shots} 个演示，输入换成另一数据集中长度相近的文本，标签位置不变。此时标签没有意义，因此公平的对照是同分布输入配随机标签。",
+            f"{setting.shots} 个演示，输入换成另一数据集中长度相近的文本，标签仍在原来的位置。这样的标签没有意义，因此公平的对照是同分布输入配随机标签。",
         ),
         datasets=setting.datasets,
         arms=(
@@ -36,7 +36,7 @@ def claim(setting: Setting) -> Claim:
             Arm(Words("own inputs", "同分布输入"), own),
         ),
         contrasts=(
-            Contrast(Words("own over foreign inputs", "同分布相对外来输入"), difference(own, foreign), above=0),
+            Contrast(Words("own over foreign inputs", "同分布输入相对外来输入"), difference(own, foreign), above=0),
             Contrast(
                 Words("own inputs with labels by lot over foreign inputs", "同分布输入（随机标签）相对外来输入"),
                 difference(lot, foreign),

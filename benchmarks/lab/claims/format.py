@@ -18,15 +18,15 @@ def claim(setting: Setting) -> Claim:
     return Claim(
         number=9,
         slug="format",
-        title=Words("Format: inputs, labels, pairs", "格式：输入、标签、成对"),
+        title=Words("Format: inputs, labels, pairs", "格式：只有输入、只有标签、成对"),
         says=Words(
             "Demonstrations must be pairs: inputs alone or labels alone are hardly better than none, while pairs with "
             "foreign inputs keep much of the gain (Min et al. 2022).",
-            "演示必须成对：只有输入或只有标签与无演示相差无几，而外来输入的成对演示仍保留大部分增益（Min et al. 2022）。",
+            "演示必须由输入和标签成对组成：只有输入或只有标签几乎不比无演示好，而成对的演示即使输入是外来的，仍保留相当一部分增益（Min et al. 2022）。",
         ),
         method=Words(
             f"The same {setting.shots} demonstrations without labels, without inputs, and whole.",
-            f"同样的 {setting.shots} 个演示：去掉标签、去掉输入、完整。",
+            f"同样的 {setting.shots} 个演示，分别去掉标签、去掉输入、保持完整。",
         ),
         datasets=setting.datasets,
         arms=(

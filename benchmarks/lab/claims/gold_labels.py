@@ -18,7 +18,7 @@ def claim(setting: Setting) -> Claim:
     lot = Labelled(setting.shots, labels="lot")
     none_channel, gold_channel, lot_channel = (replace(each, channel=True) for each in (none, gold, lot))
     channel = setting.channel_datasets
-    half_way = Words("labels by lot over half-way from none to gold", "随机标签相对“无演示—正确标签”的中点")
+    half_way = Words("labels by lot over half-way from none to gold", "随机标签相对无演示与正确标签之间的中点")
     return Claim(
         number=4,
         slug="gold-labels",
@@ -26,14 +26,14 @@ def claim(setting: Setting) -> Claim:
         says=Words(
             "Demonstrations help even when their labels are drawn by lot: random labels lose little of what gold labels "
             "gain over no demonstrations (Min et al. 2022).",
-            "即使演示的标签随机抽取，演示仍有帮助：与无演示相比，随机标签只损失正确标签增益的一小部分（Min et al. 2022）。",
+            "即使标签是随机抽取的，演示仍有帮助：正确标签相对无演示的增益，换成随机标签后只损失一小部分（Min et al. 2022）。",
         ),
         method=Words(
             f"{setting.shots} demonstrations; the label is scored given the input (direct), and on "
             f"{', '.join(channel)} the input given each label (channel). Labels by lot should stand nearer to gold "
             "than to none.",
-            f"{setting.shots} 个演示；按输入给标签打分（直接），并在 {', '.join(channel)} 上按标签给输入打分（信道）。"
-            "随机标签应比“无演示”更接近正确标签。",
+            f"{setting.shots} 个演示；给定输入对标签打分（直接打分），并在 {', '.join(channel)} 上给定各标签对输入打分（信道打分）。"
+            "随机标签的结果应更接近正确标签，而不是更接近无演示。",
         ),
         datasets=setting.datasets,
         arms=(

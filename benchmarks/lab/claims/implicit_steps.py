@@ -44,32 +44,32 @@ def claim(setting: Setting) -> Claim:
     return Claim(
         number=11,
         slug="implicit-steps",
-        title=Words("Demonstrations as implicit gradient steps", "演示作为隐式梯度步"),
+        title=Words("Demonstrations as implicit gradient steps", "演示作为隐式梯度更新"),
         says=Words(
             "Demonstrations act like gradient steps: in linear attention each adds an outer product to the weights, and "
             "this dual form corrects what the model corrects (Dai et al. 2023).",
-            "演示的作用类似梯度步：在线性注意力中，每个演示给权重加上一个外积，且这一对偶形式纠正的正是模型所纠正的（Dai et al. 2023）。",
+            "演示的作用类似梯度更新：在线性注意力中，每个演示给权重加上一个外积，而这一对偶形式所纠正的正是模型所纠正的错误（Dai et al. 2023）。",
         ),
         method=Words(
             "The identity is derived in `benchmarks/lab/dual_form.py` and holds to 1e-10 on random tensors (a test). Here its "
             f"linear-attention form on sentence embeddings answers from the same {shots} demonstrations as the model; the "
             "control uses other demonstrations, drawn alike. Counted are the items that the model gets wrong without "
             "demonstrations and right with them.",
-            "恒等式的推导见 `benchmarks/lab/dual_form.py`，在随机张量上误差不超过 1e-10（有测试）。这里让它的线性注意力形式在句向量上"
-            f"用与模型相同的 {shots} 个演示作答；对照使用另外抽取的演示。只统计模型无演示时答错、有演示时答对的样本。",
+            "恒等式的推导见 `benchmarks/lab/dual_form.py`，在随机张量上误差不超过 1e-10（有测试验证）。这里用它的线性注意力形式，在句向量上"
+            f"根据与模型相同的 {shots} 个演示作答；对照使用以同样方式另行抽取的演示。只统计模型无演示时答错、有演示时答对的样本。",
         ),
         datasets=setting.datasets,
         arms=(
             Arm(Words("model, none shown", "模型，无演示"), none),
             Arm(Words("model, demonstrations", "模型，有演示"), shown),
-            Arm(Words("dual form, the same ones", "对偶形式，同样的演示"), own),
+            Arm(Words("dual form, the same ones", "对偶形式，相同的演示"), own),
             Arm(Words("dual form, others", "对偶形式，其他演示"), control),
         ),
         contrasts=(
             Contrast(
                 Words(
                     "corrections shared with the same demonstrations, over others",
-                    "与模型共同纠正的比例：同样的演示相对其他演示",
+                    "与模型共同纠正的比例：相同的演示相对其他演示",
                 ),
                 Agreement(none, shown, own, control),
                 above=0,
@@ -79,7 +79,7 @@ def claim(setting: Setting) -> Claim:
             "The claim is contested: untrained models score as high on the paper's similarity measures (Deutch et al. 2024), and "
             "order matters to models but not to a gradient step (Shen et al. 2024). Agreement above the control shows that "
             "similarity to the shown examples explains part of what a model does with them, not that it descends a gradient.",
-            "这一说法有争议：未经训练的模型在该文的相似度指标上得分同样高（Deutch et al. 2024）；顺序对模型有影响，对一步梯度下降却没有"
-            "（Shen et al. 2024）。高于对照只说明与演示的相似度解释了模型行为的一部分，并不说明模型在做梯度下降。",
+            "这一论断存在争议：未经训练的模型在原论文的相似度指标上得分同样高（Deutch et al. 2024）；演示的顺序对模型有影响，对一步梯度更新却没有"
+            "（Shen et al. 2024）。一致程度高于对照，只说明与演示样本的相似度能解释模型利用演示的一部分行为，并不说明模型在做梯度下降。",
         ),
     )

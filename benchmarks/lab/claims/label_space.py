@@ -25,11 +25,11 @@ def claim(setting: Setting) -> Claim:
         says=Words(
             "Replacing the labels by random English words costs direct models 5 to 16 points and channel models 0 to 2 "
             "(Min et al. 2022).",
-            "把标签换成随机英文单词，直接模型损失 5 至 16 点，信道模型损失 0 至 2 点（Min et al. 2022）。",
+            "把标签换成随机英文单词，直接打分的模型损失 5 至 16 个百分点，信道打分的模型损失 0 至 2 个百分点（Min et al. 2022）。",
         ),
         method=Words(
             f"{setting.shots} demonstrations; each label is replaced by a word drawn by lot, which is also what is scored.",
-            f"{setting.shots} 个演示；每个标签换成随机抽取的单词，打分时也用这些单词。",
+            f"{setting.shots} 个演示；每个标签换成一个随机抽取的单词，打分的对象也是这些单词。",
         ),
         datasets=setting.datasets,
         arms=(
@@ -55,7 +55,7 @@ def claim(setting: Setting) -> Claim:
                 datasets=channel,
             ),
             Contrast(
-                Words("words cost direct scoring more than channel scoring", "随机单词使直接打分比信道打分损失更多"),
+                Words("words cost direct scoring more than channel scoring", "随机单词对直接打分的损害大于信道打分"),
                 Sum({gold: 1.0, words: -1.0, gold_channel: -1.0, words_channel: 1.0}),
                 above=0,
                 main=False,

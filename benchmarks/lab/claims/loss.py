@@ -50,12 +50,12 @@ def claim(setting: Setting) -> Claim:
         says=Words(
             "What a model gains from demonstrations depends on its loss: the lower its loss on plain text, the more it gains "
             "(after Du et al. 2024).",
-            "模型从演示中获得的增益取决于它的损失：纯文本上的损失越低，增益越大（依 Du et al. 2024）。",
+            "模型从演示中获得的增益取决于它的损失：在纯文本上的损失越低，增益越大（据 Du et al. 2024）。",
         ),
         method=Words(
             f"Loss in bits per byte on plain text, and the gain of {setting.shots} demonstrations over none, for "
             f"{', '.join(models)}. A name with @ is the first model with its weights rounded to that type.",
-            f"对 {', '.join(models)} 测量纯文本损失（每字节比特数）与 {setting.shots} 个演示相对无演示的增益。带 @ 的名字是第一个模型权重取整为该类型的版本。",
+            f"对 {', '.join(models)} 测量在纯文本上的损失（每字节比特数），以及 {setting.shots} 个演示相对无演示的增益。名称中带 @ 的，是将第一个模型的权重量化为该类型后的版本。",
         ),
         datasets=setting.order_datasets,
         seeds=setting.order_seeds,
@@ -83,7 +83,7 @@ def claim(setting: Setting) -> Claim:
         remark=Words(
             "Roundings of one file are no models of one family: they differ in loss by damage and not by training, and all of "
             "them lie far to one side of the thresholds that Du et al. report. Give --models for the claim itself.",
-            "同一文件的不同取整并不是同一家族的不同模型：它们的损失差异来自损伤而非训练，且都远在 Du et al. 报告的阈值的一侧。"
-            "检验原命题请用 --models 给出更多模型。",
+            "同一文件的不同量化版本并不是同一家族的不同模型：它们的损失差异来自权重受损而非训练，且全都远在 Du et al. 所报告阈值的同一侧。"
+            "要检验论断本身，请用 --models 给出更多模型。",
         ),
     )

@@ -24,14 +24,14 @@ def claim(setting: Setting) -> Claim:
         says=Words(
             "The order of the same demonstrations moves accuracy by ten points and more, less when calibrated, and an "
             "order that is good for one model is not good for another (Lu et al. 2022).",
-            "同样的演示，仅改变顺序就会使准确率变化十个点以上，校准后变化较小；对一个模型好的顺序对另一个模型未必好（Lu et al. 2022）。",
+            "同样的演示，仅改变顺序就会使准确率变化 10 个百分点以上，校准后变化较小；对一个模型好的顺序，对另一个模型并不好（Lu et al. 2022）。",
         ),
         method=Words(
             f"{setting.orders} orders of {_SHOTS} demonstrations, {setting.order_seeds} sets. Best and worst are chosen on "
             "one half of the items and compared on the other, so that chance alone gives a spread of 0. What carries over "
             f"is what the orders that {setting.main} likes best gain over the average order in {other}.",
-            f"{_SHOTS} 个演示的 {setting.orders} 种顺序，共 {setting.order_seeds} 组。最好与最差在一半样本上选出、在另一半上比较，"
-            f"因此纯随机时差为 0。“可迁移”指 {setting.main} 上最好的顺序在 {other} 上相对平均顺序的增益。",
+            f"{_SHOTS} 个演示的 {setting.orders} 种顺序，共 {setting.order_seeds} 组演示。最好与最差的顺序在一半样本上选出，在另一半样本上比较，"
+            f"因此仅凭偶然时差距为 0。迁移效果指 {setting.main} 上最好的顺序在 {other} 上相对平均顺序的增益。",
         ),
         datasets=setting.order_datasets,
         seeds=setting.order_seeds,
@@ -39,20 +39,20 @@ def claim(setting: Setting) -> Claim:
         also=tuple(Needed(other, dataset, each) for dataset in setting.order_datasets for each in orders),
         contrasts=(
             Contrast(
-                Words("best over worst order, not calibrated", "最好相对最差顺序（未校准）"),
+                Words("best over worst order, not calibrated", "最好顺序相对最差顺序（未校准）"),
                 spread,
                 above=0.10,
                 ways=("direct",),
             ),
             Contrast(
-                Words("best over worst order, calibrated", "最好相对最差顺序（已校准）"),
+                Words("best over worst order, calibrated", "最好顺序相对最差顺序（校准后）"),
                 spread,
                 below=0.10,
                 main=False,
                 ways=("calibrated",),
             ),
             Contrast(
-                Words("spread lost by calibration", "校准减少的差距"),
+                Words("spread lost by calibration", "校准所缩小的差距"),
                 Shift(spread, "direct", "calibrated"),
                 above=0,
                 ways=("direct",),
@@ -66,7 +66,7 @@ def claim(setting: Setting) -> Claim:
             Contrast(
                 Words(
                     f"best order of {setting.main} over the average one in {other}",
-                    f"{setting.main} 的最好顺序在 {other} 上的增益",
+                    f"{setting.main} 的最好顺序在 {other} 上相对平均顺序",
                 ),
                 Best(orders, counted_in=other),
                 below=0.02,
@@ -76,7 +76,7 @@ def claim(setting: Setting) -> Claim:
         remark=Words(
             f"{other} is the same model with its weights rounded: an order that carries over to it need not carry over to "
             "another model.",
-            f"{other} 是同一模型权重取整后的版本：能迁移到它的顺序未必能迁移到别的模型。",
+            f"{other} 是同一模型权重量化后的版本：能迁移到它的顺序，未必能迁移到别的模型。",
         )
         if other in setting.roundings
         else None,

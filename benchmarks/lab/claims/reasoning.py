@@ -32,12 +32,12 @@ def claim(setting: Setting) -> Claim:
         says=Words(
             "Demonstrations that show reasoning beat demonstrations that show answers only, and “let's think step by "
             "step” beats asking directly.",
-            "展示推理过程的演示优于只展示答案的演示；“让我们一步一步思考”优于直接提问。",
+            "展示推理的演示优于只展示答案的演示；加上“让我们一步一步思考”优于直接提问。",
         ),
         method=Words(
             "Answers are written, not scored; the reasoning shown is the dataset's own (Wei et al. 2022; Kojima et al. "
             "2022). Symbolic tasks make themselves (`benchmarks/symbolic.py`).",
-            "答案由模型写出而非打分；演示中的推理取自数据集（Wei et al. 2022；Kojima et al. 2022）。符号任务自动生成（`benchmarks/symbolic.py`）。",
+            "答案由模型写出，而不是靠打分选出；演示中的推理为数据集自带（Wei et al. 2022；Kojima et al. 2022）。符号任务由程序生成（`benchmarks/symbolic.py`）。",
         ),
         datasets=setting.tasks,
         arms=tuple(arms.values()),

@@ -19,11 +19,11 @@ def claim(setting: Setting) -> Claim:
         title=Words("Reasoning by model size", "推理与模型规模"),
         says=Words(
             "Reasoning helps large models only: a small one gains nothing from demonstrations that show it (Wei et al. 2022).",
-            "推理只对大模型有帮助：小模型从展示推理的演示中得不到增益（Wei et al. 2022）。",
+            "推理只对大模型有帮助：小模型无法从展示推理的演示中获得增益（Wei et al. 2022）。",
         ),
         method=Words(
             "As in experiment 3, for each model, on each task and over all. A gain below 5 points is none.",
-            "同实验 3，对每个模型、每个任务以及总体分别测量。增益低于 5 点视为没有增益。",
+            "方法同实验 3，对每个模型给出各任务及总体的结果。增益低于 5 个百分点视为没有增益。",
         ),
         datasets=setting.tasks,
         by_model=True,

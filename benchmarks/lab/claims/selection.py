@@ -26,31 +26,31 @@ def claim(setting: Setting) -> Claim:
         says=Words(
             "Good demonstrations are correct, diverse, map inputs to labels as the task does, come from its distribution "
             "and cover its label space evenly; more of them are not always better.",
-            "好的演示应当：标签正确、多样、输入到标签的映射与任务一致、来自同一分布、均衡覆盖标签空间；数量并非越多越好。",
+            "好的演示应当标签正确、内容多样、输入到标签的映射与任务一致、来自任务的分布，并均衡覆盖其标签空间；数量并非越多越好。",
         ),
         method=Words(
             f"{shots} demonstrations, one property changed at a time, the others held: all labels wrong; each label "
             "always replaced by the same other one; near neighbours of each other, or representatives, within each "
             "label; inputs of another dataset; one label or half of them only. The numbers are those of experiment 6.",
-            f"{shots} 个演示，每次只改变一个性质：标签全错；每个标签固定换成另一个；同一标签内互为近邻，或取代表样本；"
-            "换成另一数据集的输入；只含一个或一半标签。数量取自实验 6。",
+            f"{shots} 个演示，每次只改变一项性质，其余保持不变：标签全错；每个标签固定换成另一个标签；在同一标签内取互为近邻的样本，或取代表性样本；"
+            "换成另一数据集的输入；只含一个标签或一半的标签。各种数量的结果取自实验 6。",
         ),
         datasets=setting.datasets,
         arms=(
             Arm(Words("as usual", "常规"), usual),
             Arm(Words("all labels wrong", "标签全错"), wrong),
-            Arm(Words("labels exchanged", "标签互换"), moved),
+            Arm(Words("labels exchanged", "标签置换"), moved),
             Arm(Words("alike", "彼此相似"), alike),
             Arm(Words("spread", "分散"), spread),
             Arm(Words("foreign inputs", "外来输入"), foreign),
             Arm(Words("one label", "单一标签"), one),
             Arm(Words("half the labels", "一半标签"), half),
-            *(Arm(Words(f"{each.shots} shown", f"{each.shots} 个"), each) for each in counts),
+            *(Arm(Words(f"{each.shots} shown", f"{each.shots} 个演示"), each) for each in counts),
         ),
         contrasts=(
-            Contrast(Words("correct over wrong labels", "正确相对全错"), difference(usual, wrong), above=0),
-            Contrast(Words("spread over alike", "分散相对相似"), difference(spread, alike), above=0),
-            Contrast(Words("right over exchanged mapping", "正确映射相对互换"), difference(usual, moved), above=0),
+            Contrast(Words("correct over wrong labels", "标签正确相对标签全错"), difference(usual, wrong), above=0),
+            Contrast(Words("spread over alike", "分散相对彼此相似"), difference(spread, alike), above=0),
+            Contrast(Words("right over exchanged mapping", "原映射相对置换映射"), difference(usual, moved), above=0),
             Contrast(
                 Words("own over foreign distribution", "同分布相对外来分布"), difference(usual, foreign), above=0
             ),

@@ -22,7 +22,7 @@ def claim(setting: Setting) -> Claim:
         says=Words(
             "A prompt has a task description, demonstrations and the query. Demonstrations add the most, and the form "
             "(names, separators) matters by itself.",
-            "提示由任务描述、演示和查询组成。演示的作用最大；形式（字段名、分隔符）本身也有影响。",
+            "提示词由任务描述、演示和查询组成。演示带来的增益最大，而形式（字段名、分隔符）本身也有影响。",
         ),
         method=Words(
             f"The query alone, with the description, with {setting.shots} demonstrations, with both; then the same "
@@ -62,7 +62,7 @@ def claim(setting: Setting) -> Claim:
                 main=False,
             ),
             Contrast(
-                Words("best form over worst form, chosen on other items", "最好与最差形式之差（在另一半样本上选出）"),
+                Words("best form over worst form, chosen on other items", "最好相对最差形式（在另一半样本上选出）"),
                 Range(forms),
                 above=0.05,
             ),

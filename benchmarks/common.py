@@ -123,9 +123,10 @@ def _of_processor(*names: str) -> str:
 
 def _command(arguments: list[str]) -> str:
     """The arguments, with folders and files by their role: where they lay says nothing to others."""
-    roles = {"--data": "DIR", "--json": "FILE", "--plots": "FOLDER"}
+    roles = {"--data": "DIR", "--json": "FILE", "--plots": "FOLDER", "--pages": "FOLDER", "--text": "FILE"}
     before = ["", *arguments]
-    return " ".join(roles.get(option, value) for option, value in zip(before, arguments, strict=False))
+    shown = [roles.get(option, value) for option, value in zip(before, arguments, strict=False)]
+    return " ".join("FILE" if os.sep in value else value for value in shown)
 
 
 def require_same_settings(path: Path, settings: dict[str, Any]) -> None:

@@ -5,10 +5,10 @@
     python -m benchmarks.lab --data DIR --models larger.gguf,largest.gguf --only 12,13,14
 
 Without ``--model`` the packaged model runs. ``--quick`` is for two cores and twenty minutes; without it there are
-five draws of demonstrations and many more items. ``--items``, ``--seeds``, ``--datasets`` and ``--tasks`` change the
-scale of either. Further models (``--models``) take part where sizes, losses and orders are compared. Results go to
-``--json``; beside them, or in ``--pages``, lie the page in English and Chinese and a figure for each claim.
-Interrupted, the same command goes on; run again, it measures what is missing.
+five draws of demonstrations and many more items. Every size of either scale (:class:`benchmarks.lab.scales.Scale`) is
+an option of its name. Further models (``--models``) take part where sizes, losses and orders are compared. Results go
+to ``--json``; beside them, or in ``--pages``, lie the page in English and Chinese and a figure for each claim.
+Interrupted, the same command goes on; run again, with further models or claims, it measures what is missing.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +28,17 @@ from benchmarks.common import Results, require_same_settings
 from benchmarks.lab.bench import Bench, Job
 from benchmarks.lab.claim import Claim
 from benchmarks.lab.claims import CLAIMS
-from benchmarks.lab.documents import documented, setting_of, show
-from benchmarks.lab.material import plain_text, read_material
+from benchmarks.lab.documents import documented, setting_of, settings_of, show
+from benchmarks.lab.material import digest, plain_text, read_material
+from benchmarks.lab.measuring import Stock
 from benchmarks.lab.problems import Problems
 from benchmarks.lab.reader import Models
 from benchmarks.lab.scales import FULL, QUICK, Scale
+from benchmarks.symbolic import TASKS
 from promptsearch.embed.cache import CachedEncoder
 from promptsearch.embed.transformer import resolve_encoder
 from promptsearch.errors import PromptsearchError, UserError
 from promptsearch.files import write_whole
-
-SWITCHED = ("sst2", "trec", "agnews", "rte", "chnsenticorp")
-"""Tasks that one engine serves in turn."""
 
 
 def main() -> None:
@@ -57,27 +56,45 @@ def _run(options: argparse.Namespace) -> None:
     scale = _scale(options)
     models = Models(options.model, options.models.split(",") if options.models else [])
     path = Path(options.json or _default_path(models.main, options.quick))
-    setting = setting_of(scale, models.names)
-    claims = [make(setting) for make in CLAIMS]
-    chosen = [claim for claim in claims if not options.only or claim.number in options.only]
     try:
-        results = _results(path, scale, models)
-        encoder = CachedEncoder(resolve_encoder(None))
-        data = Path(options.data)
-        names = dict.fromkeys([*scale.datasets, *(SWITCHED if any(claim.timed for claim in chosen) else ())])
-        materials = {name: read_material(data, name, scale.items, encoder) for name in names}
-        main_ones = [materials[name] for name in scale.datasets]
-        texts = plain_text(main_ones, Path(options.text) if options.text else None, scale.pieces)
-        bench = Bench(setting, materials, Problems(data, scale.thinking_items), texts, models, results)
-        _measure(bench, chosen)
+        stock = _stock(options, scale)
+        settings = _settings(path, scale, models, stock)
+        results = Results(path, settings, models.reader(models.main).opened.description)
+        setting = setting_of(settings)
+        claims = [make(setting) for make in CLAIMS]
+        chosen = [claim for claim in claims if not options.only or claim.number in options.only]
+        _measure(Bench(setting, stock, models, results), chosen)
     finally:
         models.close()
-    kept = json.loads(path.read_text("utf-8"))
-    document = documented(kept, setting)
+    if not path.is_file():
+        raise UserError(f"claims {options.only} have nothing to measure on these datasets; give others")
+    document = documented(json.loads(path.read_text("utf-8")))
     write_whole(path.with_suffix(".claims.json"), json.dumps(document, indent=1, ensure_ascii=False) + "\n")
     folder = Path(options.pages) if options.pages else path.with_suffix("")
     show(document, folder)
     _print(document, folder)
+
+
+def _stock(options: argparse.Namespace, scale: Scale) -> Stock:
+    """Everything that can be asked about.
+
+    Raises:
+        UserError: a dataset is not there.
+    """
+    data, encoder = Path(options.data), CachedEncoder(resolve_encoder(None))
+    for name in {*scale.datasets, *scale.switched, *(task for task in scale.tasks if task not in TASKS)}:
+        if not (data / name / "meta.json").is_file():
+            raise UserError(
+                f"{data} holds no dataset {name!r}; give another --data, --datasets, --switched or --tasks"
+            )
+    materials = {
+        name: read_material(data, name, scale.items, encoder)
+        for name in dict.fromkeys([*scale.datasets, *scale.switched])
+    }
+    main_ones = {name: materials[name] for name in scale.datasets}
+    texts = plain_text(list(main_ones.values()), Path(options.text) if options.text else None, scale.pieces)
+    switched = {name: materials[name] for name in scale.switched}
+    return Stock(main_ones, switched, Problems(data, scale.thinking_items), texts, scale.thinking_tokens)
 
 
 def _measure(bench: Bench, claims: Sequence[Claim]) -> None:
@@ -104,35 +121,36 @@ def _measure(bench: Bench, claims: Sequence[Claim]) -> None:
         progress.update(bar, completed=len(jobs), description="measured")
 
 
-def _results(path: Path, scale: Scale, models: Models) -> Results:
-    """Where cells are kept; the same scale and the same files as before.
+def _settings(path: Path, scale: Scale, models: Models, stock: Stock) -> dict[str, Any]:
+    """How cells are measured: at the scale, on the content and with the files of before; further models may come.
 
     Raises:
-        UserError: what is kept was measured at another scale, or with another file of the same name.
+        UserError: what is kept was measured otherwise.
     """
-    now: dict[str, Any] = {name: models.facts(name) for name in models.names}
-    kept = json.loads(path.read_text("utf-8"))["settings"].get("models", {}) if path.is_file() else {}
+    kept = json.loads(path.read_text("utf-8"))["settings"]["models"] if path.is_file() else {}
+    now = {name: models.facts(name) for name in models.names}
     for name in kept.keys() & now.keys():
         if kept[name] != now[name]:
             raise UserError(f"{path} holds results of another file called {name}; give another --json")
-    plain = json.loads(json.dumps(asdict(scale)))
-    require_same_settings(path, {**plain, "models": kept})
-    opened = models.reader(models.main).opened
-    return Results(path, {**plain, "models": {**kept, **now}}, opened.description)
+    if kept and next(iter(kept)) != models.main:
+        raise UserError(
+            f"{path} holds results whose first model is {next(iter(kept))}; give it as --model, or another --json"
+        )
+    everything = {**stock.switched, **stock.materials}
+    labels = {name: len(each.labels) for name, each in everything.items()}
+    content = {name: each.digest for name, each in everything.items()} | {"plain text": digest(stock.texts)}
+    require_same_settings(path, settings_of(scale, kept, labels, content))
+    return settings_of(scale, {**kept, **now}, labels, content)
 
 
 def _scale(options: argparse.Namespace) -> Scale:
+    """The scale that is asked for: quick or full, with what options change."""
     scale = QUICK if options.quick else FULL
     changes: dict[str, Any] = {}
-    for name in ("datasets", "tasks"):
-        if getattr(options, name):
-            changes[name] = tuple(getattr(options, name).split(","))
-    if options.items:
-        changes["items"] = options.items
-    if options.thinking_items:
-        changes["thinking_items"] = options.thinking_items
-    if options.seeds:
-        changes |= {"seeds": options.seeds, "thinking_seeds": options.seeds, "order_seeds": options.seeds}
+    for each in fields(Scale):
+        given = getattr(options, each.name)
+        if given is not None:
+            changes[each.name] = given
     return replace(scale, **changes)
 
 
@@ -141,18 +159,12 @@ def _default_path(model: str, quick: bool) -> str:
 
 
 def _print(document: dict[str, Any], folder: Path) -> None:
-    """One line a claim."""
+    """One line a claim and model."""
     for each in document["claims"]:
         for section in each["models"]:
-            verdicts = section["verdict"]
-            if each["missing"] or not verdicts:
-                continue
-            said = (
-                next(iter(verdicts.values()))
-                if len(set(verdicts.values())) == 1
-                else ", ".join(f"{verdict} ({way})" for way, verdict in verdicts.items())
-            )
-            print(f"{each['number']:>2}  {each['title']['en']:<50} {section['model']}: {said}")
+            for way, found in section["verdict"].items():
+                parts = f"{found['hold']} of {found['parts']} parts hold, {found['contradicted']} contradicted"
+                print(f"{each['number']:>2}  {each['title']['en']:<44} {way:<11} {found['verdict']:<13} {parts}")
     print(f"\n{document['tokens']:,} tokens, {document['seconds']:,} s; pages and figures: {folder}")
 
 
@@ -161,27 +173,35 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--data", required=True, help="folder of datasets")
     parser.add_argument("--model", default=None, help="a GGUF file; the packaged one, if not given")
     parser.add_argument("--models", default=None, help="further GGUF files, separated by commas")
-    parser.add_argument("--only", type=_numbers, default=(), help="numbers of claims, separated by commas")
+    parser.add_argument("--only", type=_claims, default=(), help="numbers of claims, separated by commas")
     parser.add_argument("--quick", action="store_true", help="all claims in some twenty minutes")
-    parser.add_argument("--datasets", default=None, help="with labels, separated by commas; two or more")
-    parser.add_argument("--tasks", default=None, help="with free answers and reasoning, separated by commas")
-    parser.add_argument("--items", type=int, default=0, help="rows of each dataset that are asked about")
-    parser.add_argument("--thinking-items", type=int, default=0, help="the same of each task with free answers")
-    parser.add_argument("--seeds", type=int, default=0, help="draws of demonstrations")
+    for each in fields(Scale):
+        kind = {"int": int}.get(str(each.type), _numbers_of if each.name == "counts" else _words)
+        parser.add_argument(
+            f"--{each.name.replace('_', '-')}", type=kind, default=None, help="instead of the scale's own"
+        )
     parser.add_argument("--text", default=None, help="file of plain text for the loss")
     parser.add_argument("--json", default=None, help="file of results")
     parser.add_argument("--pages", default=None, help="folder of pages and figures")
     options = parser.parse_args()
-    if options.datasets and len(options.datasets.split(",")) < 2:
+    if options.datasets and len(options.datasets) < 2:
         parser.error("foreign demonstrations come from the next dataset; give two datasets at least")
     return options
 
 
-def _numbers(text: str) -> tuple[int, ...]:
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
+
+
+def _numbers_of(text: str) -> tuple[int, ...]:
     try:
-        numbers = tuple(int(part) for part in text.split(","))
+        return tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} holds no numbers; give some of 1 to {len(CLAIMS)}") from None
+        raise argparse.ArgumentTypeError(f"{text!r} holds something else than numbers and commas") from None
+
+
+def _claims(text: str) -> tuple[int, ...]:
+    numbers = _numbers_of(text)
     if not all(1 <= number <= len(CLAIMS) for number in numbers):
         raise argparse.ArgumentTypeError(f"{text!r} names no such claims; give some of 1 to {len(CLAIMS)}")
     return numbers

@@ -5,14 +5,12 @@ Invariant: a cell that is kept is never measured again; the cells do not depend 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from benchmarks.common import Results
 from benchmarks.lab.claim import Claim, Needed, Setting
-from benchmarks.lab.material import Material
-from benchmarks.lab.measuring import Place, measure_cell
-from benchmarks.lab.problems import Problems
+from benchmarks.lab.measuring import Place, Stock, measure_cell
 from benchmarks.lab.reader import Models
 from benchmarks.lab.reports import key_of
 
@@ -38,17 +36,13 @@ class Bench:
 
     Attributes:
         setting: how large the experiments are.
-        materials: datasets with labels, by name.
-        problems: tasks with free answers.
-        texts: pieces of plain text.
+        stock: what is asked about.
         models: the models.
         results: where cells are kept.
     """
 
     setting: Setting
-    materials: Mapping[str, Material]
-    problems: Problems
-    texts: Sequence[str]
+    stock: Stock
     models: Models
     results: Results
 
@@ -69,6 +63,6 @@ class Bench:
         """Measure everything that claims need; hears of each cell before it is measured."""
         for job in self.jobs(claims):
             tell(job)
-            place = Place(self.materials, self.problems, self.texts, job.needed.dataset, job.seed)
+            place = Place(self.stock, job.needed.dataset, job.seed)
             reader = self.models.reader(job.needed.model)
             self.results.add(job.key, measure_cell(job.needed.condition, place, reader))

@@ -5,18 +5,21 @@ Invariant: a claim is a plain value, made from a setting; it measures nothing.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from benchmarks.lab.conditions import Condition, Thinking
 from benchmarks.lab.effects import Effect
 from benchmarks.lab.words import Words
 
-__all__ = ["ALL", "TEXT", "Arm", "Claim", "Contrast", "Needed", "Setting"]
+__all__ = ["ALL", "SMALL", "TEXT", "Arm", "Claim", "Contrast", "Needed", "Setting"]
 
 TEXT = "plain text"
 """In the place of a dataset, where a model only reads."""
 ALL = "all tasks"
 """In the place of a dataset, where all datasets are used in turn."""
+SMALL = 8_000_000_000
+"""Weights below which a model is small: Wei et al. (2022, 2023) see no gain from reasoning and no override there."""
 
 
 @dataclass(frozen=True)
@@ -24,40 +27,57 @@ class Setting:
     """How large the experiments are, and on what they run.
 
     Attributes:
-        main: name of the first model.
         models: names of all models, the first one first.
-        roundings: names of the first model with rounded weights, see :class:`benchmarks.lab.reader.Models`.
+        parameters: number of weights of each.
+        quantizations: names of the first model with quantized weights, see :class:`benchmarks.lab.reader.Models`.
         datasets: with labels.
-        two_labels: those of them that have two labels.
+        labels: how many labels each dataset has.
         tasks: with free answers.
+        switched: datasets that one engine serves in turn.
         shots: demonstrations where their number is not what varies.
         counts: numbers of demonstrations to compare.
         seeds: draws of demonstrations.
         thinking_seeds: the same where answers are written.
         thinking_shots: demonstrations there.
+        thinking_tokens: tokens of a piece of reasoning at most.
         orders: permutations to compare.
-        order_seeds: sets of demonstrations that are permuted.
-        order_datasets: datasets that this is done on.
+        order_seeds: sets of demonstrations that are permuted, and draws where losses are compared.
+        order_datasets: datasets that both is done on.
         templates: plain templates to compare.
         channel_datasets: datasets where inputs are scored given labels.
     """
 
-    main: str
     models: tuple[str, ...]
-    roundings: tuple[str, ...]
+    parameters: tuple[int, ...]
+    quantizations: tuple[str, ...]
     datasets: tuple[str, ...]
-    two_labels: tuple[str, ...]
+    labels: Mapping[str, int]
     tasks: tuple[str, ...]
+    switched: tuple[str, ...]
     shots: int
     counts: tuple[int, ...]
     seeds: int
     thinking_seeds: int
     thinking_shots: int
+    thinking_tokens: int
     orders: int
     order_seeds: int
     order_datasets: tuple[str, ...]
     templates: tuple[str, ...]
     channel_datasets: tuple[str, ...]
+
+    @property
+    def main(self) -> str:
+        """The first model."""
+        return self.models[0]
+
+    def with_labels(self, least: int, most: int | None = None) -> tuple[str, ...]:
+        """The datasets that have so many labels."""
+        return tuple(
+            name
+            for name in self.datasets
+            if least <= self.labels[name] <= (self.labels[name] if most is None else most)
+        )
 
     def seeds_of(self, condition: Condition) -> int:
         """Seeds that a condition is measured under."""
@@ -92,9 +112,10 @@ class Contrast:
         effect: what is estimated.
         above: the claim says that it is above this.
         below: the claim says that it is below this.
-        main: whether the verdict depends on it.
+        main: whether the verdict depends on it; else it stands beside.
         ways: ways of scoring that it is estimated in; empty for all of the claim's.
         datasets: datasets that it is estimated on; empty for all of the claim's.
+        once: whether it is about all models and stands with the first one alone.
     """
 
     name: Words
@@ -104,6 +125,7 @@ class Contrast:
     main: bool = True
     ways: tuple[str, ...] = ()
     datasets: tuple[str, ...] = ()
+    once: bool = False
 
 
 @dataclass(frozen=True)
@@ -135,6 +157,7 @@ class Claim:
         also: what has to be measured besides the arms.
         over_models: models that are compared by their loss; empty where none are.
         timed: a condition whose seconds are shown instead of arms; None for arms.
+        spread: whether the arms are shown by their spread under each seed instead of one by one.
         remark: what should be known about it besides; None for nothing.
     """
 
@@ -153,6 +176,7 @@ class Claim:
     also: tuple[Needed, ...] = ()
     over_models: tuple[str, ...] = ()
     timed: Condition | None = None
+    spread: bool = False
     remark: Words | None = None
 
     def needed(self, setting: Setting) -> list[Needed]:

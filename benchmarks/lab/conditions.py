@@ -36,16 +36,17 @@ class Labelled(Condition):
 
     Attributes:
         shots: demonstrations.
-        labels: what labels they have: ``"gold"``; ``"lot"``, each drawn from all; ``"share 0.25"``, so many right
-            and the others wrong; ``"moved"``, each label always replaced by the same other one.
+        labels: what labels they have: ``"gold"``; ``"random"``, each drawn from all; ``"share 0.25"``, so many right
+            and the others wrong, each label as often as before where that can be; ``"permuted"``, each label always
+            replaced by the same other one.
         inputs: whose inputs they have: ``"balanced"``, drawn with equal labels; ``"foreign"``, another dataset's of
-            like length; ``"alike"``, near neighbours of each other; ``"spread"``, representatives; ``"one label"``
-            and ``"half the labels"``, drawn from these alone.
+            like length; ``"alike"``, near neighbours of one of each label; ``"representative"``, the centres of each
+            label's clusters; ``"one label"`` and ``"half the labels"``, drawn from these alone.
         parts: ``"pairs"``, ``"inputs"`` alone or ``"labels"`` alone.
-        words: whether all labels are replaced by words drawn by lot, in the demonstrations and as answers.
+        words: whether all labels are replaced by random words, in the demonstrations and as answers.
         described: whether the task's description stands first.
         template: name of a plain template.
-        order: number of a permutation; 0 is as drawn.
+        order: number of a permutation, of which no two are alike; 0 is as drawn.
         channel: whether the input is scored given each label, instead of the label given the input.
     """
 
@@ -100,8 +101,6 @@ class Surrogate(Condition):
 class Passage(Condition):
     """Plain text that the model reads: its loss."""
 
-    pieces: int = 0
-
     @property
     def varies(self) -> bool:
         """Nothing is drawn."""
@@ -114,7 +113,7 @@ class Turns(Condition):
 
     Attributes:
         shots: demonstrations of each task.
-        rows: labelled rows that a classifier is trained on.
+        rows: labelled rows that a classifier is trained on besides.
     """
 
     shots: int = 8

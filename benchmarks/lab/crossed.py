@@ -58,8 +58,9 @@ def crossed_mean(effects: NDArray[np.float64]) -> Estimate:
     squares_seeds = items * float(of_seeds.var(ddof=1))
     squares_items = seeds * float(of_items.var(ddof=1))
     parts = [(max(squares_items, squares_rest), items - 1)]
-    if squares_seeds > squares_rest:  # else the seeds differ by no more than chance has it
-        parts += [(squares_seeds, seeds - 1), (-squares_rest, (seeds - 1) * (items - 1))]
+    # Where they differ by no more than chance has it, seeds add nothing; two are too few to tell.
+    if squares_seeds > squares_rest or seeds == 2:
+        parts += [(max(squares_seeds, squares_rest), seeds - 1), (-squares_rest, (seeds - 1) * (items - 1))]
     total = sum(square for square, _ in parts)
     freedom = total**2 / max(sum(square**2 / degrees for square, degrees in parts), 1e-300)
     return _interval(mean, total / (seeds * items), freedom, seeds, items)

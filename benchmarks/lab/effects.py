@@ -18,7 +18,30 @@ from numpy.typing import NDArray
 
 from benchmarks.lab.conditions import Condition
 
-__all__ = ["Best", "Effect", "Range", "Scores", "Shift", "Speedup", "Sum", "difference", "slope"]
+__all__ = [
+    "Best",
+    "BySize",
+    "Effect",
+    "LeftOut",
+    "Less",
+    "Missing",
+    "OfModel",
+    "Range",
+    "Scores",
+    "Shift",
+    "Speedup",
+    "Sum",
+    "difference",
+    "slope",
+]
+
+
+class Missing(LookupError):
+    """Scores were not measured yet."""
+
+
+class LeftOut(LookupError):
+    """Scores could not be measured, or hold nothing to estimate from."""
 
 
 class Scores(Protocol):
@@ -28,7 +51,8 @@ class Scores(Protocol):
         """Scores of shape (seeds, items), 0 or 1; of another model where one is named.
 
         Raises:
-            KeyError: the condition was not measured.
+            Missing: the condition was not measured yet.
+            LeftOut: it could not be measured.
         """
         ...
 
@@ -44,11 +68,16 @@ class Scores(Protocol):
         """The same, scored in another way."""
         ...
 
+    def by_model(self, model: str) -> Scores:
+        """The same of another model."""
+        ...
+
 
 class Effect(Protocol):
     """Something whose mean is estimated.
 
-    Effects on accuracies are shares. One that has ``times`` is the logarithm to base 2 of a ratio.
+    Effects on accuracies are shares. One that has ``times`` is the logarithm to base 2 of a ratio. One that has
+    ``least`` is on average no larger than what it estimates: it can show that this is large, never that it is small.
     """
 
     def values(self, scores: Scores) -> NDArray[np.float64]:
@@ -89,9 +118,13 @@ def slope(conditions: Mapping[Any, float]) -> Sum:
 
 @dataclass(frozen=True)
 class Range:
-    """The best of several conditions less the worst, chosen on other items than they are counted on."""
+    """The best of several conditions less the worst, chosen on other items than they are counted on.
+
+    Choice on few items errs, so that this is less than the true range where conditions differ little.
+    """
 
     conditions: Sequence[Condition]
+    least = True
 
     def values(self, scores: Scores) -> NDArray[np.float64]:
         """Differences on each half between what was best and worst on the other half."""
@@ -112,6 +145,8 @@ class Best:
         conditions: what is chosen from.
         reference: one condition; None for the average of all of them.
         counted_in: the model whose scores are counted; None for the one whose scores choose.
+
+    Choice on few items errs, so that this is less than what the truly best one gains.
     """
 
     conditions: Sequence[Condition]
@@ -133,6 +168,51 @@ class Best:
             return np.asarray(seen[int(chosen_on.mean(axis=1).argmax())] - seen[-1])
 
         return _crosswise(choosing, counted, gain)
+
+
+@dataclass(frozen=True)
+class Less:
+    """One effect less another."""
+
+    effect: Effect
+    other: Effect
+
+    def values(self, scores: Scores) -> NDArray[np.float64]:
+        """Difference on each item."""
+        return self.effect.values(scores) - self.other.values(scores)
+
+
+@dataclass(frozen=True)
+class OfModel:
+    """An effect in a model that is named."""
+
+    effect: Effect
+    model: str
+
+    def values(self, scores: Scores) -> NDArray[np.float64]:
+        """The effect's values there."""
+        return self.effect.values(scores.by_model(self.model))
+
+
+@dataclass(frozen=True)
+class BySize:
+    """Slope of an effect over models, for each doubling of their weights. The models are taken as they are.
+
+    Attributes:
+        effect: what is measured of each model.
+        parameters: number of weights by model.
+    """
+
+    effect: Effect
+    parameters: Mapping[str, int] = field(hash=False)
+
+    def values(self, scores: Scores) -> NDArray[np.float64]:
+        """Weighted sum over models."""
+        sizes = np.log2(list(self.parameters.values()))
+        centred = sizes - sizes.mean()
+        weights = (centred / max(float((centred**2).sum()), 1e-12)).tolist()
+        parts = [self.effect.values(scores.by_model(model)) for model in self.parameters]
+        return np.asarray(sum(weight * part for weight, part in zip(weights, parts, strict=True)))
 
 
 @dataclass(frozen=True)

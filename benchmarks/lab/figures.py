@@ -44,9 +44,10 @@ def _panels(section: Mapping[str, Any]) -> list[tuple[str, str]]:
         return [("times", "seconds, median of rounds")]
     if section["points"]:
         return [("points", "gain against loss")]
-    datasets = {dataset for arm in section["arms"] for way in arm["ways"].values() for dataset in way}
-    order = [dataset for arm in section["arms"] for way in arm["ways"].values() for dataset in way]
-    return [("arms", dataset) for dataset in dict.fromkeys(order) if dataset in datasets]
+    if section["spread"]:
+        return [("spread", dataset) for dataset in dict.fromkeys(row["dataset"] for row in section["spread"])]
+    measured = [dataset for arm in section["arms"] for way in arm["ways"].values() for dataset in way]
+    return [("arms", dataset) for dataset in dict.fromkeys(measured)]
 
 
 def _arms(axes: Any, section: Mapping[str, Any], dataset: str, report: Mapping[str, Any]) -> None:
@@ -63,6 +64,19 @@ def _arms(axes: Any, section: Mapping[str, Any], dataset: str, report: Mapping[s
     axes.set_ylabel("accuracy, %")
     if report["axis"]:
         axes.set_xlabel(report["axis"]["en"])
+
+
+def _spread(axes: Any, section: Mapping[str, Any], dataset: str, report: Mapping[str, Any]) -> None:
+    """One point an order, beside each other for each set."""
+    rows = [row for row in section["spread"] if row["dataset"] == dataset]
+    for way in report["ways"]:
+        shift = 0.16 * (report["ways"].index(way) - (len(report["ways"]) - 1) / 2)
+        x = [row["seed"] + 1 + shift for row in rows for _ in row["ways"][way]]
+        y = [100 * each for row in rows for each in row["ways"][way]]
+        axes.plot(x, y, "o", color=_COLOURS[way], alpha=0.5, markersize=4, label=_LABELS[way])
+    axes.set_xticks([row["seed"] + 1 for row in rows])
+    axes.set_xlabel("set of demonstrations")
+    axes.set_ylabel("accuracy, %")
 
 
 def _points(axes: Any, section: Mapping[str, Any], title: str, report: Mapping[str, Any]) -> None:
@@ -105,4 +119,4 @@ def _error_bars(axes: Any, x: Sequence[float], values: Sequence[Mapping[str, flo
     )
 
 
-_DRAW = {"arms": _arms, "points": _points, "times": _times}
+_DRAW = {"arms": _arms, "points": _points, "spread": _spread, "times": _times}

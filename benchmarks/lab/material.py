@@ -6,6 +6,7 @@ numbers alone.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from benchmarks.common import INSTRUCTIONS, read_dataset
 from promptsearch.embed.base import Encoder
 
-__all__ = ["Material", "Row", "plain_text", "read_material"]
+__all__ = ["Material", "Row", "digest", "plain_text", "read_material"]
 
 _POOL = 1000  # training rows that demonstrations are drawn from
 _PIECE = 400  # characters of a piece of plain text
@@ -66,6 +67,11 @@ class Material:
         """Number of each item's label, shape (items,)."""
         return np.array([self.labels.index(item.label or "") for item in self.items])
 
+    @property
+    def digest(self) -> str:
+        """Changes whenever the rows do."""
+        return digest([f"{row.text}|{row.label}" for row in (*self.pool, *self.items)])
+
     @cached_property
     def pool_vectors(self) -> NDArray[np.float32]:
         """Vectors of the pool, shape (pool, dimension)."""
@@ -75,6 +81,12 @@ class Material:
     def item_vectors(self) -> NDArray[np.float32]:
         """Vectors of the items, shape (items, dimension)."""
         return np.asarray(self.encoder.encode(self.texts))
+
+
+def digest(texts: Sequence[str]) -> str:
+    """A short hash of texts in their order."""
+    joined = "\x1f".join(texts).encode("utf-8", "surrogatepass")
+    return hashlib.sha256(joined).hexdigest()[:16]
 
 
 def read_material(folder: Path, name: str, items: int, encoder: Encoder) -> Material:

@@ -25,13 +25,31 @@ from benchmarks.lab.prompts import channel_prompts, label_prompts
 from benchmarks.lab.reader import Reader
 from benchmarks.lab.turns import measure_turns
 from promptsearch.calibration import batch_offsets, normalized
-from promptsearch.errors import ContextError
+from promptsearch.errors import ContextError, DataError
 
-__all__ = ["WAYS", "Place", "bits", "measure_cell", "scores_of"]
+__all__ = ["WAYS", "Place", "Stock", "bits", "measure_cell", "scores_of"]
 
 WAYS = ("direct", "calibrated")
-THINKING_TOKENS = 96
 Cell = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Stock:
+    """Everything that can be asked about.
+
+    Attributes:
+        materials: the datasets with labels, by name.
+        switched: those that one engine serves in turn.
+        problems: tasks with free answers.
+        texts: pieces of plain text.
+        thinking_tokens: tokens of a piece of reasoning at most.
+    """
+
+    materials: Mapping[str, Material]
+    switched: Mapping[str, Material]
+    problems: Problems
+    texts: Sequence[str]
+    thinking_tokens: int
 
 
 @dataclass(frozen=True)
@@ -39,37 +57,33 @@ class Place:
     """Where a condition is measured.
 
     Attributes:
-        materials: all datasets with labels, by name.
-        problems: tasks with free answers.
-        texts: pieces of plain text.
-        dataset: name of the one asked about.
+        stock: everything that can be asked about.
+        dataset: name of what is asked about.
         seed: of what is drawn.
     """
 
-    materials: Mapping[str, Material]
-    problems: Problems
-    texts: Sequence[str]
+    stock: Stock
     dataset: str
     seed: int
 
     @property
     def material(self) -> Material:
         """The dataset asked about."""
-        return self.materials[self.dataset]
+        return self.stock.materials[self.dataset]
 
     @property
     def other(self) -> Material:
         """Where foreign inputs come from: the dataset after it."""
-        names = list(self.materials)
-        return self.materials[names[(names.index(self.dataset) + 1) % len(names)]]
+        names = list(self.stock.materials)
+        return self.stock.materials[names[(names.index(self.dataset) + 1) % len(names)]]
 
 
 def measure_cell(condition: Condition, place: Place, reader: Reader) -> Cell:
-    """One cell; where the prompts do not fit the model's context, only the reason."""
+    """One cell; only the reason where prompts do not fit the model's context, or too few rows can be shown."""
     before, begun = reader.tokens, time.perf_counter()
     try:
         cell = _MEASURES[type(condition)](condition, place, reader)
-    except ContextError as error:
+    except (ContextError, DataError) as error:
         return {"left_out": str(error)}
     return {**cell, "tokens": reader.tokens - before, "seconds": round(time.perf_counter() - begun, 2)}
 
@@ -109,12 +123,12 @@ def _judged(log_probabilities: NDArray[np.float64], material: Material) -> Cell:
 
 
 def _thinking(condition: Thinking, place: Place, reader: Reader) -> Cell:
-    task = place.problems.task(place.dataset)
+    task = place.stock.problems.task(place.dataset)
     metric = task.require_metric()
     test = [task.examples[number] for number in task.parts.test]
-    pool = place.problems.shown(place.dataset, condition.shots, place.seed)
+    pool = place.stock.problems.shown(place.dataset, condition.shots, place.seed)
     reasoning = {"none": "none", "cue": "cue", "shown": "gold"}[condition.reasoning]
-    prompt = ps.Prompt(task, pool, reader.opened, reasoning=reasoning, thinking_tokens=THINKING_TOKENS)
+    prompt = ps.Prompt(task, pool, reader.opened, reasoning=reasoning, thinking_tokens=place.stock.thinking_tokens)
     said = prompt.predict(test)
     right = [metric(row, str(each.output or "")) > 0.5 for row, each in zip(test, said, strict=True)]
     return {"direct": bits(np.array(right))}
@@ -122,7 +136,9 @@ def _thinking(condition: Thinking, place: Place, reader: Reader) -> Cell:
 
 def _surrogate(condition: Surrogate, place: Place, reader: Reader) -> Cell:
     material = place.material
-    rows = drawn(material, condition.shots, place.seed, stream=47 if condition.control else 40)
+    rows = drawn(material, condition.shots, place.seed)
+    if condition.control:
+        rows = drawn(material, condition.shots, place.seed, besides=rows)
     vectors = np.asarray(material.encoder.encode([row.text or "" for row in rows]))
     labels = np.array([material.labels.index(row.label or "") for row in rows])
     scores = surrogate_scores(vectors, labels, material.item_vectors, len(material.labels))
@@ -132,8 +148,8 @@ def _surrogate(condition: Surrogate, place: Place, reader: Reader) -> Cell:
 
 
 def _passage(condition: Passage, place: Place, reader: Reader) -> Cell:
-    logs = reader.passages(place.texts)
-    sizes = np.array([len(text.encode("utf-8")) for text in place.texts])
+    logs = reader.passages(place.stock.texts)
+    sizes = np.array([len(text.encode("utf-8")) for text in place.stock.texts])
     return {
         "bits_per_byte": float(-logs.sum() / np.log(2) / sizes.sum()),
         "pieces": np.round(-logs / np.log(2) / sizes, 4).tolist(),
@@ -141,7 +157,7 @@ def _passage(condition: Passage, place: Place, reader: Reader) -> Cell:
 
 
 def _turns(condition: Turns, place: Place, reader: Reader) -> Cell:
-    return measure_turns(condition, place.materials, reader, place.seed)
+    return measure_turns(condition, place.stock.switched, reader, place.seed)
 
 
 _MEASURES: Mapping[type[Condition], Callable[[Any, Place, Reader], Cell]] = {

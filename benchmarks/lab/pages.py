@@ -6,7 +6,7 @@ losses), and nothing is computed here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ def pages(document: Mapping[str, Any], figures: Mapping[str, str]) -> dict[str, 
     """The page in each language.
 
     Args:
-        document: reports with ``scale``, ``machines`` and ``command``, see :mod:`benchmarks.lab.__main__`.
+        document: see :func:`benchmarks.lab.documents.documented`.
         figures: path of each claim's figure from the page, by slug.
     """
     return {language: page(document, figures, language) for language in LANGUAGES}
@@ -37,17 +37,16 @@ def page(document: Mapping[str, Any], figures: Mapping[str, str], language: str)
         keep_trailing_newline=True,
     )
     say = SAYINGS[language]
-    scale = document["scale"]
-    joined = "、" if language == "zh" else ", "
+    scale = document["settings"]
     text = environment.get_template("page.md.jinja").render(
         say=say,
-        machines="; ".join(document["machines"]),
+        machines=say["join"].join(document["machines"]),
         command=document["command"],
         scale=say["scale line"].format(
             **{
                 **scale,
-                "datasets": joined.join(scale["datasets"]),
-                "tasks": joined.join(scale["tasks"]),
+                "datasets": _listed(scale["datasets"], language),
+                "tasks": _listed(scale["tasks"], language),
                 "tokens": f"{document['tokens']:,}",
             }
         ),
@@ -56,13 +55,14 @@ def page(document: Mapping[str, Any], figures: Mapping[str, str], language: str)
     return text.rstrip() + "\n"
 
 
+def _listed(names: Sequence[str], language: str) -> str:
+    return ("、" if language == "zh" else ", ").join(names)
+
+
 def _shown(report: Mapping[str, Any], figure: str, language: str) -> dict[str, Any]:
     say = SAYINGS[language]
     several = len(report["models"]) > 1
-    summaries = []
-    for section in report["models"]:
-        said = _verdicts(section["verdict"], say)
-        summaries.append(f"{section['model']}: {said}" if several else said)
+    decided = [section for section in report["models"] if section["verdict"]]
     left_out = len(report["left_out"])
     return {
         "number": report["number"],
@@ -70,45 +70,51 @@ def _shown(report: Mapping[str, Any], figure: str, language: str) -> dict[str, A
         "says": report["says"][language],
         "method": report["method"][language],
         "remark": report["remark"][language] if report["remark"] else "",
-        "measured": not report["missing"],
-        "summary": say["unmeasured"] if report["missing"] else "<br>".join(summaries),
+        "measured": bool(report["models"]),
+        "summary": "<br>".join(_verdicts(section["verdict"], say) for section in decided) or say["unmeasured"],
         "figure": figure,
         "left_out": say["left_out"].format(left_out, report["cells"]) if left_out else "",
         "sections": [_section(section, report, language, several) for section in report["models"]],
     }
 
 
-def _verdicts(by_way: Mapping[str, str], say: Mapping[str, str]) -> str:
-    """A verdict for each way of scoring; one alone where there is one way, or both agree."""
-    if not by_way:
-        return say["not shown"]
-    if len(set(by_way.values())) == 1:
-        return say[next(iter(by_way.values()))]
-    return say["join"].join(
-        say["in way"].format(verdict=say[verdict], way=say[way]) for way, verdict in by_way.items()
-    )
+def _verdicts(by_way: Mapping[str, Mapping[str, Any]], say: Mapping[str, str]) -> str:
+    """A verdict for each way of scoring, with the number of parts that hold; one alone where there is one way."""
+    counted = {
+        way: say["counts"].format(**{**found, "verdict": say[found["verdict"]]}) for way, found in by_way.items()
+    }
+    if len(counted) == 1:
+        return next(iter(counted.values()))
+    return say["join"].join(say["in way"].format(verdict=each, way=say[way]) for way, each in counted.items())
 
 
 def _section(section: Mapping[str, Any], report: Mapping[str, Any], language: str, several: bool) -> dict[str, Any]:
     say = SAYINGS[language]
     ways = [way for way in report["ways"] if any(way in found["ways"] for found in section["findings"])]
+    datasets = list(
+        dict.fromkeys(
+            name for found in section["findings"] for way in found["ways"].values() for name in way["datasets"]
+        )
+    )
     head, rows = _table(section, report, language)
-    verdicts = section["verdict"]
-    alike = len(set(verdicts.values())) == 1
-    said = [
-        say["in way"].format(verdict=say[f"sentence {verdict}"], way=say[way]) for way, verdict in verdicts.items()
-    ]
-    sentence = say[f"sentence {next(iter(verdicts.values()))}"] if alike else say["join"].join(said)
     return {
         "model": section["model"] if several else "",
-        "sentence": say["sentence"].format(sentence or say["sentence not shown"]),
+        "sentences": [_sentence(section, way, language, len(section["verdict"]) > 1) for way in section["verdict"]],
         "ways": [say[way] for way in ways],
         "findings": [
             {
-                "name": found["name"][language] + ("" if found["main"] else say["aside"]),
+                "name": _named(found, language),
                 "claimed": _claimed(found, say),
                 "cells": [_effect(found, way, say) for way in ways],
             }
+            for found in section["findings"]
+        ],
+        "columns": [f"{dataset}, {say[way]}" for dataset in datasets for way in ways] if len(datasets) > 1 else [],
+        "by_dataset": [
+            [
+                found["name"][language],
+                *(_of_dataset(found, way, dataset) for dataset in datasets for way in ways),
+            ]
             for found in section["findings"]
         ],
         "head": head,
@@ -116,9 +122,36 @@ def _section(section: Mapping[str, Any], report: Mapping[str, Any], language: st
     }
 
 
+def _sentence(section: Mapping[str, Any], way: str, language: str, several: bool) -> str:
+    """Whether a claim holds, with the intervals that say so."""
+    say = SAYINGS[language]
+    parts = []
+    for found in section["findings"]:
+        if found["main"] and way in found["ways"]:
+            values = found["ways"][way]
+            number = _with_interval(values, found["unit"]) if "value" in values else say["no number"]
+            parts.append(f"{found['name'][language]} {number}")
+    return say["sentence"].format(
+        verdict=say[f"sentence {section['verdict'][way]['verdict']}"],
+        way=say["sentence way"].format(say[way]) if several else "",
+        parts=say["join"].join(parts),
+    )
+
+
+def _named(found: Mapping[str, Any], language: str) -> str:
+    """An effect's name, with the datasets it is of where these are not all, and whether it decides."""
+    say = SAYINGS[language]
+    measured = list(dict.fromkeys(name for way in found["ways"].values() for name in way["datasets"]))
+    on = "" if found["whole"] or not measured else say["on"].format(_listed(measured, language))
+    name: str = found["name"][language]
+    return name + on + ("" if found["main"] else say["aside"])
+
+
 def _claimed(found: Mapping[str, Any], say: Mapping[str, str]) -> str:
     kind = "above" if found["above"] is not None else "below"
     number = found[kind]
+    if number is None:
+        return "–"
     return say[kind].format(f"{number:g}×" if found["unit"] == "times" else f"{100 * number:g}")
 
 
@@ -127,7 +160,15 @@ def _effect(found: Mapping[str, Any], way: str, say: Mapping[str, str]) -> str:
     if way not in found["ways"]:
         return "–"
     values = found["ways"][way]
-    return f"{_with_interval(values, found['unit'])}: {say[values['verdict']]}"
+    if "value" not in values:
+        return say["no number"]
+    shown = _with_interval(values, found["unit"]) + (say["at least"] if found["least"] else "")
+    return f"{shown}: **{say[values['verdict']]}**" if values["verdict"] else shown
+
+
+def _of_dataset(found: Mapping[str, Any], way: str, dataset: str) -> str:
+    values = found["ways"].get(way, {}).get("datasets", {}).get(dataset)
+    return "–" if values is None else _with_interval(values, found["unit"])
 
 
 def _with_interval(values: Mapping[str, float], unit: str) -> str:
@@ -143,38 +184,55 @@ def _accuracy(values: Mapping[str, float]) -> str:
 def _table(section: Mapping[str, Any], report: Mapping[str, Any], language: str) -> tuple[list[str], list[list[str]]]:
     """Head and rows of what was measured."""
     say = SAYINGS[language]
-    if section["times"]:
-        parts = list(next(iter(section["times"].values())))
-        rows = [
-            [task, *(f"{100 * each[part]:.1f}" if "accuracy" in part else f"{each[part]:.2f}" for part in parts)]
-            for task, each in section["times"].items()
-        ]
-        return [say["task"], *(say[part] for part in parts)], rows
-    if section["points"]:
-        points = [point for point in section["points"] if point["bits_per_byte"] is not None]
-        return [say["model"], say["loss"], *(say["gain"].format(say[way]) for way in report["ways"])], [
-            [
-                point["model"],
-                f"{point['bits_per_byte']:.2f}",
-                *(
-                    _with_interval(point["gain"][way], "points") if way in point["gain"] else "–"
-                    for way in report["ways"]
-                ),
-            ]
-            for point in points
-        ]
+    for kind, table in (("times", _times), ("spread", _spread), ("points", _points)):
+        if section[kind]:
+            return table(section[kind], report["ways"], say)
     measured = [arm["ways"].get(way, {}) for arm in section["arms"] for way in report["ways"]]
     datasets = dict.fromkeys(dataset for each in measured for dataset in each)
     columns = [(dataset, way) for dataset in datasets for way in report["ways"]]
     head = [say["condition"], *(f"{dataset}, {say[way]}" for dataset, way in columns)]
+    rows = []
+    for arm in section["arms"]:
+        values = (arm["ways"].get(way, {}).get(dataset) for dataset, way in columns)
+        rows.append([arm["name"][language], *("–" if each is None else _accuracy(each) for each in values)])
+    return head, rows
+
+
+def _times(
+    times: Mapping[str, Any], ways: Sequence[str], say: Mapping[str, str]
+) -> tuple[list[str], list[list[str]]]:
+    parts = list(next(iter(times.values())))
     rows = [
-        [
-            arm["name"][language],
-            *(
-                _accuracy(arm["ways"][way][dataset]) if dataset in arm["ways"].get(way, {}) else "–"
-                for dataset, way in columns
-            ),
-        ]
-        for arm in section["arms"]
+        [task, *(f"{100 * each[part]:.1f}" if "accuracy" in part else f"{each[part]:.2f}" for part in parts)]
+        for task, each in times.items()
     ]
-    return head, rows if any(arm["ways"] for arm in section["arms"]) else []
+    return [say["task"], *(say[part] for part in parts)], rows
+
+
+def _spread(
+    spread: Sequence[Mapping[str, Any]], ways: Sequence[str], say: Mapping[str, str]
+) -> tuple[list[str], list[list[str]]]:
+    """Lowest, median and highest accuracy of each set."""
+    places = ("lowest", "median", "highest")
+    head = [say["set"], *(say[place].format(say[way]) for way in ways for place in places)]
+    rows = []
+    for row in spread:
+        cells = []
+        for way in ways:
+            ordered = sorted(row["ways"][way])
+            # Of an even number the lower middle one: a number that was measured.
+            cells += [f"{100 * each:.1f}" for each in (ordered[0], ordered[(len(ordered) - 1) // 2], ordered[-1])]
+        rows.append([f"{row['dataset']} {row['seed'] + 1}", *cells])
+    return head, rows
+
+
+def _points(
+    points: Sequence[Mapping[str, Any]], ways: Sequence[str], say: Mapping[str, str]
+) -> tuple[list[str], list[list[str]]]:
+    head = [say["model"], say["loss"], *(say["gain"].format(say[way]) for way in ways)]
+    rows = []
+    for point in points:
+        if point["bits_per_byte"] is not None:
+            gains = (_with_interval(point["gain"][way], "points") for way in ways)
+            rows.append([point["model"], f"{point['bits_per_byte']:.2f}", *gains])
+    return head, rows

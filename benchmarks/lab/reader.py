@@ -10,17 +10,20 @@ import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from promptsearch.errors import UserError
 from promptsearch.lm.base import Rendered
 from promptsearch.lm.llamacpp.conversion import convert, read_source
 from promptsearch.lm.llamacpp.engine import LlamaEngine
 from promptsearch.lm.llamacpp.hashes import file_hash
+from promptsearch.lm.llamacpp.opening import check_file
 from promptsearch.lm.resolve import PACKAGED, OpenedModel, open_engine, packaged_model
 
-__all__ = ["Models", "Reader", "rounded"]
+__all__ = ["Models", "Reader", "quantized"]
 
 _TEXTS_A_CALL = 16  # of long continuations: all their logits are in memory together
 _RUN_AS = "F16"  # holds what a smaller type says, and runs fast everywhere
@@ -71,17 +74,34 @@ class Reader:
 class Models:
     """The models by the names that results are kept under; one of them is open besides the first.
 
-    A name with ``@`` is the first model with its weights rounded to another type, such as ``smollm2-135m@Q4_0``. What
-    is left of the weights is then expanded, so that only the rounding differs and not the kernels that run it.
+    A name with ``@`` is the first model with its weights quantized to another type, such as ``smollm2-135m@Q4_0``.
+    What is left of the weights is then expanded to F16, so that quantizations differ by nothing else; the models
+    themselves run with the weights that suit the processor.
 
     Args:
-        main: the first model, as ``promptsearch.open_engine`` takes it; a GGUF file.
-        others: paths of further GGUF files.
+        main: path of the first model's GGUF file; None for the packaged one.
+        others: paths of further ones.
+
+    Raises:
+        UserError: two of them are called alike or are the same file, or a name that results cannot be kept under.
+        ModelError: one of them is no GGUF file.
     """
 
     def __init__(self, main: str | None, others: Sequence[str]) -> None:
-        self.main = PACKAGED if main is None else _name(main)
-        self._specs: dict[str, str | None] = {self.main: main, **{_name(each): each for each in others}}
+        self._paths: dict[str, Path] = {}
+        self._specs: dict[str, Path | None] = {}
+        hashes: dict[str, str] = {}
+        for spec in (main, *others):
+            name, path = _named(spec)
+            if name in self._paths or set("@|") & set(name):
+                raise UserError(f"a model is called {name!r}; give files of different names, without @ and |")
+            check_file(path)
+            digest = file_hash(path)
+            if digest in hashes:
+                raise UserError(f"{name} and {hashes[digest]} are the same file; give each model once")
+            self._paths[name], hashes[digest] = path, name
+            self._specs[name] = None if spec is None or spec.lower() == PACKAGED else path
+        self.main = next(iter(self._paths))
         self._first: Reader | None = None
         self._other: tuple[str, Reader] | None = None
         self._folder = tempfile.TemporaryDirectory(prefix="laboratory-")
@@ -89,7 +109,7 @@ class Models:
     @property
     def names(self) -> tuple[str, ...]:
         """The models given, the first one first."""
-        return tuple(self._specs)
+        return tuple(self._paths)
 
     def reader(self, name: str) -> Reader:
         """A model, opened where it is not open."""
@@ -102,11 +122,10 @@ class Models:
             self._other = name, Reader(open_engine(*self._source(name)))
         return self._other[1]
 
-    def facts(self, name: str) -> dict[str, object]:
-        """What is known of a file without asking it: hash, size, number of weights."""
-        path = self._path(name.partition("@")[0])
-        facts: dict[str, object] = {"sha256": file_hash(path), "parameters": read_source(path).parameters}
-        return {**facts, "rounded_to": name.partition("@")[2]} if "@" in name else facts
+    def facts(self, name: str) -> dict[str, Any]:
+        """What is known of one of the files without asking it."""
+        path = self._paths[name]
+        return {"sha256": file_hash(path), "parameters": read_source(path).parameters}
 
     def close(self) -> None:
         """Delete what was made."""
@@ -120,27 +139,27 @@ class Models:
             for path in Path(self._folder.name).iterdir():
                 path.unlink()
 
-    def _path(self, name: str) -> Path:
-        spec = self._specs[name]
-        return packaged_model() if spec is None or spec.lower() == PACKAGED else Path(spec).expanduser()
-
     def _source(self, name: str) -> tuple[str, str]:
         """What to open, and with which weights."""
         base, _, kind = name.partition("@")
         if not kind:
-            return os.fspath(self._path(name)), "auto"
+            return os.fspath(self._paths[name]), "auto"
         folder = Path(self._folder.name)
         small, target = folder / f"{kind}.small.gguf", folder / f"{kind}.gguf"
-        convert(self._path(base), small, kind)
+        convert(self._paths[base], small, kind)
         convert(small, target, _RUN_AS)
         small.unlink()
         return os.fspath(target), "as-is"
 
 
-def rounded(model: str, kind: str) -> str:
-    """The name of a model with its weights rounded to a type."""
+def quantized(model: str, kind: str) -> str:
+    """The name of a model with its weights quantized to a type."""
     return f"{model}@{kind}"
 
 
-def _name(spec: str) -> str:
-    return PACKAGED if spec.lower() == PACKAGED else Path(spec).stem
+def _named(spec: str | None) -> tuple[str, Path]:
+    """Name and file of a model as it is given."""
+    if spec is None or spec.lower() == PACKAGED:
+        return PACKAGED, packaged_model()
+    path = Path(spec).expanduser()
+    return path.stem, path

@@ -17,13 +17,14 @@ class Scale:
         items: rows of each dataset that are asked about.
         thinking_items: rows of each task with free answers.
         pieces: of plain text.
-        roundings: types that the first model's weights are rounded to.
-        order_datasets: how many of the datasets orders and losses are measured on.
-        channel_datasets: how many of them inputs are scored on.
+        quantizations: types that the first model's weights are quantized to.
+        order_dataset_count: how many of the datasets orders and losses are measured on.
+        channel_dataset_count: how many of them inputs are scored on.
     """
 
     datasets: tuple[str, ...] = ("sst2", "trec", "agnews")
     tasks: tuple[str, ...] = ("lookup", "coin_flip", "two_hops", "gsm8k")
+    switched: tuple[str, ...] = ("sst2", "trec", "agnews", "rte", "chnsenticorp")
     items: int = 500
     thinking_items: int = 100
     pieces: int = 64
@@ -32,12 +33,13 @@ class Scale:
     shots: int = 8
     counts: tuple[int, ...] = (0, 1, 2, 4, 8, 16, 32)
     thinking_shots: int = 8
+    thinking_tokens: int = 256
     orders: int = 24
     order_seeds: int = 5
     templates: tuple[str, ...] = ("label", "fields", "bare", "category", "question", "arrow", "lines", "rules")
-    roundings: tuple[str, ...] = ("Q8_0", "Q5_0", "Q4_0", "Q4_K_M", "Q3_K_M", "Q2_K")
-    order_datasets: int = 1
-    channel_datasets: int = 3
+    quantizations: tuple[str, ...] = ("Q4_0", "Q8_0", "Q5_0", "Q4_K_M", "Q3_K_M", "Q2_K")
+    order_dataset_count: int = 1
+    channel_dataset_count: int = 3
 
 
 FULL = Scale()
@@ -45,16 +47,17 @@ QUICK = replace(
     FULL,
     datasets=("sst2", "trec"),
     tasks=("lookup", "coin_flip", "gsm8k"),
-    items=80,
-    thinking_items=20,
+    items=64,
+    thinking_items=16,
     pieces=16,
     seeds=3,
-    thinking_seeds=2,
+    thinking_seeds=3,
     thinking_shots=4,
-    orders=8,
-    order_seeds=2,
+    thinking_tokens=96,
+    orders=6,
+    order_seeds=3,
     templates=("label", "fields", "category", "question", "arrow"),
-    roundings=("Q5_0", "Q4_0", "Q2_K"),
-    order_datasets=1,
-    channel_datasets=1,
+    quantizations=("Q4_0", "Q5_0", "Q2_K"),
+    order_dataset_count=1,
+    channel_dataset_count=1,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks.lab.claim import Arm, Claim, Contrast, Setting
 from benchmarks.lab.conditions import Labelled
-from benchmarks.lab.effects import Sum, slope
+from benchmarks.lab.effects import Sum, difference, slope
 from benchmarks.lab.words import Words
 
 __all__ = ["SHARES", "at_share", "claim"]
@@ -28,13 +28,14 @@ def claim(setting: Setting) -> Claim:
         slug="correct-share",
         title=Words("Share of correct labels", "正确标签的比例"),
         says=Words(
-            "Accuracy depends little on how many of the demonstrations' labels are correct (Min et al. 2022, figure 4).",
-            "演示中正确标签的比例对准确率的影响很小（Min et al. 2022，图 4）。",
+            "Demonstrations help, and how many of their labels are correct matters little (Min et al. 2022, figure 4).",
+            "演示有帮助，而其中正确标签的比例对准确率的影响很小（Min et al. 2022，图 4）。",
         ),
         method=Words(
-            f"{setting.shots} demonstrations, of which 0 to 100 % have the right label and the others a wrong one. The "
-            "slope is points from none right to all right. It is little if it is below 10 points.",
-            f"{setting.shots} 个演示，其中 0 至 100 % 的标签正确，其余为错误标签。斜率为从全错到全对时准确率变化的百分点数，低于 10 个百分点视为“很小”。",
+            f"{setting.shots} demonstrations, of which 0 to 100 % have the right label; the others exchange theirs, so that "
+            "each label comes as often as before. The slope is points from none right to all right. It is little if it is "
+            "below 10 points.",
+            f"{setting.shots} 个演示，其中 0 至 100 % 的标签正确，其余的彼此交换标签，使各标签出现的次数不变。斜率为从全错到全对时准确率变化的百分点数，低于 10 个百分点视为“很小”。",
         ),
         datasets=setting.datasets,
         axis=Words("correct labels, %", "正确标签（%）"),
@@ -42,6 +43,7 @@ def claim(setting: Setting) -> Claim:
             Arm(Words(f"{share:.0%}", f"{share:.0%}"), each, 100 * share) for each, share in conditions.items()
         ),
         contrasts=(
+            Contrast(Words("all right over no demonstrations", "全对相对无演示"), difference(gold, none), above=0),
             Contrast(Words("slope, all right over none right", "斜率（全对相对全错）"), rising, below=0.10),
             Contrast(
                 Words("all right over none right", "全对相对全错"),

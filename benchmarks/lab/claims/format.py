@@ -14,15 +14,15 @@ def claim(setting: Setting) -> Claim:
     """What is left of demonstrations without one of their halves."""
     none, pairs = Labelled(), Labelled(setting.shots)
     inputs, labels = (Labelled(setting.shots, parts=part) for part in ("inputs", "labels"))
-    foreign = Labelled(setting.shots, inputs="foreign")
+    foreign = Labelled(setting.shots, inputs="foreign", labels="random")
     return Claim(
         number=9,
         slug="format",
         title=Words("Format: inputs, labels, pairs", "格式：只有输入、只有标签、成对"),
         says=Words(
-            "Demonstrations must be pairs: inputs alone or labels alone are hardly better than none, while pairs with "
-            "foreign inputs keep much of the gain (Min et al. 2022).",
-            "演示必须由输入和标签成对组成：只有输入或只有标签几乎不比无演示好，而成对的演示即使输入是外来的，仍保留相当一部分增益（Min et al. 2022）。",
+            "Demonstrations must be pairs: inputs alone or labels alone do less, and less even than pairs of foreign inputs with "
+            "random labels (Min et al. 2022).",
+            "演示必须由输入和标签成对组成：只有输入或只有标签的作用更小，甚至不如外来输入配随机标签的成对演示（Min et al. 2022）。",
         ),
         method=Words(
             f"The same {setting.shots} demonstrations without labels, without inputs, and whole.",
@@ -33,12 +33,18 @@ def claim(setting: Setting) -> Claim:
             Arm(Words("none", "无演示"), none),
             Arm(Words("inputs alone", "只有输入"), inputs),
             Arm(Words("labels alone", "只有标签"), labels),
-            Arm(Words("pairs, foreign inputs", "成对，外来输入"), foreign),
+            Arm(Words("foreign inputs with random labels", "外来输入配随机标签"), foreign),
             Arm(Words("pairs", "成对"), pairs),
         ),
         contrasts=(
             Contrast(Words("pairs over inputs alone", "成对相对只有输入"), difference(pairs, inputs), above=0),
             Contrast(Words("pairs over labels alone", "成对相对只有标签"), difference(pairs, labels), above=0),
+            Contrast(
+                Words("foreign pairs over inputs alone", "外来成对相对只有输入"), difference(foreign, inputs), above=0
+            ),
+            Contrast(
+                Words("foreign pairs over labels alone", "外来成对相对只有标签"), difference(foreign, labels), above=0
+            ),
             Contrast(
                 Words("inputs alone over none", "只有输入相对无演示"),
                 difference(inputs, none),

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from benchmarks.lab.claim import Arm, Claim, Contrast, Setting
 from benchmarks.lab.conditions import Condition, Labelled, Surrogate
-from benchmarks.lab.effects import Scores
+from benchmarks.lab.effects import LeftOut, Scores
 from benchmarks.lab.words import Words
 
 __all__ = ["Agreement", "claim"]
@@ -19,8 +19,8 @@ __all__ = ["Agreement", "claim"]
 class Agreement:
     """How much more often a surrogate is right than its control, among answers that demonstrations corrected.
 
-    A correction is an item that the model gets wrong without demonstrations and right with them. Items without one
-    count 0, and the mean is divided by the share of corrections, so that it is a share of these.
+    A correction is an item that the model gets wrong without demonstrations and right with them. The mean is a share
+    of the corrections; each item's value is its part of that ratio and of the ratio's change with it (the delta method).
     """
 
     before: Condition
@@ -32,8 +32,11 @@ class Agreement:
         """Shape (seeds, items)."""
         corrected = (1 - scores.of(self.before)) * scores.of(self.after)
         share = float(corrected.mean())
-        gained = corrected * (scores.of(self.surrogate) - scores.of(self.control))
-        return np.asarray(gained / share if share else gained)
+        if not share:
+            raise LeftOut("demonstrations corrected no answer")
+        gained = scores.of(self.surrogate) - scores.of(self.control)
+        ratio = float((corrected * gained).mean()) / share
+        return np.asarray(ratio + corrected * (gained - ratio) / share)
 
 
 def claim(setting: Setting) -> Claim:
@@ -68,8 +71,8 @@ def claim(setting: Setting) -> Claim:
         contrasts=(
             Contrast(
                 Words(
-                    "corrections shared with the same demonstrations, over others",
-                    "与模型共同纠正的比例：相同的演示相对其他演示",
+                    "share of corrections that the dual form makes too, same over other demonstrations",
+                    "对偶形式同样纠正的比例：相同的演示相对其他演示",
                 ),
                 Agreement(none, shown, own, control),
                 above=0,

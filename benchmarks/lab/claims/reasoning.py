@@ -36,8 +36,10 @@ def claim(setting: Setting) -> Claim:
         ),
         method=Words(
             "Answers are written, not scored; the reasoning shown is the dataset's own (Wei et al. 2022; Kojima et al. "
-            "2022). Symbolic tasks make themselves (`benchmarks/symbolic.py`).",
-            "答案由模型写出，而不是靠打分选出；演示中的推理为数据集自带（Wei et al. 2022；Kojima et al. 2022）。符号任务由程序生成（`benchmarks/symbolic.py`）。",
+            "2022). Reasoning is cut after "
+            f"{setting.thinking_tokens} tokens. Symbolic tasks are generated (`benchmarks/symbolic.py`).",
+            "答案由模型写出，而不是靠打分选出；演示中的推理为数据集自带（Wei et al. 2022；Kojima et al. 2022）。"
+            f"推理最多 {setting.thinking_tokens} 个 token。符号任务由程序生成（`benchmarks/symbolic.py`）。",
         ),
         datasets=setting.tasks,
         arms=tuple(arms.values()),

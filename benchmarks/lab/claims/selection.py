@@ -14,10 +14,12 @@ def claim(setting: Setting) -> Claim:
     """Correctness, diversity, mapping, distribution, label space, and number."""
     shots = setting.shots
     usual = Labelled(shots)
-    wrong, moved = Labelled(shots, labels="share 0.0"), Labelled(shots, labels="moved")
-    alike, spread = Labelled(shots, inputs="alike"), Labelled(shots, inputs="spread")
-    foreign = Labelled(shots, inputs="foreign")
+    wrong, permuted = Labelled(shots, labels="share 0.0"), Labelled(shots, labels="permuted")
+    alike, representative = Labelled(shots, inputs="alike"), Labelled(shots, inputs="representative")
+    own_random, foreign = (Labelled(shots, labels="random", inputs=inputs) for inputs in ("balanced", "foreign"))
+    diverse = setting.with_labels(2, shots // 4)  # four of each label, so that they can be alike
     one, half = Labelled(shots, inputs="one label"), Labelled(shots, inputs="half the labels")
+    many_labels = setting.with_labels(3)
     counts = tuple(Labelled(count) for count in setting.counts if count)
     return Claim(
         number=2,
@@ -25,41 +27,74 @@ def claim(setting: Setting) -> Claim:
         title=Words("Selection", "演示的选择"),
         says=Words(
             "Good demonstrations are correct, diverse, map inputs to labels as the task does, come from its distribution "
-            "and cover its label space evenly; more of them are not always better.",
+            "and cover its label space; more of them are not always better.",
             "好的演示应当标签正确、内容多样、输入到标签的映射与任务一致、来自任务的分布，并均衡覆盖其标签空间；数量并非越多越好。",
         ),
         method=Words(
-            f"{shots} demonstrations, one property changed at a time, the others held: all labels wrong; each label "
-            "always replaced by the same other one; near neighbours of each other, or representatives, within each "
-            "label; inputs of another dataset; one label or half of them only. The numbers are those of experiment 6.",
-            f"{shots} 个演示，每次只改变一项性质，其余保持不变：标签全错；每个标签固定换成另一个标签；在同一标签内取互为近邻的样本，或取代表性样本；"
-            "换成另一数据集的输入；只含一个标签或一半的标签。各种数量的结果取自实验 6。",
+            f"{shots} demonstrations, one property changed at a time, the others held: all labels wrong, each as often as "
+            "before; each label always replaced by the same other one; near neighbours of one of each label, or the centres "
+            "of its clusters, where each label comes four times; another dataset's inputs, random labels on both sides; one "
+            "label, or half of them, alone. The numbers are those of experiment 6.",
+            f"{shots} 个演示，每次只改变一个性质，其余不变：标签全错但各标签次数不变；每个标签固定换成另一个标签；每个标签内取某个样本的近邻，"
+            "或取聚类中心（每个标签有四个演示的数据集）；换成另一数据集的输入（两边都用随机标签）；只含一个标签或一半标签。演示数量的比较取自实验 6。",
         ),
         datasets=setting.datasets,
         arms=(
             Arm(Words("as usual", "常规"), usual),
             Arm(Words("all labels wrong", "标签全错"), wrong),
-            Arm(Words("labels exchanged", "标签置换"), moved),
-            Arm(Words("alike", "彼此相似"), alike),
-            Arm(Words("spread", "分散"), spread),
-            Arm(Words("foreign inputs", "外来输入"), foreign),
+            Arm(Words("labels permuted", "标签置换"), permuted),
+            *(
+                (
+                    Arm(Words("alike", "彼此相似"), alike, datasets=diverse),
+                    Arm(Words("representative", "代表样本"), representative, datasets=diverse),
+                )
+                if diverse
+                else ()
+            ),
+            Arm(Words("random labels", "随机标签"), own_random),
+            Arm(Words("foreign inputs, random labels", "外来输入，随机标签"), foreign),
             Arm(Words("one label", "单一标签"), one),
-            Arm(Words("half the labels", "一半标签"), half),
-            *(Arm(Words(f"{each.shots} shown", f"{each.shots} 个演示"), each) for each in counts),
+            *((Arm(Words("half the labels", "一半标签"), half, datasets=many_labels),) if many_labels else ()),
+            *(Arm(Words(f"{each.shots} shown", f"{each.shots} 个"), each) for each in counts),
         ),
         contrasts=(
-            Contrast(Words("correct over wrong labels", "标签正确相对标签全错"), difference(usual, wrong), above=0),
-            Contrast(Words("spread over alike", "分散相对彼此相似"), difference(spread, alike), above=0),
-            Contrast(Words("right over exchanged mapping", "原映射相对置换映射"), difference(usual, moved), above=0),
+            Contrast(Words("correct over wrong labels", "标签正确相对全错"), difference(usual, wrong), above=0),
+            *(
+                (
+                    Contrast(
+                        Words("random draw over alike", "随机抽取相对彼此相似"),
+                        difference(usual, alike),
+                        above=0,
+                        datasets=diverse,
+                    ),
+                    Contrast(
+                        Words("representative over random draw", "代表样本相对随机抽取"),
+                        difference(representative, usual),
+                        above=0,
+                        main=False,
+                        datasets=diverse,
+                    ),
+                )
+                if diverse
+                else ()
+            ),
+            Contrast(Words("right over permuted mapping", "正确映射相对置换"), difference(usual, permuted), above=0),
             Contrast(
-                Words("own over foreign distribution", "同分布相对外来分布"), difference(usual, foreign), above=0
+                Words("own over foreign distribution", "同分布相对外来分布"), difference(own_random, foreign), above=0
             ),
             Contrast(Words("all labels over one", "全部标签相对单一标签"), difference(usual, one), above=0),
-            Contrast(
-                Words("all labels over half of them", "全部标签相对一半标签"),
-                difference(usual, half),
-                above=0,
-                main=False,
+            *(
+                (
+                    Contrast(
+                        Words("all labels over half of them", "全部标签相对一半标签"),
+                        difference(usual, half),
+                        above=0,
+                        main=False,
+                        datasets=many_labels,
+                    ),
+                )
+                if many_labels
+                else ()
             ),
             Contrast(
                 Words(

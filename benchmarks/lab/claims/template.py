@@ -26,8 +26,8 @@ def claim(setting: Setting) -> Claim:
         ),
         method=Words(
             f"The query alone, with the description, with {setting.shots} demonstrations, with both; then the same "
-            f"demonstrations in {len(forms)} forms.",
-            f"分别只给查询、加任务描述、加 {setting.shots} 个演示、两者都加；再把同样的演示写成 {len(forms)} 种形式。",
+            f"demonstrations in {len(forms)} forms; 5 points between the best and the worst form is much.",
+            f"分别只给查询、加任务描述、加 {setting.shots} 个演示、两者都加；再把同样的演示写成 {len(forms)} 种形式；最好与最差形式相差 5 个百分点视为影响大。",
         ),
         datasets=setting.datasets,
         arms=(
@@ -62,7 +62,7 @@ def claim(setting: Setting) -> Claim:
                 main=False,
             ),
             Contrast(
-                Words("best form over worst form, chosen on other items", "最好相对最差形式（在另一半样本上选出）"),
+                Words("best over worst form, chosen on other items", "最好相对最差形式（在另一半样本上选出）"),
                 Range(forms),
                 above=0.05,
             ),

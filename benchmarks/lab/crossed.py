@@ -2,7 +2,7 @@
 
 The same items are asked under every seed, so that neither repeats the other: an effect has a part of its item, a
 part of its seed's demonstrations, and a rest. With the mean squares of a two-way layout of one observation a cell
-(Scheffe 1959, section 7.4, both ways random) the variance of the grand mean is
+(Scheffe, The Analysis of Variance, 1959, chapter 7, both ways random) the variance of the grand mean is
 ``(MS_items + MS_seeds - MS_rest) / (seeds * items)``, and its degrees of freedom are Satterthwaite's (Biometrics
 Bulletin 2, 1946). Few seeds give wide intervals, as they should.
 Invariant: the value lies within its interval. Leaves out: what the effects are.

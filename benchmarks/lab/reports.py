@@ -294,7 +294,10 @@ def _times(claim: Claim, cells: Cells, setting: Setting, model: str) -> dict[str
     except (Missing, LeftOut):
         return {}
     return {
-        task: {name: round(float(np.median([each[task][name] for each in rounds])), 4) for name in rounds[0][task]}
+        task: {
+            name: round(float(np.median([each[task][name] for each in rounds if name in each[task]])), 4)
+            for name in rounds[0][task]
+        }
         for task in rounds[0]
     }
 

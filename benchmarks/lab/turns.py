@@ -8,7 +8,7 @@ switch, its texts embedded anew.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,10 @@ _ITEMS = 40  # that both are asked about
 
 
 def measure_turns(condition: Turns, materials: Mapping[str, Material], reader: Reader, seed: int) -> dict[str, Any]:
-    """Seconds of one round through all tasks, of a second one, and of training a classifier for each."""
+    """Seconds of one round through all tasks, of a second one, and of training a classifier for each.
+
+    Accuracies of model and classifier stand in the first seed's cell.
+    """
     found: dict[str, Any] = {}
     reader.labels(label_prompts("label", "", [], ["warm up"]), ["yes", "no"])
     reader.forget()
@@ -35,19 +38,17 @@ def measure_turns(condition: Turns, materials: Mapping[str, Material], reader: R
     first = {name: _ask(material, rows[name], reader, 0) for name, material in materials.items()}
     second = {name: _ask(material, rows[name], reader, 1) for name, material in materials.items()}
     for name, material in materials.items():
-        same = _ask(material, rows[name], reader, 2)  # once to switch back, once without a switch
-        same = _ask(material, rows[name], reader, 3)
-        few, _ = _train(material, condition.shots, seed)
-        many, accuracy = _train(material, condition.rows, seed)
+        _ask(material, rows[name], reader, 2)  # switches back, so that the next one is no switch
         found[name] = {
             "first_switch": first[name],
             "later_switch": second[name],
-            "no_switch": same,
-            "training_on_shots": few,
-            "training_on_rows": many,
-            "model_accuracy": _accuracy(material, rows[name], reader),
-            "classifier_accuracy": accuracy,
+            "no_switch": _ask(material, rows[name], reader, 3),
+            "training_on_shots": _train(material, condition.shots, seed)[0],
         }
+        found[name]["training_on_rows"], classifier = _train(material, condition.rows, seed)
+        if seed == 0:
+            found[name]["model_accuracy"] = _accuracy(material, rows[name], reader)
+            found[name]["classifier_accuracy"] = classifier(material)
     return {"tasks": found}
 
 
@@ -65,8 +66,8 @@ def _accuracy(material: Material, rows: list[Any], reader: Reader) -> float:
     return float(np.mean((logs - batch_offsets(logs)).argmax(axis=1) == material.golds[:_ITEMS]))
 
 
-def _train(material: Material, count: int, seed: int) -> tuple[float, float]:
-    """Seconds of embedding and training on rows, and the accuracy on the first items."""
+def _train(material: Material, count: int, seed: int) -> tuple[float, Callable[[Material], float]]:
+    """Seconds of embedding and training on rows, and what tells the classifier's accuracy on the first items."""
     from sklearn.linear_model import LogisticRegression
 
     rows = drawn(material, count, seed)
@@ -78,5 +79,9 @@ def _train(material: Material, count: int, seed: int) -> tuple[float, float]:
     with one_thread():
         classifier = LogisticRegression(C=10.0, max_iter=1000).fit(vectors, [row.label for row in rows])
     seconds = time.perf_counter() - begun
-    said = classifier.predict(material.item_vectors[:_ITEMS])
-    return seconds, float(np.mean(said == np.array([item.label for item in material.items[:_ITEMS]])))
+
+    def accuracy(of: Material) -> float:
+        said = classifier.predict(of.item_vectors[:_ITEMS])
+        return float(np.mean(said == np.array([item.label for item in of.items[:_ITEMS]])))
+
+    return seconds, accuracy

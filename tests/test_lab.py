@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from benchmarks.lab.claims.implicit_steps import Agreement
 from benchmarks.lab.conditions import Condition, Labelled, Passage, Surrogate
 from benchmarks.lab.crossed import average, crossed_mean
 from benchmarks.lab.demonstrations import NAMES, names_of, shown
-from benchmarks.lab.documents import documented, setting_of, settings_of, show
+from benchmarks.lab.documents import documented, show
 from benchmarks.lab.dual_form import largest_gap, surrogate_scores
 from benchmarks.lab.effects import Best, BySize, LeftOut, Less, OfModel, Range, Shift, Sum, difference, slope
 from benchmarks.lab.material import Material, Row, plain_text
@@ -35,6 +36,7 @@ from benchmarks.lab.prompts import channel_prompts, label_prompts
 from benchmarks.lab.reader import Models, Reader, quantized
 from benchmarks.lab.reports import CONTRADICTED, HOLDS, MIXED, NOT_SHOWN, PARTLY, overall, verdict
 from benchmarks.lab.scales import QUICK, Scale
+from benchmarks.lab.settings import DECIDING, command_of, continued, setting_of, settings_of
 from promptsearch.errors import DataError, ModelError, UserError
 from promptsearch.lm.fake import FakeLM
 from promptsearch.lm.llamacpp.engine import LlamaEngine
@@ -465,6 +467,25 @@ def test_what_does_not_fit_the_context_is_left_out_and_said(tmp_path: Path, tiny
     assert "value" in named["four over none"]
     assert section["verdict"]["direct"]["parts"] == 2
     assert section["verdict"]["direct"]["verdict"] != HOLDS
+
+
+def test_a_file_may_grow_but_not_mix(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    labels = {"sst2": 2, "trec": 3, "third": 3}
+    assert continued(path, SETTINGS) == SETTINGS
+    path.write_text(json.dumps({"settings": SETTINGS}), "utf-8")
+    more = settings_of(replace(TINY, seeds=9), {"made-up": FACTS["made-up"]}, labels, {})
+    grown = continued(path, more)
+    assert (grown["seeds"], list(grown["models"])) == (9, ["made-up", "larger"])
+    assert "--seeds 9" in command_of(grown)
+    for name in DECIDING:
+        changed = {**SETTINGS, name: "other"}
+        with pytest.raises(UserError, match=f"other settings.*{name}"):
+            continued(path, changed)
+    with pytest.raises(UserError, match="another file called larger"):
+        continued(path, {**SETTINGS, "models": {**FACTS, "larger": {"sha256": "3", "parameters": 1}}})
+    with pytest.raises(UserError, match="whose first model is made-up"):
+        continued(path, {**SETTINGS, "models": {"larger": FACTS["larger"]}})
 
 
 def test_foreign_inputs_do_not_depend_on_what_else_is_served(tiny: Setting) -> None:

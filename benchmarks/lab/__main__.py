@@ -8,7 +8,7 @@ Without ``--model`` the packaged model runs. ``--quick`` is for two cores and tw
 five draws of demonstrations and many more items. Every size of either scale (:class:`benchmarks.lab.scales.Scale`) is
 an option of its name. Further models (``--models``) take part where sizes, losses and orders are compared. Results go
 to ``--json``; beside them, or in ``--pages``, lie the page in English and Chinese and a figure for each claim.
-Interrupted, the same command goes on; run again, with further models or claims, it measures what is missing.
+Interrupted, the same command goes on; run again, with more claims, seeds or models, it measures what is missing.
 """
 
 from __future__ import annotations
@@ -24,16 +24,17 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from benchmarks.common import Results, require_same_settings
+from benchmarks.common import Results
 from benchmarks.lab.bench import Bench, Job
 from benchmarks.lab.claim import Claim
 from benchmarks.lab.claims import CLAIMS
-from benchmarks.lab.documents import documented, setting_of, settings_of, show
+from benchmarks.lab.documents import documented, show
 from benchmarks.lab.material import digest, plain_text, read_material
 from benchmarks.lab.measuring import Stock
 from benchmarks.lab.problems import Problems
 from benchmarks.lab.reader import Models
 from benchmarks.lab.scales import FULL, QUICK, Scale
+from benchmarks.lab.settings import continued, setting_of, settings_of
 from benchmarks.symbolic import TASKS
 from promptsearch.embed.cache import CachedEncoder
 from promptsearch.embed.transformer import resolve_encoder
@@ -58,7 +59,7 @@ def _run(options: argparse.Namespace) -> None:
     path = Path(options.json or _default_path(models.main, options.quick))
     try:
         stock = _stock(options, scale)
-        settings = _settings(path, scale, models, stock)
+        settings = continued(path, _settings(scale, models, stock))
         results = Results(path, settings, models.reader(models.main).opened.description)
         setting = setting_of(settings)
         claims = [make(setting) for make in CLAIMS]
@@ -121,26 +122,12 @@ def _measure(bench: Bench, claims: Sequence[Claim]) -> None:
         progress.update(bar, completed=len(jobs), description="measured")
 
 
-def _settings(path: Path, scale: Scale, models: Models, stock: Stock) -> dict[str, Any]:
-    """How cells are measured: at the scale, on the content and with the files of before; further models may come.
-
-    Raises:
-        UserError: what is kept was measured otherwise.
-    """
-    kept = json.loads(path.read_text("utf-8"))["settings"]["models"] if path.is_file() else {}
-    now = {name: models.facts(name) for name in models.names}
-    for name in kept.keys() & now.keys():
-        if kept[name] != now[name]:
-            raise UserError(f"{path} holds results of another file called {name}; give another --json")
-    if kept and next(iter(kept)) != models.main:
-        raise UserError(
-            f"{path} holds results whose first model is {next(iter(kept))}; give it as --model, or another --json"
-        )
+def _settings(scale: Scale, models: Models, stock: Stock) -> dict[str, Any]:
+    """How cells are measured now."""
     everything = {**stock.switched, **stock.materials}
     labels = {name: len(each.labels) for name, each in everything.items()}
     content = {name: each.digest for name, each in everything.items()} | {"plain text": digest(stock.texts)}
-    require_same_settings(path, settings_of(scale, kept, labels, content))
-    return settings_of(scale, {**kept, **now}, labels, content)
+    return settings_of(scale, {name: models.facts(name) for name in models.names}, labels, content)
 
 
 def _scale(options: argparse.Namespace) -> Scale:

@@ -35,14 +35,14 @@ def measure_turns(condition: Turns, materials: Mapping[str, Material], reader: R
     reader.labels(label_prompts("label", "", [], ["warm up"]), ["yes", "no"])
     reader.forget()
     rows = {name: drawn(material, condition.shots, seed) for name, material in materials.items()}
-    first = {name: _ask(material, rows[name], reader, 0) for name, material in materials.items()}
-    second = {name: _ask(material, rows[name], reader, 1) for name, material in materials.items()}
+    first = {name: _ask(material, rows[name], reader) for name, material in materials.items()}
+    second = {name: _ask(material, rows[name], reader) for name, material in materials.items()}
     for name, material in materials.items():
-        _ask(material, rows[name], reader, 2)  # switches back, so that the next one is no switch
+        _ask(material, rows[name], reader)  # switches back, so that the next one is no switch
         found[name] = {
             "first_switch": first[name],
             "later_switch": second[name],
-            "no_switch": _ask(material, rows[name], reader, 3),
+            "no_switch": _ask(material, rows[name], reader),
             "training_on_shots": _train(material, condition.shots, seed)[0],
         }
         found[name]["training_on_rows"], classifier = _train(material, condition.rows, seed)
@@ -52,9 +52,9 @@ def measure_turns(condition: Turns, materials: Mapping[str, Material], reader: R
     return {"tasks": found}
 
 
-def _ask(material: Material, rows: list[Any], reader: Reader, item: int) -> float:
-    """Seconds of one query."""
-    prompts = label_prompts("label", "", rows, [material.texts[item % len(material.texts)]])
+def _ask(material: Material, rows: list[Any], reader: Reader) -> float:
+    """Seconds of one query, always the same one."""
+    prompts = label_prompts("label", "", rows, material.texts[:1])
     begun = time.perf_counter()
     reader.labels(prompts, material.labels)
     return time.perf_counter() - begun

@@ -15,9 +15,11 @@ from fakes import WordEncoder
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from tiny_models import write_model
 
 from benchmarks.common import Results
 from benchmarks.lab import documents
+from benchmarks.lab.__main__ import main as run_program
 from benchmarks.lab.bench import Bench
 from benchmarks.lab.claim import Setting
 from benchmarks.lab.claims import CLAIMS
@@ -508,6 +510,67 @@ def test_models_that_cannot_be_told_apart_are_refused(tmp_path: Path, model_file
         Models(str(tmp_path / "a/t@o.gguf"), [])
     with pytest.raises(ModelError):
         Models(str(tmp_path / "none.gguf"), [])
+
+
+# -- the program --------------------------------------------------------------------------------------------------
+
+
+def write_dataset(folder: Path, name: str, labels: Sequence[str]) -> None:
+    """A dataset of short texts."""
+    (folder / name).mkdir(parents=True)
+    (folder / name / "meta.json").write_text(json.dumps({"labels": list(labels)}), "utf-8")
+    for part, count in (("train", 60), ("dev", 6), ("test", 6)):
+        rows = (
+            {"input": f"{part} {name} {number}", "output": labels[number % len(labels)]} for number in range(count)
+        )
+        (folder / name / f"{part}.jsonl").write_text("\n".join(map(json.dumps, rows)), "utf-8")
+
+
+SMALLEST = (
+    *("--quick", "--datasets", "one,two", "--switched", "one,two", "--tasks", "lookup", "--templates", "label,arrow"),
+    *("--items", "4", "--thinking-items", "2", "--thinking-tokens", "8", "--thinking-shots", "1", "--pieces", "2"),
+    *("--seeds", "2", "--thinking-seeds", "2", "--order-seeds", "2", "--orders", "2", "--counts", "0,4,8,9"),
+    *("--quantizations", "Q8_0,Q4_0"),
+)
+
+
+def program(monkeypatch: pytest.MonkeyPatch, folder: Path, *words: str) -> None:
+    """Run it as from a terminal."""
+    given = ("--data", str(folder), "--json", str(folder / "results.json"), *SMALLEST, *words)
+    monkeypatch.setattr("sys.argv", ["benchmarks.lab", *given])
+    run_program()
+
+
+@pytest.mark.usefixtures("encoder")
+def test_the_program_runs_on_any_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_dataset(tmp_path, "one", LABELS[:2])
+    write_dataset(tmp_path, "two", LABELS)
+    models = [write_model(tmp_path, "llama", seed).rename(tmp_path / f"{seed}.gguf") for seed in (0, 1)]
+    program(monkeypatch, tmp_path, "--model", str(models[0]), "--only", "6,13")
+    assert capsys.readouterr().out.count("parts hold") == 4
+    program(monkeypatch, tmp_path, "--model", str(models[0]), "--models", str(models[1]), "--only", "10,12,13")
+    read = json.loads((tmp_path / "results.json").read_text("utf-8"))
+    document = json.loads((tmp_path / "results.claims.json").read_text("utf-8"))
+    assert document == json.loads(json.dumps(documented(read)))
+    assert list(read["settings"]["models"]) == ["0", "1"]
+    measured = {each["number"]: len(each["models"]) for each in document["claims"] if each["models"]}
+    assert {6: 1, 10: 1, 12: 1, 13: 2}.items() <= measured.items()
+    assert str(tmp_path) not in json.dumps(read)
+    page = (tmp_path / "results" / "laboratory.md").read_text("utf-8")
+    assert_numbers_are_of(document, page)
+    assert "for each doubling of the weights" in page
+    with pytest.raises(SystemExit, match="other settings"):
+        program(monkeypatch, tmp_path, "--model", str(models[0]), "--items", "5")
+    with pytest.raises(SystemExit, match="no dataset 'three'"):
+        program(monkeypatch, tmp_path, "--model", str(models[0]), "--datasets", "one,three")
+    with pytest.raises(SystemExit, match=r"none\.gguf"):
+        program(monkeypatch, tmp_path, "--model", str(tmp_path / "none.gguf"))
+    for words, said in ((("--only", "16"), "no such claims"), (("--datasets", "one"), "two datasets at least")):
+        with pytest.raises(SystemExit):
+            program(monkeypatch, tmp_path, *words)
+        assert said in capsys.readouterr().err
 
 
 # -- the pages that ship ----------------------------------------------------------------------------------------

@@ -105,11 +105,12 @@ def read_material(folder: Path, name: str, items: int, encoder: Encoder) -> Mate
 
 
 def plain_text(materials: Sequence[Material], file: Path | None, pieces: int) -> list[str]:
-    """Pieces of plain text of some 400 characters: of a file, or of inputs that no experiment asks about."""
+    """Pieces of plain text of 400 characters or less: of a file, or of inputs that no experiment asks about."""
     if file is not None:
         text = " ".join(file.read_text("utf-8").split())
     else:
         text = " ".join(row.text or "" for material in materials for row in material.pool[-4 * pieces :])
-    found = [text[start : start + _PIECE] for start in range(0, len(text) - _PIECE + 1, _PIECE)]
+    size = min(_PIECE, max(1, len(text) // pieces))
+    found = [text[start : start + size] for start in range(0, len(text) - size + 1, size)]
     places = np.random.default_rng(61).permutation(len(found))[:pieces]
     return [found[place] for place in sorted(places.tolist())]

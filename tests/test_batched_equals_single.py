@@ -1,4 +1,4 @@
-"""The engine's main shortcut against its slow twin: 500 real messages scored together and one by one."""
+"""The engine's main shortcut against its slow twin: 200 real messages scored together and one by one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import promptsearch as ps
 from promptsearch.lm.llamacpp.engine import LlamaEngine
 from promptsearch.lm.llamacpp.weights import convert
 
-ITEMS = 500
+ITEMS = 200
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def half_precision(model_file: Path, tmp_path_factory: pytest.TempPathFactory) -
         yield engine
 
 
-def test_500_messages_together_and_one_by_one(half_precision: LlamaEngine) -> None:
+def test_200_messages_together_and_one_by_one(half_precision: LlamaEngine) -> None:
     task = ps.example_task()
     shown = "".join(f"{example.text}\nTeam: {example.output}\n\n" for example in task.examples[:2])
     prompts = [f"{shown}{example.text}\nTeam:" for example in task.examples[2 : 2 + ITEMS]]

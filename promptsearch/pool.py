@@ -145,14 +145,6 @@ class Pool:
             approximate_above=self.approximate_above,
         )
 
-    def vectors_of(self, ids: ArrayLike) -> NDArray[np.float32]:
-        """Vectors of the examples ``ids``, shape (len(ids), d), float32.
-
-        Raises:
-            DataError: an id that is not in this pool.
-        """
-        return self.vectors[self._rows_of(np.asarray(ids, dtype=np.int64).reshape(-1))]
-
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Writes the pool into ``folder``; whenever this is interrupted, the pool that was there stays.
 

@@ -145,7 +145,6 @@ def test_subset_keeps_the_very_vectors() -> None:
     assert part.ids.tolist() == [9, 5]
     assert part.encoder == "e"
     assert np.array_equal(part.vectors, pool.vectors[[2, 0]])
-    assert np.array_equal(pool.vectors_of([3, 3]), pool.vectors[[1, 1]])
     assert len(pool.subset([])) == 0
     with pytest.raises(DataError, match="example 4 is not among"):
         pool.subset([4])

@@ -14,7 +14,7 @@ from promptsearch.errors import DataError
 from promptsearch.lm.base import FloatArray
 from promptsearch.search.attention import LinearAttention
 from promptsearch.search.base import Scores
-from promptsearch.search.surrogate import Surrogate, fit_surrogate
+from promptsearch.search.surrogate import fit_surrogate
 
 POOL = list(range(100, 160))
 
@@ -132,39 +132,8 @@ def test_few_candidates_leave_it_unknown_and_off() -> None:
     surrogate = fit_surrogate(scored(candidates, np.full(29, 0.6)), made(0))
     assert surrogate.rank_correlation is None
     assert not surrogate.is_trusted
-    assert surrogate.prefilter(candidates, 3) == candidates
     assert "off, nothing to judge it by in 29 candidates" in str(surrogate)
     assert fit_surrogate({}, made(0)).candidates == 0
-
-
-def with_correlation(correlation: float | None) -> Surrogate:
-    return Surrogate(correlation, correlation, 40, 0.1, 1.0, made(3))
-
-
-@pytest.mark.parametrize("correlation", [None, -0.8, 0.0, 0.29])
-def test_untrusted_it_lets_everything_pass(correlation: float | None) -> None:
-    candidates = draw(2, 20)
-    assert with_correlation(correlation).prefilter(candidates, 5) == candidates
-
-
-@given(st.integers(0, 40), st.integers(0, 20), st.integers(0, 5))
-def test_trusted_it_keeps_the_best_in_the_order_given(keep: int, count: int, unknown: int) -> None:
-    candidates = [*draw(2, count, (4,)), *(Candidate(f"{place}") for place in range(unknown))]
-    surrogate = with_correlation(0.5)
-    kept = surrogate.prefilter(candidates, keep)
-    assert kept == [each for each in candidates if each in kept]
-    assert len(kept) == min(len(candidates), max(keep, unknown))
-    assert kept[len(kept) - unknown :] == candidates[count:]
-    predicted = dict(zip(candidates[:count], surrogate.predict(candidates[:count]).tolist(), strict=True))
-    left = [each for each in predicted if each not in kept]
-    known = [each for each in kept if each in predicted]
-    assert not left or not known or max(predicted[each] for each in left) <= min(predicted[each] for each in known)
-
-
-def test_it_keeps_the_same_share_of_each_number_of_demonstrations() -> None:
-    candidates = [*draw(4, 40, (2,)), *draw(5, 40, (8,))]
-    kept = with_correlation(0.5).prefilter(candidates, 20)
-    assert [sum(each.shots == count for each in kept) for count in (2, 8)] == [10, 10]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Guesses from embeddings alone how well a set of demonstrations will do, and measures how good the guesses are.
 
-Invariant: it decides only where it ranked sets of equally many demonstrations, by settings fitted on others, as their
-measured scores did (rank correlation of 0.3 and above over 30 candidates and more); else it lets everything pass.
+Invariant: it is trusted only where it ranked sets of equally many demonstrations, by settings fitted on others, as
+their measured scores did (rank correlation of 0.3 and above over 30 candidates and more).
 Leaves out: how a guess is made, see :mod:`promptsearch.search.attention`.
 """
 
@@ -59,33 +59,6 @@ class Surrogate:
         Good for ranking sets of equally many demonstrations only: a language model's accuracy is another number.
         """
         return self._attention.quality(candidates, self.temperature, self.fading)
-
-    def prefilter(self, candidates: Sequence[Candidate], keep: int) -> list[Candidate]:
-        """The most promising candidates, in the order given; all of them while it is not trusted.
-
-        The same share is kept of each number of demonstrations: which number is best is not its to say.
-
-        Args:
-            candidates: what might be tried.
-            keep: how many to keep, at least 0. Candidates that it cannot judge stay, and count.
-        """
-        if not self.is_trusted or len(candidates) <= keep:
-            return list(candidates)
-        predicted = self.predict(candidates)
-        unknown = np.isnan(predicted)
-        standing = np.where(unknown, np.inf, self._standing(predicted, candidates))
-        best = np.argsort(-standing, kind="stable")[: max(keep, int(unknown.sum()))]
-        return [candidates[place] for place in sorted(best.tolist())]
-
-    def _standing(self, predicted: FloatArray, candidates: Sequence[Candidate]) -> FloatArray:
-        """Share of the candidates with equally many demonstrations that each is predicted to beat."""
-        shots = np.array([candidate.shots for candidate in candidates])
-        standing = np.empty(len(candidates))
-        for count in np.unique(shots):
-            peers = np.flatnonzero(shots == count)
-            places = np.argsort(np.argsort(predicted[peers], kind="stable"), kind="stable")
-            standing[peers] = (places + 0.5) / len(peers)
-        return standing
 
     def __str__(self) -> str:
         if self.rank_correlation is None:

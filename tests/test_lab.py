@@ -436,8 +436,9 @@ def test_a_part_can_be_run_alone(tmp_path: Path, tiny: Setting) -> None:
     one.run([claims[5]], lambda job: None)
     found = documented(json.loads((tmp_path / "one.json").read_text("utf-8")))["claims"]
     assert [each["number"] for each in found if each["models"]] == [6]
-    show({**documented(json.loads((tmp_path / "one.json").read_text("utf-8")))}, tmp_path)
-    assert (tmp_path / "laboratory.md").read_text("utf-8").count("not measured") == 14
+    show(documented(json.loads((tmp_path / "one.json").read_text("utf-8"))), tmp_path)
+    lines = (tmp_path / "laboratory.md").read_text("utf-8").splitlines()
+    assert sum("not measured" in line for line in lines) == 14
 
 
 def test_further_models_leave_what_was_measured_as_it_was(tmp_path: Path, tiny: Setting) -> None:

@@ -12,7 +12,16 @@ from benchmarks.lab.conditions import Condition, Thinking
 from benchmarks.lab.effects import Effect
 from benchmarks.lab.words import Words
 
-__all__ = ["ALL", "SMALL", "TEXT", "Arm", "Claim", "Contrast", "Needed", "Setting"]
+__all__ = [
+    "ALL",
+    "SMALL",
+    "TEXT",
+    "Arm",
+    "Claim",
+    "Contrast",
+    "Needed",
+    "Setting",
+]
 
 TEXT = "plain text"
 """In the place of a dataset, where a model only reads."""

@@ -46,5 +46,7 @@ def show(document: Mapping[str, Any], folder: Path) -> None:
 
 
 def _machine(facts: Mapping[str, Any]) -> str:
+    """A machine and how the first model ran there, in a line."""
     processor = f"{facts['cores']} cores of {facts['processor']} ({', '.join(facts['instructions'])})"
-    return f"{processor}, {facts['system']}, {facts.get('model', '')}"
+    model = facts.get("model", "").partition(" (")[0]
+    return f"{processor}, {facts['system']}, {model}"

@@ -153,6 +153,11 @@ class Best:
     reference: Condition | None = None
     counted_in: str | None = None
 
+    @property
+    def least(self) -> bool:
+        """Whether what is chosen and what is counted are of one model."""
+        return self.counted_in is None
+
     def values(self, scores: Scores) -> NDArray[np.float64]:
         """What each half gains by the choice of the other half."""
         choosing = _stacked([scores.of(condition) for condition in self.conditions])

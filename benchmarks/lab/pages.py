@@ -10,10 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.lab.sayings import SAYINGS
+from benchmarks.lab.sayings import DATASETS, REFERENCES, SAYINGS
 from benchmarks.lab.words import LANGUAGES
 
 __all__ = ["page", "pages"]
+
+_SCORED = ("direct", "calibrated")
 
 
 def pages(document: Mapping[str, Any], figures: Mapping[str, str]) -> dict[str, str]:
@@ -50,9 +52,21 @@ def page(document: Mapping[str, Any], figures: Mapping[str, str], language: str)
                 "tokens": f"{document['tokens']:,}",
             }
         ),
+        asked=_asked(document, language),
+        ways=[say[way] for way in _SCORED],
         reports=[_shown(each, figures.get(each["slug"], ""), language) for each in document["claims"]],
+        references=REFERENCES,
     )
     return text.rstrip() + "\n"
+
+
+def _asked(document: Mapping[str, Any], language: str) -> str:
+    """What is asked in the datasets that are known."""
+    scale, colon = document["settings"], "：" if language == "zh" else ": "
+    names = dict.fromkeys([*scale["datasets"], *scale["switched"], *scale["tasks"]])
+    return SAYINGS[language]["join"].join(
+        f"{name}{colon}{DATASETS[name][language]}" for name in names if name in DATASETS
+    )
 
 
 def _listed(names: Sequence[str], language: str) -> str:
@@ -62,7 +76,6 @@ def _listed(names: Sequence[str], language: str) -> str:
 def _shown(report: Mapping[str, Any], figure: str, language: str) -> dict[str, Any]:
     say = SAYINGS[language]
     several = len(report["models"]) > 1
-    decided = [section for section in report["models"] if section["verdict"]]
     left_out = len(report["left_out"])
     return {
         "number": report["number"],
@@ -71,36 +84,40 @@ def _shown(report: Mapping[str, Any], figure: str, language: str) -> dict[str, A
         "method": report["method"][language],
         "remark": report["remark"][language] if report["remark"] else "",
         "measured": bool(report["models"]),
-        "summary": "<br>".join(_verdicts(section["verdict"], say) for section in decided) or say["unmeasured"],
+        "verdicts": _verdicts(report, say),
         "figure": figure,
         "left_out": say["left_out"].format(left_out, report["cells"]) if left_out else "",
         "sections": [_section(section, report, language, several) for section in report["models"]],
     }
 
 
-def _verdicts(by_way: Mapping[str, Mapping[str, Any]], say: Mapping[str, str]) -> str:
-    """A verdict for each way of scoring, with the number of parts that hold; one alone where there is one way."""
-    counted = {
-        way: say["counts"].format(**{**found, "verdict": say[found["verdict"]]}) for way, found in by_way.items()
-    }
-    if len(counted) == 1:
-        return next(iter(counted.values()))
-    return say["join"].join(say["in way"].format(verdict=each, way=say[way]) for way, each in counted.items())
+def _verdicts(report: Mapping[str, Any], say: Mapping[str, str]) -> list[str]:
+    """What the overview says: for both ways of scoring, or for the only way there is."""
+    ways = _SCORED if report["ways"] == list(_SCORED) else report["ways"]
+    found = []
+    for way in ways:
+        verdicts = [section["verdict"][way] for section in report["models"] if way in section["verdict"]]
+        counted = (say["counts"].format(**{**each, "verdict": say[each["verdict"]]}) for each in verdicts)
+        found.append("<br>".join(counted) or (say["unmeasured"] if not report["models"] else "–"))
+    return [*found, *(["–"] * (len(_SCORED) - len(found)))]
+
+
+def _way(way: str, report: Mapping[str, Any], say: Mapping[str, str]) -> str:
+    """What a way is called; answers that are written are not scored in one or another."""
+    return say["written"] if report["ways"] == ["direct"] else say[way]
 
 
 def _section(section: Mapping[str, Any], report: Mapping[str, Any], language: str, several: bool) -> dict[str, Any]:
     say = SAYINGS[language]
     ways = [way for way in report["ways"] if any(way in found["ways"] for found in section["findings"])]
-    datasets = list(
-        dict.fromkeys(
-            name for found in section["findings"] for way in found["ways"].values() for name in way["datasets"]
-        )
-    )
+    called = {way: _way(way, report, say) for way in report["ways"]}
+    measured = (name for found in section["findings"] for way in found["ways"].values() for name in way["datasets"])
+    datasets = list(dict.fromkeys(measured))
     head, rows = _table(section, report, language)
     return {
         "model": section["model"] if several else "",
-        "sentences": [_sentence(section, way, language, len(section["verdict"]) > 1) for way in section["verdict"]],
-        "ways": [say[way] for way in ways],
+        "sentences": [_sentence(section, way, called[way], language) for way in section["verdict"]],
+        "ways": [called[way] for way in ways],
         "findings": [
             {
                 "name": _named(found, language),
@@ -109,7 +126,9 @@ def _section(section: Mapping[str, Any], report: Mapping[str, Any], language: st
             }
             for found in section["findings"]
         ],
-        "columns": [f"{dataset}, {say[way]}" for dataset in datasets for way in ways] if len(datasets) > 1 else [],
+        "columns": [say["column"].format(dataset=dataset, way=called[way]) for dataset in datasets for way in ways]
+        if len(datasets) > 1
+        else [],
         "by_dataset": [
             [
                 found["name"][language],
@@ -122,48 +141,57 @@ def _section(section: Mapping[str, Any], report: Mapping[str, Any], language: st
     }
 
 
-def _sentence(section: Mapping[str, Any], way: str, language: str, several: bool) -> str:
+def _sentence(section: Mapping[str, Any], way: str, called: str, language: str) -> str:
     """Whether a claim holds, with the intervals that say so."""
     say = SAYINGS[language]
     parts = []
     for found in section["findings"]:
         if found["main"] and way in found["ways"]:
             values = found["ways"][way]
-            number = _with_interval(values, found["unit"]) if "value" in values else say["no number"]
-            parts.append(f"{found['name'][language]} {number}")
+            number = _number(found, values, say)
+            parts.append(say["part"].format(name=_on(found, language), number=number, verdict=say[values["verdict"]]))
     return say["sentence"].format(
         verdict=say[f"sentence {section['verdict'][way]['verdict']}"],
-        way=say["sentence way"].format(say[way]) if several else "",
+        way=say["sentence way"].format(called) if len(section["verdict"]) > 1 else "",
         parts=say["join"].join(parts),
     )
 
 
 def _named(found: Mapping[str, Any], language: str) -> str:
-    """An effect's name, with the datasets it is of where these are not all, and whether it decides."""
-    say = SAYINGS[language]
+    """An effect's name, with where it was measured, and whether it decides."""
+    return _on(found, language) + ("" if found["main"] else SAYINGS[language]["aside"])
+
+
+def _on(found: Mapping[str, Any], language: str) -> str:
+    """An effect's name, with the datasets that it was measured on where these are not all."""
     measured = list(dict.fromkeys(name for way in found["ways"].values() for name in way["datasets"]))
-    on = "" if found["whole"] or not measured else say["on"].format(_listed(measured, language))
+    on = "" if found["whole"] or not measured else SAYINGS[language]["on"].format(_listed(measured, language))
     name: str = found["name"][language]
-    return name + on + ("" if found["main"] else say["aside"])
+    return name + on
 
 
 def _claimed(found: Mapping[str, Any], say: Mapping[str, str]) -> str:
+    """What the claim says of an effect; nothing where it stands for comparison."""
     kind = "above" if found["above"] is not None else "below"
     number = found[kind]
-    if number is None:
+    if number is None or not found["main"]:
         return "–"
     return say[kind].format(f"{number:g}×" if found["unit"] == "times" else f"{100 * number:g}")
 
 
 def _effect(found: Mapping[str, Any], way: str, say: Mapping[str, str]) -> str:
-    """Value, interval and verdict of one way."""
+    """Value and interval of one way, with the verdict where it decides."""
     if way not in found["ways"]:
         return "–"
     values = found["ways"][way]
+    number = _number(found, values, say)
+    return say["cell"].format(number=number, verdict=say[values["verdict"]]) if found["main"] else number
+
+
+def _number(found: Mapping[str, Any], values: Mapping[str, Any], say: Mapping[str, str]) -> str:
     if "value" not in values:
         return say["no number"]
-    shown = _with_interval(values, found["unit"]) + (say["at least"] if found["least"] else "")
-    return f"{shown}: **{say[values['verdict']]}**" if values["verdict"] else shown
+    return _with_interval(values, found["unit"]) + (say["at least"] if found["least"] else "")
 
 
 def _of_dataset(found: Mapping[str, Any], way: str, dataset: str) -> str:
@@ -184,13 +212,17 @@ def _accuracy(values: Mapping[str, float]) -> str:
 def _table(section: Mapping[str, Any], report: Mapping[str, Any], language: str) -> tuple[list[str], list[list[str]]]:
     """Head and rows of what was measured."""
     say = SAYINGS[language]
+    ways = {way: _way(way, report, say) for way in report["ways"]}
     for kind, table in (("times", _times), ("spread", _spread), ("points", _points)):
         if section[kind]:
-            return table(section[kind], report["ways"], say)
+            return table(section[kind], ways, say)
     measured = [arm["ways"].get(way, {}) for arm in section["arms"] for way in report["ways"]]
     datasets = dict.fromkeys(dataset for each in measured for dataset in each)
     columns = [(dataset, way) for dataset in datasets for way in report["ways"]]
-    head = [say["condition"], *(f"{dataset}, {say[way]}" for dataset, way in columns)]
+    first = say["condition"]
+    if report["axis"]:
+        first = say["on axis"].format(axis=report["axis"][language], condition=first)
+    head = [first, *(say["column"].format(dataset=dataset, way=ways[way]) for dataset, way in columns)]
     rows = []
     for arm in section["arms"]:
         values = (arm["ways"].get(way, {}).get(dataset) for dataset, way in columns)
@@ -199,7 +231,7 @@ def _table(section: Mapping[str, Any], report: Mapping[str, Any], language: str)
 
 
 def _times(
-    times: Mapping[str, Any], ways: Sequence[str], say: Mapping[str, str]
+    times: Mapping[str, Any], ways: Mapping[str, str], say: Mapping[str, str]
 ) -> tuple[list[str], list[list[str]]]:
     parts = list(next(iter(times.values())))
     rows = [
@@ -210,11 +242,11 @@ def _times(
 
 
 def _spread(
-    spread: Sequence[Mapping[str, Any]], ways: Sequence[str], say: Mapping[str, str]
+    spread: Sequence[Mapping[str, Any]], ways: Mapping[str, str], say: Mapping[str, str]
 ) -> tuple[list[str], list[list[str]]]:
     """Lowest, median and highest accuracy of each set."""
     places = ("lowest", "median", "highest")
-    head = [say["set"], *(say[place].format(say[way]) for way in ways for place in places)]
+    head = [say["set"], *(say[place].format(ways[way]) for way in ways for place in places)]
     rows = []
     for row in spread:
         cells = []
@@ -227,9 +259,9 @@ def _spread(
 
 
 def _points(
-    points: Sequence[Mapping[str, Any]], ways: Sequence[str], say: Mapping[str, str]
+    points: Sequence[Mapping[str, Any]], ways: Mapping[str, str], say: Mapping[str, str]
 ) -> tuple[list[str], list[list[str]]]:
-    head = [say["model"], say["loss"], *(say["gain"].format(say[way]) for way in ways)]
+    head = [say["model"], say["loss"], *(say["gain"].format(ways[way]) for way in ways)]
     rows = []
     for point in points:
         if point["bits_per_byte"] is not None:

@@ -28,14 +28,12 @@ def claim(setting: Setting) -> Claim:
         slug="correct-share",
         title=Words("Share of correct labels", "正确标签的比例"),
         says=Words(
-            "Demonstrations help, and how many of their labels are correct matters little (Min et al. 2022, figure 4).",
-            "演示有帮助，而其中正确标签的比例对准确率的影响很小（Min et al. 2022，图 4）。",
+            "Demonstrations help, and more correct labels among them raise accuracy little (Min et al. 2022, figure 4).",
+            "演示有帮助，而提高其中正确标签的比例只使准确率略有上升（Min et al. 2022，图 4）。",
         ),
         method=Words(
-            f"{setting.shots} demonstrations, of which 0 to 100 % have the right label; the others exchange theirs, so that "
-            "each label comes as often as before. The slope is points from none right to all right. It is little if it is "
-            "below 10 points.",
-            f"{setting.shots} 个演示，其中 0 至 100 % 的标签正确，其余的彼此交换标签，使各标签出现的次数不变。斜率为从全错到全对时准确率变化的百分点数，低于 10 个百分点视为“很小”。",
+            f"{setting.shots} demonstrations, of which 0 to 100 % have the right label; the others exchange theirs, so that each label comes as often as before. The slope is points from all wrong to all right. It is little if it is below 10 points.",
+            f"{setting.shots} 个演示，其中 0 至 100 % 的标签正确，其余的彼此交换标签，使各标签出现的次数不变。斜率为从全错到全对时准确率变化的百分点数，低于 10 个百分点视为“略有”。",
         ),
         datasets=setting.datasets,
         axis=Words("correct labels, %", "正确标签（%）"),
@@ -44,15 +42,15 @@ def claim(setting: Setting) -> Claim:
         ),
         contrasts=(
             Contrast(Words("all right over no demonstrations", "全对相对无演示"), difference(gold, none), above=0),
-            Contrast(Words("slope, all right over none right", "斜率（全对相对全错）"), rising, below=0.10),
+            Contrast(Words("slope from all wrong to all right", "从全错到全对的斜率"), rising, below=0.10),
             Contrast(
-                Words("all right over none right", "全对相对全错"),
+                Words("all right over all wrong", "全对相对全错"),
                 Sum({gold: 1.0, at_share(setting.shots, 0.0): -1.0}),
                 above=0,
                 main=False,
             ),
             Contrast(
-                Words("none right over no demonstrations", "全错相对无演示"),
+                Words("all wrong over no demonstrations", "全错相对无演示"),
                 Sum({at_share(setting.shots, 0.0): 1.0, none: -1.0}),
                 above=0,
                 main=False,

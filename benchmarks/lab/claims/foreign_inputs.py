@@ -24,9 +24,8 @@ def claim(setting: Setting) -> Claim:
             "输入来自其他分布的演示，帮助不如来自任务自身分布的演示（Min et al. 2022）。",
         ),
         method=Words(
-            f"{setting.shots} demonstrations whose inputs are another dataset's, of like lengths. A label of such an input means "
-            "nothing, so that both sides have the same random labels in the same places.",
-            f"{setting.shots} 个演示，输入换成另一数据集中长度相近的文本。这种输入的标签没有意义，因此两边在相同位置使用相同的随机标签。",
+            f"{setting.shots} demonstrations whose inputs come from another dataset (the next one listed under Scale), of similar length, against own inputs. Labels of foreign inputs would mean nothing, so own and foreign inputs get the same random labels in the same places.",
+            f"{setting.shots} 个演示，输入换成另一数据集（“规模”一行中的下一个）里长度相近的文本，与本任务的输入比较。外来输入谈不上正确标签，因此两种输入在相同位置使用相同的随机标签。",
         ),
         datasets=setting.datasets,
         arms=(

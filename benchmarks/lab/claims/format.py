@@ -25,8 +25,8 @@ def claim(setting: Setting) -> Claim:
             "演示必须由输入和标签成对组成：只有输入或只有标签的作用更小，甚至不如外来输入配随机标签的成对演示（Min et al. 2022）。",
         ),
         method=Words(
-            f"The same {setting.shots} demonstrations without labels, without inputs, and whole.",
-            f"同样的 {setting.shots} 个演示，分别去掉标签、去掉输入、保持完整。",
+            f"The same {setting.shots} demonstrations as inputs alone, as gold labels alone, and as whole pairs; foreign pairs are those of experiment 7.",
+            f"同样的 {setting.shots} 个演示：只留输入、只留正确标签、完整成对；外来成对的演示即实验 7 中的演示。",
         ),
         datasets=setting.datasets,
         arms=(

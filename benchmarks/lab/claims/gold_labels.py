@@ -23,15 +23,12 @@ def claim(setting: Setting) -> Claim:
         slug="gold-labels",
         title=Words("Gold labels, random labels, no demonstrations", "正确标签、随机标签、无演示"),
         says=Words(
-            "Demonstrations help even when their labels are random, and random labels lose little of what gold labels "
-            "gain over no demonstrations (Min et al. 2022).",
-            "即使标签是随机抽取的，演示仍有帮助：正确标签相对无演示的增益，换成随机标签后只损失一小部分（Min et al. 2022）。",
+            "Demonstrations help even when their labels are random, and gold labels add little to random ones (Min et al. 2022).",
+            "即使标签是随机的，演示仍有帮助；正确标签比随机标签只略好一点（Min et al. 2022）。",
         ),
         method=Words(
-            f"{setting.shots} demonstrations; the label is scored given the input (direct), and on "
-            f"{', '.join(channel)} the input given each label (channel). Little is below 5 points.",
-            f"{setting.shots} 个演示；给定输入对标签打分（直接打分），并在 {', '.join(channel)} 上给定各标签对输入打分（信道打分）。"
-            "低于 5 个百分点视为“一小部分”。",
+            f"{setting.shots} demonstrations; the label is scored given the input (direct), and on {', '.join(channel)} the input given each label (channel). A random label is drawn from all labels, so that some are right by chance (half of them where there are two). Little is below 5 points.",
+            f"{setting.shots} 个演示；给定输入对标签打分（直接打分），并在 {'、'.join(channel)} 上给定各标签对输入打分（信道打分）。随机标签从全部标签中抽取，因此有一些碰巧正确（两类时约一半）。低于 5 个百分点视为“略好”。",
         ),
         datasets=setting.datasets,
         arms=(

@@ -49,17 +49,17 @@ def claim(setting: Setting) -> Claim:
         slug="implicit-steps",
         title=Words("Demonstrations as implicit gradient steps", "演示作为隐式梯度更新"),
         says=Words(
-            "Demonstrations act like gradient steps: in linear attention each adds an outer product to the weights, and "
-            "this dual form corrects what the model corrects (Dai et al. 2023).",
-            "演示的作用类似梯度更新：在线性注意力中，每个演示给权重加上一个外积，而这一对偶形式所纠正的正是模型所纠正的错误（Dai et al. 2023）。",
+            "Demonstrations act like gradient steps: in linear attention each adds an outer product to the weights (Dai et al. 2023). If so, this dual form should correct the answers that the model corrects.",
+            "演示的作用类似梯度更新：在线性注意力中，每个演示给权重加上一个外积（Dai et al. 2023）。若果真如此，这一对偶形式应当纠正模型所纠正的那些错误。",
         ),
         method=Words(
             "The identity is derived in `benchmarks/lab/dual_form.py` and holds to 1e-10 on random tensors (a test). Here its "
             f"linear-attention form on sentence embeddings answers from the same {shots} demonstrations as the model; the "
-            "control uses other demonstrations, drawn alike. Counted are the items that the model gets wrong without "
-            "demonstrations and right with them.",
+            "control uses other demonstrations, drawn in the same way. Of the items that the model gets wrong without "
+            "demonstrations and right with them, the share that the dual form gets right is counted: with the model's "
+            "demonstrations, minus with the control's.",
             "恒等式的推导见 `benchmarks/lab/dual_form.py`，在随机张量上误差不超过 1e-10（有测试验证）。这里用它的线性注意力形式，在句向量上"
-            f"根据与模型相同的 {shots} 个演示作答；对照使用以同样方式另行抽取的演示。只统计模型无演示时答错、有演示时答对的样本。",
+            f"根据与模型相同的 {shots} 个演示作答；对照使用以同样方式另行抽取的演示。在模型无演示时答错、有演示时答对的样本中，统计对偶形式答对的比例：用与模型相同的演示时的比例，减去用对照演示时的比例。",
         ),
         datasets=setting.datasets,
         arms=(
@@ -71,8 +71,8 @@ def claim(setting: Setting) -> Claim:
         contrasts=(
             Contrast(
                 Words(
-                    "share of corrections that the dual form makes too, same over other demonstrations",
-                    "对偶形式同样纠正的比例：相同的演示相对其他演示",
+                    "share of the model's corrections that the dual form gets right: same over other demonstrations",
+                    "模型所纠正的样本中对偶形式答对的比例：相同演示相对其他演示",
                 ),
                 Agreement(none, shown, own, control),
                 above=0,

@@ -23,13 +23,12 @@ def claim(setting: Setting) -> Claim:
         slug="label-space",
         title=Words("Label space", "标签空间"),
         says=Words(
-            "Replacing the labels by random English words costs direct scoring 5 points and more, and channel scoring less than "
-            "5 (Min et al. 2022: 5 to 16, and 0 to 2).",
-            "把标签换成随机英文单词，直接打分损失 5 个百分点以上，信道打分损失不到 5 个（Min et al. 2022：分别为 5 至 16 和 0 至 2 个）。",
+            "Replacing the labels by random English words costs direct scoring more than 5 points, and channel scoring less than 5 (after Min et al. 2022, who compare random labels with randomly paired words: 5 to 16, and 0 to 2).",
+            "把标签换成随机英文单词，直接打分损失 5 个百分点以上，信道打分损失不到 5 个（据 Min et al. 2022；该文比较的是随机标签与随机配对的单词：分别为 5 至 16 和 0 至 2 个）。",
         ),
         method=Words(
-            f"{setting.shots} demonstrations; each label is replaced by a random word, which is also what is scored.",
-            f"{setting.shots} 个演示；每个标签换成一个随机抽取的单词，打分的对象也是这些单词。",
+            f"{setting.shots} demonstrations. In each draw every label is replaced by one random word, always the same, in the demonstrations and among the answers scored, so that the mapping can still be learnt; in “random pairs” each demonstration has one of these words at random. Direct and channel as in experiment 4; channel on {', '.join(channel)} only.",
+            f"{setting.shots} 个演示。每次抽取中，每个标签固定换成一个随机单词，演示和被打分的答案都用它，因此映射仍可学到；“随机配对”则给每个演示随机配一个这样的单词。直接打分与信道打分同实验 4，信道打分仅在 {'、'.join(channel)} 上进行。",
         ),
         datasets=setting.datasets,
         arms=(

@@ -95,10 +95,10 @@ def claim(setting: Setting) -> Claim:
         remark=None
         if by_models
         else Words(
-            "Quantizations of one file are no models of one family: they differ in loss by damage and not by training. Three "
-            "models and more, given by --models, decide on the claim itself; on the losses at which Du et al. see abilities "
-            "emerge nothing is said here, since those belong to another tokenizer and corpus.",
-            "同一文件的不同量化版本并不是同一家族的不同模型：它们的损失差异来自权重受损而非训练。用 --models 给出三个以上模型时，由它们判定论断本身；"
-            "Du et al. 观察到能力涌现的损失值属于另一套分词器和语料，这里不作比较。",
+            "The verdict is about quantizations of one file, which differ in loss by damage and not by training; three or more "
+            "models, given by --models, test what the claim says of models. The losses at which Du et al. see abilities emerge "
+            "belong to another tokenizer and corpus and are not compared.",
+            "结论只涉及同一文件的各量化版本：它们的损失差异来自权重受损而非训练；用 --models 给出至少三个模型，才能检验论断对不同模型的说法。"
+            "Du et al. 观察到能力涌现的损失值属于另一套分词器和语料，不作比较。",
         ),
     )

@@ -30,11 +30,11 @@ def claim(setting: Setting) -> Claim:
         method=Words(
             f"{setting.orders} orders of {_SHOTS} demonstrations, {setting.order_seeds} sets, on "
             f"{', '.join(setting.order_datasets)}. Best and worst are chosen on one half of the items and compared on the "
-            "other, so that chance alone gives a difference of 0; the true range is larger than what is found so. Whether "
+            "other, so that chance alone gives a difference of 0; on average the true range is at least what is found this way. Whether "
             f"good orders carry over is seen by what the order that is best for {setting.main} gains over the average order "
             "in another model, beside what that model's own best one gains.",
             f"{_SHOTS} 个演示的 {setting.orders} 种顺序，共 {setting.order_seeds} 组演示，数据集为 {'、'.join(setting.order_datasets)}。"
-            "最好与最差的顺序在一半样本上选出，在另一半样本上比较，因此仅凭偶然时差距为 0；真实的差距大于这样得到的数值。"
+            "最好与最差的顺序在一半样本上选出，在另一半样本上比较，因此仅凭偶然时差距为 0；平均而言，真实差距不小于这样得到的数值。"
             f"好的顺序能否迁移，看 {setting.main} 上最好的顺序在另一个模型上相对平均顺序的增益，并与该模型自己最好的顺序的增益对照。",
         ),
         datasets=setting.order_datasets,
@@ -77,9 +77,11 @@ def claim(setting: Setting) -> Claim:
                         main=False,
                     ),
                     Contrast(
-                        Words(f"own best order of {other} over that", f"{other} 自己的最好顺序相对前者"),
+                        Words(
+                            f"in {other}: its own best order over the best order of {setting.main}",
+                            f"在 {other} 上：自己的最好顺序相对 {setting.main} 的最好顺序",
+                        ),
                         Less(OfModel(own, other), Best(orders, counted_in=other)),
-                        above=0,
                         main=False,
                     ),
                 )

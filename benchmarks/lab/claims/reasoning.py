@@ -30,16 +30,12 @@ def claim(setting: Setting) -> Claim:
         slug="reasoning",
         title=Words("Reasoning before the answer", "先推理再作答"),
         says=Words(
-            "Demonstrations that show reasoning beat demonstrations that show answers only, and “let's think step by "
-            "step” beats asking directly.",
-            "展示推理的演示优于只展示答案的演示；加上“让我们一步一步思考”优于直接提问。",
+            "Demonstrations that show reasoning beat demonstrations that show answers only, and “Let’s think step by step.” beats asking directly (Wei et al. 2022; Kojima et al. 2022).",
+            "展示推理过程的演示优于只展示答案的演示；加上 “Let’s think step by step.”（让我们一步一步思考）优于直接提问（Wei et al. 2022；Kojima et al. 2022）。",
         ),
         method=Words(
-            "Answers are written, not scored; the reasoning shown is the dataset's own (Wei et al. 2022; Kojima et al. "
-            "2022). Reasoning is cut after "
-            f"{setting.thinking_tokens} tokens. Symbolic tasks are generated (`benchmarks/symbolic.py`).",
-            "答案由模型写出，而不是靠打分选出；演示中的推理为数据集自带（Wei et al. 2022；Kojima et al. 2022）。"
-            f"推理最多 {setting.thinking_tokens} 个 token。符号任务由程序生成（`benchmarks/symbolic.py`）。",
+            f"Answers are written by the model, and right if they equal the expected one (the last number; other answers apart from case, punctuation and articles). {setting.thinking_shots} demonstrations or none; without any, nothing tells the model the answer’s form. The reasoning shown is the dataset’s own for real tasks, and written by a program for the symbolic ones (`benchmarks/symbolic.py`). The model’s reasoning is cut after {setting.thinking_tokens} tokens.",
+            f"答案由模型生成，与标准答案相同才算对（数值题取最后一个数；其他答案不计大小写、标点和冠词）。用 {setting.thinking_shots} 个演示或不用；不用时，模型无从知道答案的形式。演示中的推理，真实任务为数据集自带，符号任务由程序写出（`benchmarks/symbolic.py`）。模型的推理最多 {setting.thinking_tokens} 个 token。",
         ),
         datasets=setting.tasks,
         arms=tuple(arms.values()),

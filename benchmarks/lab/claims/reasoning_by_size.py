@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from benchmarks.lab.claim import SMALL, Claim, Contrast, Setting
+from benchmarks.lab.claim import Claim, Setting
 from benchmarks.lab.claims.reasoning import reasoning_arms
-from benchmarks.lab.effects import BySize, difference
+from benchmarks.lab.claims.sizes import by_size, one_model, sizes_tested
+from benchmarks.lab.effects import difference
 from benchmarks.lab.words import Words
 
 __all__ = ["claim"]
@@ -14,9 +15,7 @@ def claim(setting: Setting) -> Claim:
     """What reasoning gains, for each model."""
     arms = reasoning_arms(setting)
     gain = difference(arms["shown"].condition, arms["few"].condition)
-    several = len(setting.models) > 1
-    is_small = setting.parameters[0] < SMALL
-    by_size = BySize(gain, dict(zip(setting.models, setting.parameters, strict=True)))
+    told, alone = sizes_tested(setting), one_model(setting)
     return Claim(
         number=14,
         slug="reasoning-by-size",
@@ -26,38 +25,29 @@ def claim(setting: Setting) -> Claim:
             "推理只对大模型有帮助：小模型无法从展示推理的演示中获得增益（Wei et al. 2022）。",
         ),
         method=Words(
-            "As in experiment 3, for each model, on each task and over all. A gain below 5 points is none. One "
-            "model alone is held against what the claim says of its size (small: below 8 billion weights); several decide by "
-            "the slope over their sizes, the models being taken as they are.",
-            "方法同实验 3，对每个模型给出各任务及总体的结果。增益低于 5 个百分点视为没有增益。"
-            "只有一个模型时，按论断对其规模的说法检验（小模型：少于 80 亿权重）；有多个模型时，由增益随规模变化的斜率判定（模型本身视为给定）。",
+            "As in experiment 3, for each model, on each task and over all. A gain below 5 points counts as none. "
+            + told.en,
+            "方法同实验 3，对每个模型给出各任务及总体的结果。增益低于 5 个百分点视为没有增益。" + told.zh,
         ),
         datasets=setting.tasks,
         by_model=True,
         ways=("direct",),
         arms=(arms["few"], arms["shown"]),
-        contrasts=(
-            *(
-                (
-                    Contrast(
-                        Words(
-                            "gain from reasoning, for each doubling of the weights",
-                            "推理的增益，权重每增加一倍的变化",
-                        ),
-                        by_size,
-                        above=0,
-                        once=True,
-                    ),
-                )
-                if several
-                else ()
-            ),
-            Contrast(
+        contrasts=tuple(
+            by_size(
+                setting,
+                Words("gain from reasoning, for each doubling of the weights", "推理的增益，权重每增加一倍的变化"),
                 Words("reasoning shown over answers shown", "展示推理相对只展示答案"),
                 gain,
-                above=None if is_small else 0,
-                below=0.05 if is_small else None,
-                main=not several,
-            ),
+                small_above=None,
+                small_below=0.05,
+            )
+        ),
+        remark=None
+        if alone is None
+        else Words(
+            f"{alone.en} For one small model this is the counterpart of the first part of experiment 3, from the same numbers: "
+            "there reasoning is claimed to help, here to gain less than 5 points.",
+            f"{alone.zh}只有一个小模型时，它与实验 3 的第一部分相对，所用数值相同：那里主张推理有帮助，这里主张增益不到 5 个百分点。",
         ),
     )

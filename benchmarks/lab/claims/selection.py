@@ -28,15 +28,11 @@ def claim(setting: Setting) -> Claim:
         says=Words(
             "Good demonstrations are correct, diverse, map inputs to labels as the task does, come from its distribution "
             "and cover its label space; more of them are not always better.",
-            "好的演示应当标签正确、内容多样、输入到标签的映射与任务一致、来自任务的分布，并均衡覆盖其标签空间；数量并非越多越好。",
+            "好的演示应当标签正确、内容多样、输入到标签的映射与任务一致、来自任务的分布，并覆盖其标签空间；数量并非越多越好。",
         ),
         method=Words(
-            f"{shots} demonstrations, one property changed at a time, the others held: all labels wrong, each as often as "
-            "before; each label always replaced by the same other one; near neighbours of one of each label, or the centres "
-            "of its clusters, where each label comes four times; another dataset's inputs, random labels on both sides; one "
-            "label, or half of them, alone. The numbers are those of experiment 6.",
-            f"{shots} 个演示，每次只改变一个性质，其余不变：标签全错但各标签次数不变；每个标签固定换成另一个标签；每个标签内取某个样本的近邻，"
-            "或取聚类中心（每个标签有四个演示的数据集）；换成另一数据集的输入（两边都用随机标签）；只含一个标签或一半标签。演示数量的比较取自实验 6。",
+            f"{shots} demonstrations; one property is changed at a time: all labels wrong, each label as often as before; labels permuted, each always replaced by the same other one (with two labels these are the same); near neighbours of one random example of each label, or the examples nearest to the centres of each label’s clusters (only where each label comes four times or more); inputs of another dataset, against own inputs with the same random labels; examples of one label only, or of half of them. The last part compares the numbers of demonstrations of experiment 6.",
+            f"{shots} 个演示，每次只改变一个性质：标签全错，但各标签次数不变；标签置换，每个标签固定换成另一个（只有两个标签时二者相同）；每个标签取一个随机样本的近邻，或取最接近聚类中心的样本（仅限每个标签至少有四个演示的数据集）；换成另一数据集的输入，与带相同随机标签的本任务输入比较；只用一个标签或一半标签的样本。最后一部分比较实验 6 中的各种演示数量。",
         ),
         datasets=setting.datasets,
         arms=(
@@ -45,7 +41,7 @@ def claim(setting: Setting) -> Claim:
             Arm(Words("labels permuted", "标签置换"), permuted),
             *(
                 (
-                    Arm(Words("alike", "彼此相似"), alike, datasets=diverse),
+                    Arm(Words("near neighbours", "近邻样本"), alike, datasets=diverse),
                     Arm(Words("representative", "代表样本"), representative, datasets=diverse),
                 )
                 if diverse
@@ -62,7 +58,7 @@ def claim(setting: Setting) -> Claim:
             *(
                 (
                     Contrast(
-                        Words("random draw over alike", "随机抽取相对彼此相似"),
+                        Words("random draw over near neighbours", "随机抽取相对近邻样本"),
                         difference(usual, alike),
                         above=0,
                         datasets=diverse,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from benchmarks.lab.claim import Arm, Claim, Contrast, Setting
 from benchmarks.lab.conditions import Labelled
 from benchmarks.lab.effects import Range, difference
 from benchmarks.lab.words import Words
+from promptsearch.template import TEMPLATES
 
 __all__ = ["claim"]
 
@@ -26,8 +29,10 @@ def claim(setting: Setting) -> Claim:
         ),
         method=Words(
             f"The query alone, with the description, with {setting.shots} demonstrations, with both; then the same "
-            f"demonstrations in {len(forms)} forms; 5 points between the best and the worst form is much.",
-            f"分别只给查询、加任务描述、加 {setting.shots} 个演示、两者都加；再把同样的演示写成 {len(forms)} 种形式；最好与最差形式相差 5 个百分点视为影响大。",
+            f"demonstrations in {len(forms)} forms. A difference above 5 points between best and worst form counts as "
+            f"mattering. {_written(setting.templates)}.",
+            f"分别只给查询、加任务描述、加 {setting.shots} 个演示、两者都加；再把同样的演示写成 {len(forms)} 种形式，"
+            f"最好与最差相差 5 个百分点以上视为有影响。{_written(setting.templates)}。",
         ),
         datasets=setting.datasets,
         arms=(
@@ -68,3 +73,17 @@ def claim(setting: Setting) -> Claim:
             ),
         ),
     )
+
+
+def _written(names: Sequence[str]) -> str:
+    """The forms as they look, with what stands between examples."""
+    shown = []
+    for name in names:
+        form = TEMPLATES[name].named("Input", "Output")
+        looks = form.field.format(name="Input", text="…") + form.joint + form.cue.format(output="Output") + " …"
+        shown.append(f"{name}: `{_visible(looks)}` `{_visible(form.separator)}`")
+    return "; ".join(shown)
+
+
+def _visible(text: str) -> str:
+    return text.replace("\n", "⏎")

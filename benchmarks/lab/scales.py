@@ -47,7 +47,7 @@ QUICK = replace(
     FULL,
     datasets=("sst2", "trec"),
     tasks=("lookup", "gsm8k"),
-    items=64,
+    items=56,
     thinking_items=16,
     pieces=16,
     seeds=3,

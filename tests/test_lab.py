@@ -30,7 +30,20 @@ from benchmarks.lab.crossed import average, crossed_mean
 from benchmarks.lab.demonstrations import NAMES, names_of, shown
 from benchmarks.lab.documents import documented, show
 from benchmarks.lab.dual_form import largest_gap, surrogate_scores
-from benchmarks.lab.effects import Best, BySize, LeftOut, Less, OfModel, Range, Shift, Sum, difference, slope
+from benchmarks.lab.effects import (
+    Best,
+    BySize,
+    LeftOut,
+    Less,
+    OfModel,
+    Range,
+    Shift,
+    Spread,
+    Sum,
+    difference,
+    expected_range,
+    slope,
+)
 from benchmarks.lab.material import Material, Row, plain_text
 from benchmarks.lab.measuring import Place, Stock, bits, scores_of
 from benchmarks.lab.problems import Problems
@@ -171,6 +184,27 @@ def test_the_range_found_on_other_items_is_a_lower_bound() -> None:
     found = Range(conditions).values(scores).mean()
     assert 0 < found < 0.1
     assert Range(conditions).least
+
+
+def test_the_spread_is_without_the_items_noise() -> None:
+    """Of 12 orders whose true accuracies have a standard deviation of 8 points, and of 12 that are equal."""
+    rng = np.random.default_rng(5)
+    assert expected_range(2) == pytest.approx(1.1284, abs=1e-3)
+    assert expected_range(12) == pytest.approx(3.2585, abs=1e-3)
+    conditions = [Labelled(4, order=number) for number in range(12)]
+    found, covered = [], []
+    for _ in range(60):
+        shares = rng.normal(0.6, 0.08, (12, 5, 1))
+        easy = rng.normal(0, 0.15, (1, 1, 96))
+        values = (rng.random((12, 5, 96)) < np.clip(shares + easy, 0, 1)).astype(float)
+        seen = crossed_mean(Spread(conditions).values(Table(dict(zip(conditions, values, strict=True)))))
+        found.append(seen.value)
+        covered.append(seen.low <= 0.08 * expected_range(12) <= seen.high)
+    assert np.mean(found) == pytest.approx(0.08 * expected_range(12), abs=0.015)
+    assert np.mean(covered) > 0.85
+    equal = np.broadcast_to(rng.random((1, 5, 96)) < 0.5, (12, 5, 96)).astype(float)
+    with pytest.raises(LeftOut):
+        Spread(conditions).values(Table(dict(zip(conditions, equal, strict=True))))
 
 
 def test_agreement_is_a_share_of_the_corrections() -> None:

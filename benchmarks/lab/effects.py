@@ -30,8 +30,10 @@ __all__ = [
     "Scores",
     "Shift",
     "Speedup",
+    "Spread",
     "Sum",
     "difference",
+    "expected_range",
     "slope",
 ]
 
@@ -135,6 +137,47 @@ class Range:
             return np.asarray(counted[int(means.argmax())] - counted[int(means.argmin())])
 
         return _crosswise(table, table, gap)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The range of several conditions' accuracies that are alike but for chance, such as orders of one set.
+
+    The variance between conditions is estimated without the items' noise, from pairs of different items (a
+    U-statistic), and a range is as many standard deviations as that many normal draws have on average (Tippett,
+    Biometrika 17, 1925). Values are the linear parts of the estimate (the delta method): their mean is the estimate.
+    """
+
+    conditions: Sequence[Condition]
+
+    def values(self, scores: Scores) -> NDArray[np.float64]:
+        """Shape (seeds, items).
+
+        Raises:
+            LeftOut: the conditions differ by less than chance has it.
+        """
+        table = _stacked([scores.of(condition) for condition in self.conditions])
+        conditions, _, items = table.shape
+        centred = table - table.mean(axis=0)
+        others = centred.sum(axis=2, keepdims=True) - centred
+        shared = (centred * others).sum(axis=0) / ((conditions - 1) * (items - 1))  # its mean is the variance
+        variances = 2 * shared - shared.mean(axis=1, keepdims=True)
+        variance = float(variances.mean())
+        if variance <= 0:
+            raise LeftOut("the conditions differ by less than chance has it")
+        return np.asarray(expected_range(conditions) * (variance**0.5 + (variances - variance) / (2 * variance**0.5)))
+
+
+def expected_range(count: int) -> float:
+    """Mean range of so many draws from a standard normal distribution."""
+    from scipy.integrate import quad
+    from scipy.stats import norm
+
+    def inside(x: float) -> float:
+        below = float(norm.cdf(x))
+        return 1.0 - below**count - (1.0 - below) ** count
+
+    return float(quad(inside, -10.0, 10.0)[0])
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks.lab.claim import Arm, Claim, Contrast, Needed, Setting
 from benchmarks.lab.conditions import Labelled
-from benchmarks.lab.effects import Best, Less, OfModel, Range, Shift
+from benchmarks.lab.effects import Best, Less, OfModel, Range, Shift, Spread
 from benchmarks.lab.words import Words
 
 __all__ = ["claim"]
@@ -16,7 +16,7 @@ def claim(setting: Setting) -> Claim:
     """Spread over permutations, and whether good ones carry over to other models and to quantizations."""
     orders = tuple(Labelled(_SHOTS, order=number) for number in range(setting.orders))
     others = (*setting.models[1:], *setting.quantizations[:1])
-    spread = Range(orders)
+    spread = Spread(orders)
     own = Best(orders)
     return Claim(
         number=10,
@@ -29,12 +29,12 @@ def claim(setting: Setting) -> Claim:
         ),
         method=Words(
             f"{setting.orders} orders of {_SHOTS} demonstrations, {setting.order_seeds} sets, on "
-            f"{', '.join(setting.order_datasets)}. Best and worst are chosen on one half of the items and compared on the "
-            "other, so that chance alone gives a difference of 0; on average the true range is at least what is found this way. Whether "
-            f"good orders carry over is seen by what the order that is best for {setting.main} gains over the average order "
-            "in another model, beside what that model's own best one gains.",
+            f"{', '.join(setting.order_datasets)}. The range is best minus worst order, less what chance among the items adds to "
+            "it. Beside it stands what choosing the best and the worst order on one half of the items makes on the other half. "
+            f"Whether good orders carry over is seen by what the order that is best for {setting.main} gains over the average "
+            "order in another model, beside what that model's own best one gains.",
             f"{_SHOTS} 个演示的 {setting.orders} 种顺序，共 {setting.order_seeds} 组演示，数据集为 {'、'.join(setting.order_datasets)}。"
-            "最好与最差的顺序在一半样本上选出，在另一半样本上比较，因此仅凭偶然时差距为 0；平均而言，真实差距不小于这样得到的数值。"
+            "极差为最好与最差顺序之差，已扣除样本随机性造成的部分；另给出在一半样本上选出最好与最差顺序、在另一半上比较所得的差距。"
             f"好的顺序能否迁移，看 {setting.main} 上最好的顺序在另一个模型上相对平均顺序的增益，并与该模型自己最好的顺序的增益对照。",
         ),
         datasets=setting.order_datasets,
@@ -46,22 +46,27 @@ def claim(setting: Setting) -> Claim:
         ),
         contrasts=(
             Contrast(
-                Words("best over worst order, not calibrated", "最好顺序相对最差顺序（未校准）"),
+                Words("range of the orders, not calibrated", "各顺序的极差（未校准）"),
                 spread,
                 above=0.10,
                 ways=("direct",),
             ),
             Contrast(
-                Words("best over worst order, calibrated", "最好顺序相对最差顺序（校准后）"),
+                Words("range of the orders, calibrated", "各顺序的极差（校准后）"),
                 spread,
                 main=False,
                 ways=("calibrated",),
             ),
             Contrast(
-                Words("difference lost by calibration", "校准所缩小的差距"),
+                Words("range lost by calibration", "校准所缩小的极差"),
                 Shift(spread, "direct", "calibrated"),
                 above=0,
                 ways=("direct",),
+            ),
+            Contrast(
+                Words("best over worst order, chosen on other items", "最好顺序相对最差顺序（在另一半样本上选出）"),
+                Range(orders),
+                main=False,
             ),
             Contrast(Words("best order over the average one", "最好顺序相对平均顺序"), own, main=False),
             *(

@@ -33,6 +33,7 @@ from benchmarks.lab.material import digest, plain_text, read_material
 from benchmarks.lab.measuring import Stock
 from benchmarks.lab.problems import Problems
 from benchmarks.lab.reader import Models
+from benchmarks.lab.sayings import SAYINGS
 from benchmarks.lab.scales import FULL, QUICK, Scale
 from benchmarks.lab.settings import continued, setting_of, settings_of
 from benchmarks.symbolic import TASKS
@@ -151,7 +152,8 @@ def _print(document: dict[str, Any], folder: Path) -> None:
         for section in each["models"]:
             for way, found in section["verdict"].items():
                 parts = f"{found['hold']} of {found['parts']} parts hold, {found['contradicted']} contradicted"
-                print(f"{each['number']:>2}  {each['title']['en']:<44} {way:<11} {found['verdict']:<13} {parts}")
+                said = SAYINGS["en"][found["verdict"]]
+                print(f"{each['number']:>2}  {each['title']['en']:<44} {way:<11} {said:<13} {parts}")
     print(f"\n{document['tokens']:,} tokens, {document['seconds']:,} s; pages and figures: {folder}")
 
 

@@ -556,7 +556,8 @@ def write_dataset(folder: Path, name: str, labels: Sequence[str]) -> None:
     (folder / name / "meta.json").write_text(json.dumps({"labels": list(labels)}), "utf-8")
     for part, count in (("train", 60), ("dev", 6), ("test", 6)):
         rows = (
-            {"input": f"{part} {name} {number}", "output": labels[number % len(labels)]} for number in range(count)
+            {"input": f"{part} {name} {number}", "output": labels[number % len(labels)] if labels else "x"}
+            for number in range(count)
         )
         (folder / name / f"{part}.jsonl").write_text("\n".join(map(json.dumps, rows)), "utf-8")
 
@@ -598,6 +599,9 @@ def test_the_program_runs_on_any_files(
     assert "for each doubling of the weights" in page
     with pytest.raises(SystemExit, match="other settings"):
         program(monkeypatch, tmp_path, "--model", str(models[0]), "--items", "5")
+    write_dataset(tmp_path, "free", ())
+    with pytest.raises(SystemExit, match="'free' has no labels"):
+        program(monkeypatch, tmp_path, "--model", str(models[0]), "--datasets", "one,free")
     with pytest.raises(SystemExit, match="no dataset 'three'"):
         program(monkeypatch, tmp_path, "--model", str(models[0]), "--datasets", "one,three")
     with pytest.raises(SystemExit, match=r"none\.gguf"):

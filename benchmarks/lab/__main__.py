@@ -81,7 +81,7 @@ def _stock(options: argparse.Namespace, scale: Scale) -> Stock:
     """Everything that can be asked about.
 
     Raises:
-        UserError: a dataset is not there.
+        UserError: a dataset is not there, or has no labels where it needs some.
     """
     data, encoder = Path(options.data), CachedEncoder(resolve_encoder(None))
     for name in {*scale.datasets, *scale.switched, *(task for task in scale.tasks if task not in TASKS)}:
@@ -93,6 +93,9 @@ def _stock(options: argparse.Namespace, scale: Scale) -> Stock:
         name: read_material(data, name, scale.items, encoder)
         for name in dict.fromkeys([*scale.datasets, *scale.switched])
     }
+    for name, material in materials.items():
+        if not material.labels:
+            raise UserError(f"the dataset {name!r} has no labels; give it to --tasks, where answers are written")
     main_ones = {name: materials[name] for name in scale.datasets}
     texts = plain_text(list(main_ones.values()), Path(options.text) if options.text else None, scale.pieces)
     switched = {name: materials[name] for name in scale.switched}

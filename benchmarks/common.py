@@ -126,7 +126,7 @@ def _command(arguments: list[str]) -> str:
     roles = {"--data": "DIR", "--json": "FILE", "--plots": "FOLDER", "--pages": "FOLDER", "--text": "FILE"}
     before = ["", *arguments]
     shown = [roles.get(option, value) for option, value in zip(before, arguments, strict=False)]
-    return " ".join("FILE" if os.sep in value else value for value in shown)
+    return " ".join("FILE" if os.sep in value and not value.startswith("hf:") else value for value in shown)
 
 
 def require_same_settings(path: Path, settings: dict[str, Any]) -> None:

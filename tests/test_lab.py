@@ -57,7 +57,7 @@ from promptsearch.lm.fake import FakeLM
 from promptsearch.lm.llamacpp.engine import LlamaEngine
 from promptsearch.lm.resolve import OpenedModel
 from promptsearch.measurement import paired_difference
-from promptsearch.template import PLAIN_TEMPLATES
+from promptsearch.template import PLAIN_TEMPLATES, TEMPLATES, Demonstration, Renderer
 
 ROOT = Path(__file__).parent.parent
 LABELS = ("bad", "good", "odd")
@@ -333,6 +333,19 @@ def test_one_thing_changes_at_a_time(count: int, seed: int) -> None:
     names = names_of(LABELS, seed)
     worded = demonstrations(Labelled(count, words=True), seed)
     assert [row.label for row in worded] == [names[label or ""] for label in labels]
+
+
+@given(
+    st.sampled_from([each.name for each in PLAIN_TEMPLATES]),
+    st.text(max_size=20),
+    st.lists(st.tuples(st.text(max_size=10), st.sampled_from(LABELS)), max_size=3),
+)
+def test_whole_pairs_look_as_the_package_shows_them(form: str, text: str, pairs: list[tuple[str, str]]) -> None:
+    (prompt,) = label_prompts(form, "Say it.", [Row(*pair) for pair in pairs], [text])
+    demonstrations = [Demonstration({"input": one}, label) for one, label in pairs]
+    renderer = Renderer(["input"], "output", None)
+    expected = renderer.render(TEMPLATES[form], "Say it.", demonstrations, {"input": text})
+    assert (prompt, prompt.shared) == (expected, expected.shared)
 
 
 def test_labels_get_different_words() -> None:

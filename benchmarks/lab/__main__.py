@@ -99,7 +99,10 @@ def _stock(options: argparse.Namespace, scale: Scale) -> Stock:
     main_ones = {name: materials[name] for name in scale.datasets}
     texts = plain_text(list(main_ones.values()), Path(options.text) if options.text else None, scale.pieces)
     switched = {name: materials[name] for name in scale.switched}
-    return Stock(main_ones, switched, Problems(data, scale.thinking_items), texts, scale.thinking_tokens)
+    problems = Problems(data, scale.thinking_items)
+    for name in scale.tasks:
+        problems.task(name)  # one without written reasoning is refused here, and not cell by cell
+    return Stock(main_ones, switched, problems, texts, scale.thinking_tokens)
 
 
 def _measure(bench: Bench, claims: Sequence[Claim]) -> None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from promptsearch.measurement import paired_difference
 
-__all__ = ["Estimate", "average", "crossed_mean", "mean_of"]
+__all__ = ["Estimate", "average", "crossed_mean"]
 
 _LEVEL = 0.95
 
@@ -64,12 +64,6 @@ def crossed_mean(effects: NDArray[np.float64]) -> Estimate:
     total = sum(square for square, _ in parts)
     freedom = total**2 / max(sum(square**2 / degrees for square, degrees in parts), 1e-300)
     return _interval(mean, total / (seeds * items), freedom, seeds, items)
-
-
-def mean_of(values: Sequence[float]) -> Estimate:
-    """The mean of independent values by Student's interval; at least two."""
-    array = np.asarray(values, dtype=np.float64)
-    return _interval(float(array.mean()), float(array.var(ddof=1)) / len(array), len(array) - 1, 1, len(array))
 
 
 def average(estimates: Sequence[Estimate]) -> Estimate:

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.lab.sayings import SAYINGS
+
 __all__ = ["draw"]
 
-_COLOURS = {"direct": "C0", "calibrated": "C1", "seconds": "C2"}
-_LABELS = {"direct": "as the model answers", "calibrated": "calibrated", "seconds": "seconds"}
-_PARTS = ("first_switch", "later_switch", "no_switch", "training_on_shots", "training_on_rows")
+_COLOURS = {"direct": "C0", "calibrated": "C1"}
 
 
 def draw(report: Mapping[str, Any], path: Path) -> bool:
@@ -73,7 +73,7 @@ def _spread(axes: Any, section: Mapping[str, Any], dataset: str, report: Mapping
         shift = 0.16 * (report["ways"].index(way) - (len(report["ways"]) - 1) / 2)
         x = [row["seed"] + 1 + shift for row in rows for _ in row["ways"][way]]
         y = [100 * each for row in rows for each in row["ways"][way]]
-        axes.plot(x, y, "o", color=_COLOURS[way], alpha=0.5, markersize=4, label=_LABELS[way])
+        axes.plot(x, y, "o", color=_COLOURS[way], alpha=0.5, markersize=4, label=SAYINGS["en"][way])
     axes.set_xticks([row["seed"] + 1 for row in rows])
     axes.set_xlabel("set of demonstrations")
     axes.set_ylabel("accuracy, %")
@@ -101,7 +101,8 @@ def _points(axes: Any, section: Mapping[str, Any], title: str, report: Mapping[s
 
 def _times(axes: Any, section: Mapping[str, Any], title: str, report: Mapping[str, Any]) -> None:
     tasks = list(section["times"])
-    for number, part in enumerate(_PARTS):
+    timed = [part for part in section["times"][tasks[0]] if "accuracy" not in part]
+    for number, part in enumerate(timed):
         places = [place + 0.16 * (number - 2) for place in range(len(tasks))]
         seconds = [section["times"][task][part] for task in tasks]
         axes.bar(places, seconds, width=0.15, label=part.replace("_", " "))
@@ -114,9 +115,8 @@ def _error_bars(axes: Any, x: Sequence[float], values: Sequence[Mapping[str, flo
     middle = [100 * each["value"] for each in values]
     below = [max(0.0, 100 * (each["value"] - each["low"])) for each in values]
     above = [max(0.0, 100 * (each["high"] - each["value"])) for each in values]
-    axes.errorbar(
-        x, middle, [below, above], fmt="o-" if joined else "o", color=_COLOURS[way], capsize=2, label=_LABELS[way]
-    )
+    form, label = "o-" if joined else "o", SAYINGS["en"][way]
+    axes.errorbar(x, middle, [below, above], fmt=form, color=_COLOURS[way], capsize=2, label=label)
 
 
 _DRAW = {"arms": _arms, "points": _points, "spread": _spread, "times": _times}

@@ -56,19 +56,18 @@ class Reader:
 
     def channel(self, prompts: Sequence[Rendered], texts: Sequence[str]) -> NDArray[np.float64]:
         """Log-probability of each text after the prompt of each label, shape (texts, labels)."""
-        parts = [
-            self.engine.score(prompts, [f" {text}" for text in texts[start : start + _TEXTS_A_CALL]])
-            for start in range(0, len(texts), _TEXTS_A_CALL)
-        ]
-        return np.concatenate(parts, axis=1).T
+        scores = self._long(prompts, [f" {text}" for text in texts])
+        return np.asarray(scores.T)
 
     def passages(self, texts: Sequence[str]) -> NDArray[np.float64]:
         """Log-probability of each text at the beginning of a document, shape (texts,)."""
-        parts = [
-            self.engine.score(["\n"], texts[start : start + _TEXTS_A_CALL])[0]
-            for start in range(0, len(texts), _TEXTS_A_CALL)
-        ]
-        return np.concatenate(parts)
+        return np.asarray(self._long(["\n"], texts)[0])
+
+    def _long(self, prompts: Sequence[str], continuations: Sequence[str]) -> NDArray[np.float64]:
+        """Log-probability of each long continuation after each prompt, shape (prompts, continuations)."""
+        starts = range(0, len(continuations), _TEXTS_A_CALL)
+        parts = [self.engine.score(prompts, continuations[start : start + _TEXTS_A_CALL]) for start in starts]
+        return np.concatenate(parts, axis=1)
 
 
 class Models:

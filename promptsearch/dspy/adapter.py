@@ -1,12 +1,11 @@
 """The adapter for small models: a prompt of plain lines, which the model goes on with.
 
 ``Text: …`` and ``Label:``, an empty line between demonstrations, no system message, no section markers, JSON for
-lists and objects only. With
-an engine of this package each output field is asked for by itself: one of few values is chosen by the
-log-probabilities of all of them, any other is written to the end of its line, held to its type's JSON Schema where it
-is no text and a grammar can hold it. So little is left that could not be read: JSON that ``max_tokens`` cuts, and
-types with rules beyond a grammar. With any other language model the same text is one user message, and its lines are
-read.
+lists and objects only. With an engine of this package each output field is asked for by itself: one of few values is
+chosen by the log-probabilities of all of them, any other is written to the end of its line, held to its type's JSON
+Schema where it is no text and a grammar can hold it. So little is left that could not be read: JSON that
+``max_tokens`` cuts, and types with rules beyond a grammar. With any other language model the same text is one user
+message, and its lines are read.
 Invariant: demonstrations stand in the order given, and none shows a placeholder for a field that it lacks.
 Leaves out: which demonstrations; calibration is given as numbers.
 """

@@ -180,9 +180,7 @@ def _shape_of_type(annotation: Any) -> Shape | None:
     try:
         schema = TypeAdapter(annotation).json_schema()
         return Shape(str(schema.get("type", "")), schema_to_gbnf(schema, line=True))
-    except (
-        Exception
-    ):  # a type that pydantic cannot describe, or with rules that no grammar keeps: read from free text
+    except Exception:  # pydantic cannot describe the type, or no grammar keeps its rules: read from free text
         return None
 
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from benchmarks.lab.claim import Arm, Claim, Contrast, Setting
 from benchmarks.lab.conditions import Labelled
 from benchmarks.lab.effects import Range, difference
+from benchmarks.lab.prompts import form_of
 from benchmarks.lab.words import Words
-from promptsearch.template import TEMPLATES
 
 __all__ = ["claim"]
 
@@ -79,8 +79,8 @@ def _written(names: Sequence[str]) -> str:
     """The forms as they look, with what stands between examples."""
     shown = []
     for name in names:
-        form = TEMPLATES[name].named("Input", "Output")
-        looks = form.field.format(name="Input", text="…") + form.joint + form.cue.format(output="Output") + " …"
+        form = form_of(name)
+        looks = f"{form.field.format(text='…')}{form.joint}{form.cue} …"
         shown.append(f"{name}: `{_visible(looks)}` `{_visible(form.separator)}`")
     return "; ".join(shown)
 

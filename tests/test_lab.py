@@ -45,13 +45,14 @@ from benchmarks.lab.effects import (
     slope,
 )
 from benchmarks.lab.material import Material, Row, plain_text
-from benchmarks.lab.measuring import Place, Stock, bits, scores_of
+from benchmarks.lab.measuring import Place, Stock
 from benchmarks.lab.problems import Problems
 from benchmarks.lab.prompts import channel_prompts, label_prompts
 from benchmarks.lab.reader import Models, Reader, quantized
 from benchmarks.lab.reports import CONTRADICTED, HOLDS, MIXED, NOT_SHOWN, PARTLY, overall, verdict
 from benchmarks.lab.scales import QUICK, Scale
 from benchmarks.lab.settings import DECIDING, command_of, continued, setting_of, settings_of
+from benchmarks.lab.ways import bits, scores_of
 from promptsearch.errors import DataError, ModelError, UserError
 from promptsearch.lm.fake import FakeLM
 from promptsearch.lm.llamacpp.engine import LlamaEngine

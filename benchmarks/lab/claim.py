@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from benchmarks.lab.conditions import Condition, Thinking
 from benchmarks.lab.effects import Effect
+from benchmarks.lab.ways import WAYS
 from benchmarks.lab.words import Words
 
 __all__ = [
@@ -103,13 +104,13 @@ class Arm:
         name: as shown.
         condition: what is measured.
         x: its place on an axis of numbers; None where the arms are no numbers.
-        datasets: datasets that it is measured on; empty for all of the claim's.
+        datasets: datasets that it is measured on; None for all of the claim's, and with none it is left away.
     """
 
     name: Words
     condition: Condition
     x: float | None = None
-    datasets: tuple[str, ...] = ()
+    datasets: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ class Contrast:
         below: the claim says that it is below this.
         main: whether the verdict depends on it; else it stands beside.
         ways: ways of scoring that it is estimated in; empty for all of the claim's.
-        datasets: datasets that it is estimated on; empty for all of the claim's.
+        datasets: datasets that it is estimated on; None for all of the claim's, and with none it is left away.
         once: whether it is about all models and stands with the first one alone.
     """
 
@@ -133,7 +134,7 @@ class Contrast:
     below: float | None = None
     main: bool = True
     ways: tuple[str, ...] = ()
-    datasets: tuple[str, ...] = ()
+    datasets: tuple[str, ...] | None = None
     once: bool = False
 
 
@@ -159,7 +160,7 @@ class Claim:
         datasets: what it runs on.
         arms: what is shown.
         contrasts: what decides.
-        ways: ways of scoring, see :mod:`benchmarks.lab.measuring`.
+        ways: ways of scoring, see :mod:`benchmarks.lab.ways`.
         axis: name of the arms' numbers; None where they are none.
         by_model: whether it runs with every model and not only the first one.
         seeds: seeds that it looks at; 0 for all.
@@ -178,7 +179,7 @@ class Claim:
     datasets: tuple[str, ...] = ()
     arms: tuple[Arm, ...] = ()
     contrasts: tuple[Contrast, ...] = ()
-    ways: tuple[str, ...] = ("direct", "calibrated")
+    ways: tuple[str, ...] = WAYS
     axis: Words | None = None
     by_model: bool = False
     seeds: int = 0
@@ -196,9 +197,13 @@ class Claim:
             for model in models
             for dataset in self.datasets
             for arm in self.arms
-            if dataset in (arm.datasets or self.datasets)
+            if dataset in self.datasets_of(arm)
         ]
         return list(dict.fromkeys([*found, *self.also]))
+
+    def datasets_of(self, part: Arm | Contrast) -> tuple[str, ...]:
+        """Datasets that one of its arms or contrasts is about."""
+        return self.datasets if part.datasets is None else part.datasets
 
     def seeds_of(self, condition: Condition, setting: Setting) -> int:
         """Seeds that it needs a condition under."""

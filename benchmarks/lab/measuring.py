@@ -1,8 +1,8 @@
 """Measures one condition on one dataset under one seed, into a cell of plain values.
 
-A cell holds for each way of scoring one character an item, 1 where the answer was right: ``"direct"`` as the model
-answers, ``"calibrated"`` with the mean of the items' log-probabilities subtracted for each label (batch calibration,
-Zhou et al. 2023, arXiv 2309.17249; no label is needed for it).
+A cell holds for each way of scoring (:mod:`benchmarks.lab.ways`) one character an item, 1 where the answer was right.
+Beside it stand values that no report reads and a reader of the file may: the mean log-probability of the right label,
+and each piece of plain text's own loss.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from benchmarks.lab.problems import Problems
 from benchmarks.lab.prompts import channel_prompts, label_prompts
 from benchmarks.lab.reader import Reader
 from benchmarks.lab.turns import measure_turns
-from promptsearch.calibration import batch_offsets, normalized
+from benchmarks.lab.ways import bits, right_in_ways
+from promptsearch.calibration import normalized
 from promptsearch.errors import ContextError, DataError
 
-__all__ = ["WAYS", "Place", "Stock", "bits", "measure_cell", "scores_of"]
+__all__ = ["Place", "Stock", "measure_cell"]
 
-WAYS = ("direct", "calibrated")
 Cell = dict[str, Any]
 
 
@@ -88,16 +88,6 @@ def measure_cell(condition: Condition, place: Place, reader: Reader) -> Cell:
     return {**cell, "tokens": reader.tokens - before, "seconds": round(time.perf_counter() - begun, 2)}
 
 
-def bits(right: NDArray[np.bool_]) -> str:
-    """One character an item."""
-    return "".join("1" if each else "0" for each in right.tolist())
-
-
-def scores_of(text: str) -> NDArray[np.float64]:
-    """The reverse of :func:`bits`, shape (items,)."""
-    return np.array([float(each) for each in text])
-
-
 def _labelled(condition: Labelled, place: Place, reader: Reader) -> Cell:
     material = place.material
     rows = shown(material, place.other, condition, place.seed)
@@ -114,12 +104,13 @@ def _labelled(condition: Labelled, place: Place, reader: Reader) -> Cell:
 
 def _judged(log_probabilities: NDArray[np.float64], material: Material) -> Cell:
     """Right answers in both ways, and the mean log-probability of the right label among the labels."""
-    logs = normalized(log_probabilities)
-    golds = material.golds
-    ways = zip(WAYS, (logs, logs - batch_offsets(logs)), strict=True)
-    found: Cell = {way: bits(scores.argmax(axis=1) == golds) for way, scores in ways}
-    found["gold_log_probability"] = round(float(logs[np.arange(len(golds)), golds].mean()), 4)
-    return found
+    logs, golds = normalized(log_probabilities), material.golds
+    gold = float(logs[np.arange(len(golds)), golds].mean())
+    return {**_kept(logs, golds), "gold_log_probability": round(gold, 4)}
+
+
+def _kept(scores: NDArray[np.float64], golds: NDArray[np.int64]) -> Cell:
+    return {way: bits(right) for way, right in right_in_ways(scores, golds).items()}
 
 
 def _thinking(condition: Thinking, place: Place, reader: Reader) -> Cell:
@@ -142,9 +133,7 @@ def _surrogate(condition: Surrogate, place: Place, reader: Reader) -> Cell:
     vectors = np.asarray(material.encoder.encode([row.text or "" for row in rows]))
     labels = np.array([material.labels.index(row.label or "") for row in rows])
     scores = surrogate_scores(vectors, labels, material.item_vectors, len(material.labels))
-    golds = material.golds
-    ways = zip(WAYS, (scores, scores - scores.mean(axis=0)), strict=True)
-    return {way: bits(each.argmax(axis=1) == golds) for way, each in ways}
+    return _kept(scores, material.golds)
 
 
 def _passage(condition: Passage, place: Place, reader: Reader) -> Cell:

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.lab.sayings import DATASETS, REFERENCES, SAYINGS
+from benchmarks.lab.ways import WAYS
 from benchmarks.lab.words import LANGUAGES
 
 __all__ = ["page", "pages"]
-
-_SCORED = ("direct", "calibrated")
 
 
 def pages(document: Mapping[str, Any], figures: Mapping[str, str]) -> dict[str, str]:
@@ -53,7 +52,7 @@ def page(document: Mapping[str, Any], figures: Mapping[str, str], language: str)
             }
         ),
         asked=_asked(document, language),
-        ways=[say[way] for way in _SCORED],
+        ways=[say[way] for way in WAYS],
         reports=[_shown(each, figures.get(each["slug"], ""), language) for each in document["claims"]],
         references=REFERENCES,
     )
@@ -93,13 +92,13 @@ def _shown(report: Mapping[str, Any], figure: str, language: str) -> dict[str, A
 
 def _verdicts(report: Mapping[str, Any], say: Mapping[str, str]) -> list[str]:
     """What the overview says: for both ways of scoring, or for the only way there is."""
-    ways = _SCORED if report["ways"] == list(_SCORED) else report["ways"]
+    ways = WAYS if report["ways"] == list(WAYS) else report["ways"]
     found = []
     for way in ways:
         verdicts = [section["verdict"][way] for section in report["models"] if way in section["verdict"]]
         counted = (say["counts"].format(**{**each, "verdict": say[each["verdict"]]}) for each in verdicts)
         found.append("<br>".join(counted) or (say["unmeasured"] if not report["models"] else "–"))
-    return [*found, *(["–"] * (len(_SCORED) - len(found)))]
+    return [*found, *(["–"] * (len(WAYS) - len(found)))]
 
 
 def _way(way: str, report: Mapping[str, Any], say: Mapping[str, str]) -> str:

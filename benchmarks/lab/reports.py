@@ -18,7 +18,7 @@ from benchmarks.lab.claim import TEXT, Arm, Claim, Contrast, Needed, Setting
 from benchmarks.lab.conditions import Condition, Passage
 from benchmarks.lab.crossed import Estimate, average, crossed_mean
 from benchmarks.lab.effects import LeftOut, Missing, Scores, Sum
-from benchmarks.lab.measuring import scores_of
+from benchmarks.lab.ways import scores_of
 from promptsearch.measurement import measure
 
 __all__ = [
@@ -158,7 +158,9 @@ def overall(verdicts: Sequence[str]) -> str:
 
 
 def _of_model(claim: Claim, cells: Cells, setting: Setting, model: str) -> dict[str, Any]:
-    chosen = [each for each in claim.contrasts if model == setting.main or not each.once]
+    contrasts = [each for each in claim.contrasts if claim.datasets_of(each)]
+    chosen = [each for each in contrasts if model == setting.main or not each.once]
+    arms = [] if claim.spread else [arm for arm in claim.arms if claim.datasets_of(arm)]
     findings = [_finding(each, claim, cells, setting, model) for each in chosen]
     decisive = [found for found in findings if found["main"]]
     by_way = {
@@ -178,7 +180,7 @@ def _of_model(claim: Claim, cells: Cells, setting: Setting, model: str) -> dict[
             if verdicts
         },
         "findings": findings,
-        "arms": [] if claim.spread else [_arm(arm, claim, cells, setting, model) for arm in claim.arms],
+        "arms": [_arm(arm, claim, cells, setting, model) for arm in arms],
         "spread": _spread(claim, cells, setting, model) if claim.spread else [],
         "points": [_point(claim, cells, setting, each) for each in claim.over_models],
         "times": _times(claim, cells, setting, model),
@@ -192,7 +194,7 @@ def _finding(contrast: Contrast, claim: Claim, cells: Cells, setting: Setting, m
     missing = False
     for way in contrast.ways or claim.ways:
         estimates: dict[str, Estimate] = {}
-        for dataset in contrast.datasets or claim.datasets:
+        for dataset in claim.datasets_of(contrast):
             scores = CellScores(cells, claim, setting, model, dataset, way)
             try:
                 values = np.asarray(contrast.effect.values(scores), dtype=np.float64)
@@ -219,7 +221,7 @@ def _finding(contrast: Contrast, claim: Claim, cells: Cells, setting: Setting, m
         "least": least,
         "unit": "times" if times else "points",
         "missing": missing,
-        "whole": not (set(claim.datasets) - set(contrast.datasets or claim.datasets)),
+        "whole": claim.datasets_of(contrast) == claim.datasets,
         "ways": ways,
     }
 
@@ -228,7 +230,7 @@ def _arm(arm: Arm, claim: Claim, cells: Cells, setting: Setting, model: str) -> 
     """Accuracy of a condition by way and dataset."""
     ways: dict[str, dict[str, Any]] = {}
     for way in claim.ways:
-        for dataset in arm.datasets or claim.datasets:
+        for dataset in claim.datasets_of(arm):
             scores = _found(CellScores(cells, claim, setting, model, dataset, way), arm.condition)
             if scores is not None:
                 ways.setdefault(way, {})[dataset] = _level(scores)

@@ -18,7 +18,8 @@ from benchmarks.lab.demonstrations import drawn
 from benchmarks.lab.material import Material
 from benchmarks.lab.prompts import label_prompts
 from benchmarks.lab.reader import Reader
-from promptsearch.calibration import batch_offsets, normalized, one_thread
+from benchmarks.lab.ways import right_in_ways
+from promptsearch.calibration import normalized, one_thread
 from promptsearch.embed.cache import CachedEncoder
 
 __all__ = ["measure_turns"]
@@ -63,7 +64,7 @@ def _ask(material: Material, rows: list[Any], reader: Reader) -> float:
 def _accuracy(material: Material, rows: list[Any], reader: Reader) -> float:
     """The model's, calibrated, on the first items."""
     logs = normalized(reader.labels(label_prompts("label", "", rows, material.texts[:_ITEMS]), material.labels))
-    return float(np.mean((logs - batch_offsets(logs)).argmax(axis=1) == material.golds[:_ITEMS]))
+    return float(right_in_ways(logs, material.golds[:_ITEMS])["calibrated"].mean())
 
 
 def _train(material: Material, count: int, seed: int) -> tuple[float, Callable[[Material], float]]:

@@ -39,58 +39,40 @@ def claim(setting: Setting) -> Claim:
             Arm(Words("as usual", "常规"), usual),
             Arm(Words("all labels wrong", "标签全错"), wrong),
             Arm(Words("labels permuted", "标签置换"), permuted),
-            *(
-                (
-                    Arm(Words("near neighbours", "近邻样本"), alike, datasets=diverse),
-                    Arm(Words("representative", "代表样本"), representative, datasets=diverse),
-                )
-                if diverse
-                else ()
-            ),
+            Arm(Words("near neighbours", "近邻样本"), alike, datasets=diverse),
+            Arm(Words("representative", "代表样本"), representative, datasets=diverse),
             Arm(Words("random labels", "随机标签"), own_random),
             Arm(Words("foreign inputs, random labels", "外来输入，随机标签"), foreign),
             Arm(Words("one label", "单一标签"), one),
-            *((Arm(Words("half the labels", "一半标签"), half, datasets=many_labels),) if many_labels else ()),
+            Arm(Words("half the labels", "一半标签"), half, datasets=many_labels),
             *(Arm(Words(f"{each.shots} shown", f"{each.shots} 个"), each) for each in counts),
         ),
         contrasts=(
             Contrast(Words("correct over wrong labels", "标签正确相对全错"), difference(usual, wrong), above=0),
-            *(
-                (
-                    Contrast(
-                        Words("random draw over near neighbours", "随机抽取相对近邻样本"),
-                        difference(usual, alike),
-                        above=0,
-                        datasets=diverse,
-                    ),
-                    Contrast(
-                        Words("representative over random draw", "代表样本相对随机抽取"),
-                        difference(representative, usual),
-                        above=0,
-                        main=False,
-                        datasets=diverse,
-                    ),
-                )
-                if diverse
-                else ()
+            Contrast(
+                Words("random draw over near neighbours", "随机抽取相对近邻样本"),
+                difference(usual, alike),
+                above=0,
+                datasets=diverse,
+            ),
+            Contrast(
+                Words("representative over random draw", "代表样本相对随机抽取"),
+                difference(representative, usual),
+                above=0,
+                main=False,
+                datasets=diverse,
             ),
             Contrast(Words("right over permuted mapping", "正确映射相对置换"), difference(usual, permuted), above=0),
             Contrast(
                 Words("own over foreign distribution", "同分布相对外来分布"), difference(own_random, foreign), above=0
             ),
             Contrast(Words("all labels over one", "全部标签相对单一标签"), difference(usual, one), above=0),
-            *(
-                (
-                    Contrast(
-                        Words("all labels over half of them", "全部标签相对一半标签"),
-                        difference(usual, half),
-                        above=0,
-                        main=False,
-                        datasets=many_labels,
-                    ),
-                )
-                if many_labels
-                else ()
+            Contrast(
+                Words("all labels over half of them", "全部标签相对一半标签"),
+                difference(usual, half),
+                above=0,
+                main=False,
+                datasets=many_labels,
             ),
             Contrast(
                 Words(

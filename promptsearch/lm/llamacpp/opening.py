@@ -16,6 +16,7 @@ from typing import Any
 
 from promptsearch.errors import ModelError
 from promptsearch.lm.llamacpp.library import accelerator, last_errors, llama, version
+from promptsearch.lm.llamacpp.repacking import repacked_weights_run
 from promptsearch.lm.llamacpp.traits import why_not_generator
 
 __all__ = ["PROCESSOR", "check_file", "open_model", "open_on_device"]
@@ -109,6 +110,7 @@ def _load(path: Path) -> tuple[Any, str]:
 def _load_layers(path: Path, layers: int) -> Any:
     params = llama().llama_model_default_params()
     params.n_gpu_layers = layers
+    params.use_extra_bufts = repacked_weights_run(path)
     return llama().llama_model_load_from_file(os.fsencode(path), params)
 
 

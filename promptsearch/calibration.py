@@ -66,10 +66,18 @@ def softmax(scores: FloatArray) -> FloatArray:
     return np.asarray(np.where(readable, np.exp(logs), 1.0 / scores.shape[1]))
 
 
-def batch_offsets(logs: FloatArray) -> FloatArray:
-    """Mean normalized log-probability of each label over items, shape (labels,)."""
+def batch_offsets(logs: FloatArray, weights: FloatArray | None = None) -> FloatArray:
+    """Mean normalized log-probability of each label over items, shape (labels,).
+
+    Args:
+        logs: shape (items, labels).
+        weights: what each item counts, shape (items,); None for one each.
+    """
     readable = np.isfinite(logs).all(axis=1)
-    return np.asarray(logs[readable].mean(axis=0)) if readable.any() else np.zeros(logs.shape[1])
+    if not readable.any():
+        return np.zeros(logs.shape[1])
+    counts = np.ones(len(logs)) if weights is None else weights
+    return np.asarray((counts[readable, None] * logs[readable]).sum(axis=0) / counts[readable].sum())
 
 
 def contextual_offsets(logs: FloatArray) -> FloatArray:
@@ -188,6 +196,7 @@ def fit_weighing(
     log_probabilities: FloatArray,
     prior: FloatArray | None,
     golds: NDArray[np.int64],
+    weights: FloatArray | None = None,
 ) -> Weighing:
     """Fit sharpness and prior weight, for ``"fitted"`` the offsets too and for ``"matrix"`` also the mixing.
 
@@ -205,6 +214,7 @@ def fit_weighing(
         log_probabilities: from the model on search items, shape (items, labels).
         prior: log-probabilities from the prior, same shape; None to leave it out.
         golds: index of each item's right label, shape (items,).
+        weights: what each item counts, shape (items,); None for one each.
     """
     from scipy.optimize import minimize
 
@@ -216,8 +226,9 @@ def fit_weighing(
     labels = model.shape[1]
     others = np.zeros_like(model) if prior is None else prior[readable]
     right = np.eye(labels)[golds[readable]]
+    counts = np.ones((len(model), 1)) if weights is None else weights[readable][:, None]
     moving, mixing = calibration in ("fitted", "matrix"), calibration == "matrix"
-    spread = _spread(model)
+    spread = _spread(model, counts)
     scale = np.array([0.5, 0.0] if prior is None else [0.0, 1.0])
     usual = np.concatenate([scale, np.zeros(labels * moving + labels**2 * mixing)])
     pulls = np.concatenate(
@@ -228,19 +239,20 @@ def fit_weighing(
         ]
     )
 
-    def parts(weights: FloatArray) -> tuple[FloatArray, FloatArray]:
+    def parts(values: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Offsets and mixing, shapes (labels,) and (labels, labels)."""
-        moved = weights[2 : 2 + labels] if moving else np.zeros(labels)
-        return moved, weights[2 + labels :].reshape(labels, labels) if mixing else np.zeros((labels, labels))
+        moved = values[2 : 2 + labels] if moving else np.zeros(labels)
+        return moved, values[2 + labels :].reshape(labels, labels) if mixing else np.zeros((labels, labels))
 
-    def loss(weights: FloatArray) -> tuple[float, FloatArray]:
-        moved, mixed = parts(weights)
-        scores = normalized(weights[0] * model + model @ mixed + weights[1] * others - moved)
-        wrong = np.exp(scores) - right  # derivative of the loss by the scores
-        apart = weights - usual
+    def loss(values: FloatArray) -> tuple[float, FloatArray]:
+        moved, mixed = parts(values)
+        scores = normalized(values[0] * model + model @ mixed + values[1] * others - moved)
+        wrong = counts * (np.exp(scores) - right)  # derivative of the loss by the scores
+        apart = values - usual
         slopes = [[(wrong * model).sum(), (wrong * others).sum()]]
         slopes += [-wrong.sum(axis=0)] * moving + [(model.T @ wrong).ravel()] * mixing
-        return float(-(scores * right).sum() + 0.5 * (pulls * apart**2).sum()), np.concatenate(slopes) + pulls * apart
+        likelihood = float((counts * scores * right).sum())
+        return -likelihood + float(0.5 * (pulls * apart**2).sum()), np.concatenate(slopes) + pulls * apart
 
     limits: list[tuple[float | None, float | None]] = [(0.01, 10.0), (0.0, 0.0 if prior is None else _LARGEST_PRIOR)]
     limits += [(-20.0, 20.0)] * (labels * moving) + [(None, None)] * (labels**2 * mixing)
@@ -259,9 +271,10 @@ def fit_weighing(
     )
 
 
-def _spread(logs: FloatArray) -> float:
-    """Root mean square of what tells an item's labels apart, in nats."""
-    return float(np.sqrt(((logs - logs.mean(axis=1, keepdims=True)) ** 2).mean()))
+def _spread(logs: FloatArray, counts: FloatArray) -> float:
+    """Root mean square of what tells an item's labels apart, in nats; items count as told, shape (items, 1)."""
+    squares = counts * (logs - logs.mean(axis=1, keepdims=True)) ** 2
+    return float(np.sqrt(squares.sum() / (counts.sum() * logs.shape[1])))
 
 
 def one_thread() -> Any:

@@ -53,6 +53,8 @@ class Metric:
         is_custom: whether the score is the user's own callable.
         understands: whether a text holds an answer of the metric's kind at all; one that does not scores 0 and is
             counted apart.
+        labels_alike: whether every label counts alike, however many rows it has; then a set's value is no mean over
+            its rows.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Metric:
     combine: Aggregate = _mean
     is_custom: bool = False
     understands: Callable[[str], bool] = bool
+    labels_alike: bool = False
 
     def __call__(self, example: Gold, prediction: str) -> float:
         """Score of one prediction."""
@@ -229,7 +232,7 @@ def _same_number(given: float, expected: float | None) -> bool:
 
 METRICS: dict[str, Metric] = {
     "accuracy": Metric("accuracy", _accuracy),
-    "macro_f1": Metric("macro_f1", _accuracy, _macro_f1),
+    "macro_f1": Metric("macro_f1", _accuracy, _macro_f1, labels_alike=True),
     "exact_match": Metric("exact_match", _exact_match),
     "numeric": Metric("numeric", _numeric, understands=lambda text: number_in(text) is not None),
     "f1": Metric("f1", _token_f1),

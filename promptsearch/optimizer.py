@@ -15,7 +15,7 @@ import numpy as np
 
 from promptsearch.budget import Budget, Meter
 from promptsearch.candidate import CUES, SHOWN_THOUGHT, Candidate
-from promptsearch.data.splits import Splits
+from promptsearch.data.splits import Splits, in_turns
 from promptsearch.embed.base import Encoder
 from promptsearch.embed.transformer import resolve_encoder
 from promptsearch.errors import ArtifactError, UserError
@@ -131,7 +131,7 @@ def optimize(
     chosen: Any = encoder  # checked there
     found = resolve_encoder(chosen)
     check_space(space or Space(), task, found)
-    splits = _limited_pool(task.split(seed), limits, seed)
+    splits = _limited_pool(_search_in_turns(task, task.split(seed)), limits, seed)
     with _listener(progress) as listen:
         job = _Job(task, splits, limits, space or Space(), STRATEGIES[strategy], prefer, seed, listen)
         hurry = None if limits.seconds is None else _WEIGHTS_SHARE * limits.seconds
@@ -158,6 +158,13 @@ def _weights_listener(listen: Listener) -> Callable[[float], None]:
         listen(Progress("weights", done))
 
     return tell
+
+
+def _search_in_turns(task: Task, splits: Splits) -> Splits:
+    """Search rows ordered so that a mean over any first part counts labels alike, where the metric does."""
+    if not task.require_metric().labels_alike:
+        return splits
+    return replace(splits, search=in_turns(splits.search, [example.output for example in task.examples]))
 
 
 def _limited_pool(splits: Splits, limits: Budget, seed: int) -> Splits:

@@ -85,6 +85,23 @@ class Judge:
         """Index of each item's right label."""
         return np.array([self._index[self._examples[item].output] for item in items], dtype=np.int64)
 
+    @property
+    def labels_alike(self) -> bool:
+        """Whether every label counts alike, however many rows it has."""
+        return self._metric.labels_alike
+
+    def weights(self, items: Sequence[int]) -> FloatArray:
+        """What each item counts in a fit, shape (items,), 1 on average.
+
+        Where labels count alike, by the inverse root of its label's count: a rare label's F1 is best where it is
+        named more readily than its rows alone say, and less than if it were as common as others.
+        """
+        if not self.labels_alike:
+            return np.ones(len(items))
+        golds = self.golds(items)
+        weights = np.bincount(golds)[golds] ** -0.5
+        return np.asarray(weights / weights.mean())
+
     def prior(self, items: Sequence[int]) -> FloatArray | None:
         """The prior's log-probabilities, shape (items, labels); None without a prior."""
         if not self._priors:
@@ -110,10 +127,11 @@ class Judge:
             logs = normalized(logs) - each[answers.routes]
         offsets = np.zeros(logs.shape[1])
         if calibration in ("batch", "fitted", "matrix"):
-            offsets = batch_offsets(normalized(logs))
+            offsets = batch_offsets(normalized(logs), self.weights(items))
         elif calibration == "contextual" and content_free is not None:
             offsets = contextual_offsets(normalized(content_free))
-        return replace(fit_weighing(calibration, offsets, logs, self.prior(items), self.golds(items)), shifts=shifts)
+        golds, weights = self.golds(items), self.weights(items)
+        return replace(fit_weighing(calibration, offsets, logs, self.prior(items), golds, weights), shifts=shifts)
 
     def cross_fitted(
         self, calibration: str, items: Sequence[int], answers: Answers, content_free: FloatArray | None = None
@@ -146,7 +164,7 @@ class Judge:
     ) -> float:
         """Mean log-likelihood of the right labels of items that the fit did not see, see :meth:`cross_fitted`."""
         judged = self.cross_fitted(calibration, items, answers, content_free)
-        return float(np.log(np.maximum(judged.confidence, 1e-9)).mean())
+        return float(np.average(np.log(np.maximum(judged.confidence, 1e-9)), weights=self.weights(items)))
 
     def plain(self, label_count: int) -> Weighing:
         """The model's own choice: nothing subtracted, nothing added."""
@@ -191,7 +209,7 @@ class Judge:
     def measure(self, items: Sequence[int], judged: Judged) -> Measurement:
         """The metric's value on these items, with its interval."""
         failures = {reason: count for reason, count in judged.failures.items() if count}
-        if self._metric.name != "macro_f1":
+        if not self.labels_alike:
             return measure(judged.scores, failures)
         golds = [self._examples[item].output for item in items]
         rng = np.random.default_rng(0)
@@ -206,7 +224,7 @@ class Judge:
         For a metric that is no mean over items, the interval is a paired bootstrap of the metric itself and the
         p-value twice the share of resamples on the other side of zero.
         """
-        if self._metric.name != "macro_f1":
+        if not self.labels_alike:
             return paired_difference(ours.scores, theirs.scores)
         golds = [self._examples[item].output for item in items]
         rng = np.random.default_rng(0)

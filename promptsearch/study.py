@@ -349,6 +349,8 @@ class Study:
         The test holds however often it is made, see :mod:`promptsearch.search.confidence_sequence`.
         """
         kept = list(finalists)
+        if self.judge.labels_alike:  # the test is about means over rows
+            return kept
         for part in _CONFIRMED_PARTS:
             seen = items[: int(part * len(items))]
             if len(kept) < 2 or not seen:
@@ -406,7 +408,8 @@ class Study:
             ]
             pooled.append(np.concatenate([np.mean(early, axis=0), np.mean(late, axis=0)]))
         tokens = [self.space.prompt_tokens(finalist.candidate) for finalist in finalists]
-        return choose(pooled, tokens, self._prefer)
+        weights = self.judge.weights([*search_items[:shortest], *confirm_items])
+        return choose([scores * weights / weights.max() for scores in pooled], tokens, self._prefer)
 
     def _held_out(self, finalist: Finalist, search_items: Sequence[int]) -> list[FloatArray]:
         """Steadied scores on the search rows that it has seen, as deployed and alone, by fits that left each out."""

@@ -174,6 +174,22 @@ def test_the_fit_finds_what_made_the_labels(sharpness: float, prior_weight: floa
     assert found.prior_weight == pytest.approx(prior_weight, abs=0.12)
 
 
+@given(st.integers(0, 2**32 - 1), st.sampled_from(["batch", "fitted", "matrix"]), st.booleans())
+@settings(max_examples=20)
+def test_an_item_of_weight_two_counts_like_two_of_it(seed: int, calibration: str, with_prior: bool) -> None:
+    model, prior, golds = synthetic(30, 1.0, 0.5, [0.3, 0.0, -0.3], seed % 1000)
+    times = np.random.default_rng(seed).integers(1, 4, size=30)
+    repeated = np.repeat(np.arange(30), times)
+    given_prior = prior if with_prior else None
+    offsets = batch_offsets(model)
+    weighted = fit_weighing(calibration, offsets, model, given_prior, golds, times.astype(np.float64))
+    slow = fit_weighing(
+        calibration, offsets, model[repeated], prior[repeated] if with_prior else None, golds[repeated]
+    )
+    found, expected = (each.scores(model, given_prior) for each in (weighted, slow))
+    np.testing.assert_allclose(normalized(found), normalized(expected), atol=0.01)  # as near as the steps come
+
+
 def test_a_useless_prior_gets_next_to_no_weight() -> None:
     model, _, golds = synthetic(4000, 1.0, 0.0, [0.0, 0.0])
     noise = normalized(np.random.default_rng(9).normal(0, 1.5, (4000, 2)))

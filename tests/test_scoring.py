@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -115,6 +116,32 @@ def test_macro_f1(seed: int, count: int) -> None:
     assert measured.interval == "bootstrap 95 %"
     assert measured.low <= measured.high
     assert measured.n == count
+
+
+@given(st.lists(st.sampled_from(LABELS), min_size=1, max_size=60))
+def test_where_labels_count_alike_rare_ones_weigh_more(golds: list[str]) -> None:
+    judge, items = classifier(golds, "macro_f1"), list(range(len(golds)))
+    weights = judge.weights(items)
+    assert weights.mean() == pytest.approx(1.0)
+    for one, other in product(items, items):
+        ratio = golds.count(golds[other]) / golds.count(golds[one])
+        assert weights[one] / weights[other] == pytest.approx(math.sqrt(ratio))
+    assert classifier(golds).weights(items).tolist() == [1.0] * len(golds)
+
+
+def test_a_rare_label_is_named_where_labels_count_alike() -> None:
+    """Little evidence and one common label: likelihood alone hardly ever says the other."""
+    values: dict[str, list[float]] = {"accuracy": [], "macro_f1": []}
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        golds = ["bad"] * 180 + ["good"] * 20
+        logs = rng.normal(0, 1, (200, 3)) + np.array([0.0, -9.0, 0.0])
+        logs[np.arange(200), [LABELS.index(gold) for gold in golds]] += 0.7
+        for metric, found in values.items():
+            judge, items = classifier(golds, metric), list(range(200))
+            judged = judge.judge(items, answers(logs), judge.fit("fitted", items, answers(logs)))
+            found.append(slow_macro_f1(golds, judged.predictions))
+    assert np.mean(values["macro_f1"]) > np.mean(values["accuracy"]) + 0.02
 
 
 def test_macro_f1_has_an_interval_around_it() -> None:

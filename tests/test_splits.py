@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from promptsearch.data.duplicates import DuplicateReport
-from promptsearch.data.splits import Parts, Splits, make_splits, remove_near_duplicates
+from promptsearch.data.splits import Parts, Splits, in_turns, make_splits, remove_near_duplicates
 from promptsearch.data.text import normalised
 from promptsearch.errors import DataError
 
@@ -91,6 +91,18 @@ def test_labels_keep_their_shares_within_rounding(shares, seed):
         for label, count in enumerate(shares):
             # Each of the up to three draws that lead to a part rounds once.
             assert abs(counts[f"label {label}"] - count * len(rows) / len(outputs)) <= 3
+
+
+@given(labels=st.lists(st.sampled_from("abc"), max_size=40), seed=st.integers(0, 100))
+def test_labels_take_turns(labels, seed):
+    rows = np.random.default_rng(seed).permutation(len(labels)).tolist()
+    found = in_turns(rows, labels)
+    assert sorted(found) == sorted(rows)
+    for label in set(labels):
+        assert [row for row in found if labels[row] == label] == [row for row in rows if labels[row] == label]
+    for end in range(len(found)):
+        seen, left = (Counter(labels[row] for row in part) for part in (found[:end], found[end:]))
+        assert max((seen[label] for label in seen), default=0) <= min((seen[label] for label in left), default=0) + 1
 
 
 def test_rare_labels_go_to_the_pool():

@@ -25,7 +25,7 @@ from promptsearch.data.text import normalised
 from promptsearch.errors import DataError
 from promptsearch.optional import require
 
-__all__ = ["FEWEST_ROWS", "Parts", "Splits", "make_splits", "remove_near_duplicates"]
+__all__ = ["FEWEST_ROWS", "Parts", "Splits", "in_turns", "make_splits", "remove_near_duplicates"]
 
 FEWEST_ROWS = 20
 MOST_SEARCH_AND_CONFIRM = 500
@@ -122,6 +122,21 @@ def remove_near_duplicates(
         stronger.extend(kept[name])
     removed = sum(splits.sizes.values()) - len(stronger)
     return _require_no_empty_part(Splits(**kept, report=splits.report + DuplicateReport(near=removed)))
+
+
+def in_turns(rows: Sequence[int], labels: Sequence[str]) -> tuple[int, ...]:
+    """Rows reordered so that labels take turns while they have any: a first part holds them as evenly as can be.
+
+    Args:
+        rows: row numbers; the order within a label stays.
+        labels: label of each row number.
+    """
+    seen: Counter[str] = Counter()
+    turns = []
+    for row in rows:
+        turns.append(seen[labels[row]])
+        seen[labels[row]] += 1
+    return tuple(rows[place] for place in np.argsort(turns, kind="stable"))
 
 
 def _carve_missing(parts: Parts, strata: Sequence[str] | None, seed: int) -> Splits:

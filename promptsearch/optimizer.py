@@ -40,7 +40,7 @@ from promptsearch.search.race import FIRST_RUNG
 from promptsearch.search.registry import STRATEGIES
 from promptsearch.search.space import SearchSpace, Space
 from promptsearch.store import RunStore
-from promptsearch.study import FEWEST_TEST, Finalist, Outcome, Plan, Study, make_plan, require_enough
+from promptsearch.study import FEWEST_CONFIRM, FEWEST_TEST, Finalist, Outcome, Plan, Study, make_plan, require_enough
 from promptsearch.task import Task
 from promptsearch.version import __version__
 from promptsearch.workbench import (
@@ -311,6 +311,7 @@ class _Job:
                 tokens_per_second=speed,
                 setup_seconds=setup,
                 most_to_measure=self._most_to_measure(space, near.splits),
+                least_to_measure=self._least_to_measure(space),
             )
             store.record_fact("plan", {"plan": plan.to_dict(), "elapsed": self.meter.elapsed})
             recorded = store.fact("plan")
@@ -326,6 +327,13 @@ class _Job:
         static = 3 * (space.price(zero, len(splits.test)) + prefix)
         dear = 2 * space.price(nearest, len(splits.test))  # the baseline, and a winner that retrieves
         return 5 * space.price(nearest, len(splits.confirm)) + static + dear
+
+    def _least_to_measure(self, space: SearchSpace) -> float:
+        """Tokens of one finalist on the fewest confirmation rows, and of it and zero-shot on the fewest test rows."""
+        zero = Candidate(instruction=space.instructions[0])
+        shots = max((count for count in space.shots if count <= _BASELINE_SHOTS), default=0)
+        shown = replace(zero, demonstrations=tuple(space.pool[:shots].tolist()))
+        return space.price(shown, FEWEST_CONFIRM + FEWEST_TEST) + space.price(zero, FEWEST_TEST)
 
     def _anchors(self, space: SearchSpace) -> tuple[list[Candidate], dict[str, Candidate]]:
         """Candidates that every search tries; the first three are the baselines."""

@@ -32,7 +32,7 @@ from promptsearch.task import Example
 
 __all__ = ["Judge", "Judged"]
 
-_RESAMPLES = 200
+_RESAMPLES = 1000
 _FOLDS = 5
 _LEARNING = ("fitted", "matrix")  # calibrations whose correction comes from labels
 

@@ -32,16 +32,18 @@ from promptsearch.search.log_knowledge import TRUSTED_ITEMS, leaders
 from promptsearch.search.space import SearchSpace
 from promptsearch.store import RunStore
 
-__all__ = ["FEWEST_TEST", "Finalist", "Outcome", "Plan", "Study", "make_plan", "require_enough"]
+__all__ = ["FEWEST_CONFIRM", "FEWEST_TEST", "Finalist", "Outcome", "Plan", "Study", "make_plan", "require_enough"]
 
 _SEARCH_SHARE = 0.6
+_LEAST_SEARCH_SHARE = 0.2  # where a budget is so small that measuring would take nearly all
 _CONFIRM_SHARE = 0.12
-_FEWEST_FINALISTS = 3
+_USUAL_FINALISTS = 3
 _FEWEST_LOOKS = 24
 _FEWEST_RACED = TRUSTED_ITEMS  # search rows
 _RACED_WHOLE = 8  # prompts without demonstrations that the race could ask about all its rows
 _MUCH_TOO_SLOW = 0.9  # share of the planned test rows that the clock must allow at least for the plan to stand
-_FEWEST_CONFIRM = 30
+FEWEST_CONFIRM = 30
+_OVERSPENT = 1.1  # of its units, that a race may spend at most: prices are expectations
 _CONFIRMED_PARTS = (0.34, 0.67)  # of the confirmation rows, after which finalists that are certainly worse go
 _ROWS_A_LABEL = 4  # under these, mixing of labels has too little to be fitted by
 FEWEST_TEST = 30
@@ -76,7 +78,12 @@ class Plan:
 
 
 def make_plan(
-    budget: Budget, *, tokens_per_second: float, setup_seconds: float, most_to_measure: float = float("inf")
+    budget: Budget,
+    *,
+    tokens_per_second: float,
+    setup_seconds: float,
+    most_to_measure: float = float("inf"),
+    least_to_measure: float = 0.0,
 ) -> Plan:
     """Turn a budget into a plan.
 
@@ -86,9 +93,10 @@ def make_plan(
         setup_seconds: expected seconds of loading and embedding.
         most_to_measure: tokens that confirmation and final measurement can take at most; what they leave of their
             shares goes to the search.
+        least_to_measure: tokens that they take at least, which the search leaves them.
     """
     if budget.tokens is None and budget.evaluations is not None and budget.seconds is None:
-        return _shared_out("evaluations", budget.evaluations)
+        return _shared_out("evaluations", budget.evaluations, least_to_measure=FEWEST_CONFIRM + 2 * FEWEST_TEST)
     totals = [] if budget.tokens is None else [budget.tokens]
     if budget.seconds is not None:
         seconds = max(0.25 * budget.seconds, budget.seconds - setup_seconds)
@@ -96,7 +104,7 @@ def make_plan(
         totals.append(max(1, int(round(seconds * tokens_per_second, -2))))
     total = min(totals)
     by_time = budget.seconds is not None and total == totals[-1]
-    return _shared_out("tokens", total, tokens_per_second if by_time else 0.0, most_to_measure)
+    return _shared_out("tokens", total, tokens_per_second if by_time else 0.0, most_to_measure, least_to_measure)
 
 
 def require_enough(plan: Plan, space: SearchSpace, zero_shot: Candidate) -> None:
@@ -105,7 +113,7 @@ def require_enough(plan: Plan, space: SearchSpace, zero_shot: Candidate) -> None
     Raises:
         BudgetError: saying about how much is needed.
     """
-    rows = _FEWEST_LOOKS + _FEWEST_CONFIRM + 2 * FEWEST_TEST
+    rows = _FEWEST_LOOKS + FEWEST_CONFIRM + 2 * FEWEST_TEST
     needed = rows if plan.unit == "evaluations" else space.price(zero_shot, rows)
     if plan.total < needed:
         raise BudgetError(
@@ -114,9 +122,16 @@ def require_enough(plan: Plan, space: SearchSpace, zero_shot: Candidate) -> None
         )
 
 
-def _shared_out(unit: str, total: int, speed: float = 0.0, most_to_measure: float = float("inf")) -> Plan:
-    search = max(_SEARCH_SHARE * total, total - most_to_measure)
-    return Plan(unit, total, int(search), int(_CONFIRM_SHARE * total), speed)
+def _shared_out(
+    unit: str,
+    total: int,
+    speed: float = 0.0,
+    most_to_measure: float = float("inf"),
+    least_to_measure: float = 0.0,
+) -> Plan:
+    search = min(max(_SEARCH_SHARE * total, total - most_to_measure), (total - least_to_measure) / _OVERSPENT)
+    search = max(search, _LEAST_SEARCH_SHARE * total)
+    return Plan(unit, total, int(search), min(int(_CONFIRM_SHARE * total), total - int(search)), speed)
 
 
 @dataclass(frozen=True)
@@ -240,7 +255,7 @@ class Study:
         units = max(1.0, self.plan.search - self.spent)
         items = self._raced_items(units, items)
         allowance = Allowance(units, len(items), self.plan.unit == "evaluations")
-        limit = self.spent + allowance.total * 1.1  # prices are expectations
+        limit = self.spent + allowance.total * _OVERSPENT
         race = strategy(self.space, anchors, allowance, rng)
         try:
             request = next(race)
@@ -308,7 +323,7 @@ class Study:
 
     def _best_so_far(self) -> list[Candidate]:
         """Finalists of an unfinished race."""
-        return leaders(self._scores, _FEWEST_FINALISTS)
+        return leaders(self._scores, _USUAL_FINALISTS)
 
     def _tell(self, alive: int) -> None:
         most = max(scores.items for scores in self._scores.values())
@@ -333,6 +348,7 @@ class Study:
         self, finalists: Sequence[Candidate], search_items: Sequence[int], confirm_items: Sequence[int]
     ) -> tuple[Finalist, Measurement]:
         """Choose among finalists on rows that the race did not see."""
+        finalists = self._measurable(finalists, confirm_items)
         items = self._affordable_items(finalists, confirm_items)
         fitted = [self.fit(candidate, search_items) for candidate in finalists[: self._finalists(finalists, items)]]
         fitted = self._not_certainly_worse(fitted, items)
@@ -342,6 +358,13 @@ class Study:
         best = self._choose(fitted, search_items, items)
         confirmed = self.judge.measure(items, self.judged(fitted[best], items))
         return self._refitted(fitted[best], search_items, items), confirmed
+
+    def _measurable(self, finalists: Sequence[Candidate], items: Sequence[int]) -> Sequence[Candidate]:
+        """Finalists that what is left pays for on the fewest rows of confirmation and test; else the cheapest."""
+        rows = (FEWEST_CONFIRM + FEWEST_TEST) / len(items)
+        prices = {each: rows * self._price([each], items) for each in finalists}
+        left = self.plan.total - self.spent
+        return [each for each in finalists if prices[each] <= left] or [min(finalists, key=lambda each: prices[each])]
 
     def _not_certainly_worse(self, finalists: Sequence[Finalist], items: Sequence[int]) -> list[Finalist]:
         """Finalists that a part of the rows does not rule out: the rest of the rows need not pay for those.
@@ -367,15 +390,23 @@ class Study:
         return sum(self.space.price(candidate, len(items), begun=True) for candidate in candidates)
 
     def _affordable_items(self, finalists: Sequence[Candidate], items: Sequence[int]) -> Sequence[int]:
-        """As many confirmation rows as the plan pays for with the fewest finalists, 30 at least."""
-        price = self._price(finalists[:_FEWEST_FINALISTS], items)
+        """As many confirmation rows as the plan pays for with the usual finalists, 30 at least."""
+        price = self._price(finalists[:_USUAL_FINALISTS], items)
         share = min(1.0, self.plan.confirm / max(1.0, price))
-        return items[: max(min(_FEWEST_CONFIRM, len(items)), int(share * len(items)))]
+        return items[: max(min(FEWEST_CONFIRM, len(items)), int(share * len(items)))]
 
     def _finalists(self, finalists: Sequence[Candidate], items: Sequence[int]) -> int:
-        """How many finalists the plan pays for on these rows."""
-        count = min(_FEWEST_FINALISTS, len(finalists))
-        while count < len(finalists) and self._price(finalists[: count + 1], items) <= self.plan.confirm:
+        """How many finalists the plan pays for on these rows.
+
+        The usual ones may take what the fewest test rows leave of the whole; one is confirmed whatever it costs.
+        """
+        tested = 2 * self._price(finalists[:1], items) * FEWEST_TEST / len(items)  # with a baseline as dear
+        left = self.plan.total - self.spent - tested
+        count = 1
+        while count < len(finalists):
+            units = max(self.plan.confirm, left) if count < _USUAL_FINALISTS else self.plan.confirm
+            if self._price(finalists[: count + 1], items) > units:
+                break
             count += 1
         return count
 

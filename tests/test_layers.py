@@ -54,6 +54,7 @@ LAYERS = (
         "lm.llamacpp.growing_text",
         "lm.llamacpp.json_schema",
         "lm.llamacpp.processors",
+        "lm.llamacpp.repacking",
         "lm.llamacpp.sampling",
     ),
     ("lm.fake", "lm.endpoint", "lm.dspy_lm", "lm.llamacpp.library", "prior.linear", "prior.vote"),

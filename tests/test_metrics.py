@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import f1_score
 
 from promptsearch.errors import DataError
 from promptsearch.metrics import METRICS, Metric, answer_text, number_in, resolve_metric
@@ -148,6 +149,16 @@ def test_macro_f1_weighs_labels_alike():
     scores = [float(gold == prediction) for gold, prediction in zip(golds, predictions, strict=True)]
     # a: precision 0.8 and recall 1 give 8/9; b is never found.
     assert METRICS["macro_f1"].aggregate(scores, golds, predictions) == pytest.approx(4 / 9)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["a", "b", "c", "", " a "])), min_size=1))
+def test_macro_f1_is_that_of_scikit_learn(pairs):
+    golds, predictions = (list(each) for each in zip(*pairs, strict=True))
+    expected = f1_score(
+        golds, [each.strip() for each in predictions], labels=sorted(set(golds)), average="macro", zero_division=0
+    )
+    assert METRICS["macro_f1"].aggregate([0.0] * len(golds), golds, predictions) == pytest.approx(expected)
 
 
 def test_macro_f1_makes_no_class_of_answers_that_are_no_label():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,31 @@ def test_a_time_becomes_tokens_that_fit_in_it(seconds: float, speed: float, setu
     assert plan.unit == "tokens"
     assert 1 <= plan.total <= max(1, seconds * speed) + 50
     assert plan.tokens_per_second == speed
+
+
+@given(st.integers(1, 10**6), st.floats(0, 10**6), st.floats(0, 10**6))
+def test_a_search_leaves_what_measuring_takes_at_least(total: int, least: float, more: float) -> None:
+    plan = make_plan(
+        Budget(tokens=total),
+        tokens_per_second=0.0,
+        setup_seconds=0.0,
+        most_to_measure=least + more,
+        least_to_measure=least,
+    )
+    assert 0 <= plan.search + plan.confirm <= total
+    assert total - 1.1 * plan.search >= min(least, 0.78 * total) - 2
+
+
+def test_finalists_that_cannot_be_measured_any_more_are_left_out() -> None:
+    made = study({CHEAP: ([1.0], [1.0])})
+    made.plan = replace(made.plan, unit="tokens", total=10**6)
+    cheap, dear = (60 * made._price([each], [0]) for each in (CHEAP, DEAR))
+    assert cheap < dear
+    assert made._measurable([DEAR, CHEAP], range(100)) == [DEAR, CHEAP]
+    made._meter.charge(tokens=int(10**6 - dear) + 1, evaluations=0)
+    assert made._measurable([DEAR, CHEAP], range(100)) == [CHEAP]
+    made._meter.charge(tokens=10**6, evaluations=0)
+    assert made._measurable([DEAR, CHEAP], range(100)) == [CHEAP]  # there must be a result
 
 
 def test_setting_up_takes_its_time_from_the_plan() -> None:

@@ -17,6 +17,7 @@ from promptsearch.embed.base import encoder_name
 from promptsearch.embed.cache import CachedEncoder
 from promptsearch.errors import ArtifactError
 from promptsearch.lm.resolve import OpenedModel
+from promptsearch.multiple_choice import MultipleChoice
 from promptsearch.parts import PromptParts, Retriever
 from promptsearch.pool import Pool
 from promptsearch.prior import EmbeddingPrior
@@ -141,8 +142,10 @@ def parts_from(document: Mapping[str, Any], path: Path, encoder: object) -> Prom
         measured = dict(document["measured"])
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ArtifactError(f"{str(path)!r} is damaged ({type(error).__name__}: {error}); save it anew") from error
-    if candidate.reasons and TEMPLATES[candidate.template].chat:
-        raise ArtifactError(f"{str(path)!r} is damaged: it reasons in chat turns; save it anew")
+    if candidate.reasons and not TEMPLATES[candidate.template].takes_reasoning:
+        raise ArtifactError(f"{str(path)!r} is damaged: it reasons where reasoning has no place; save it anew")
+    if TEMPLATES[candidate.template].scores_options:
+        _require_options(path, task, examples)
     if candidate.reasoning in ("gold", "self"):
         bare = [
             n for n in candidate.shown or candidate.among or examples if n in examples and not examples[n].rationale
@@ -173,6 +176,16 @@ def parts_from(document: Mapping[str, Any], path: Path, encoder: object) -> Prom
     if parts.needs_vectors and retriever is None:
         raise ArtifactError(f"{str(path)!r} is damaged: it does not name its encoder; save it anew")
     return parts
+
+
+def _require_options(path: Path, task: Task, examples: Mapping[int, Demonstration]) -> None:
+    """Refuse a prompt that scores options, and whose examples list none."""
+    listed = MultipleChoice(tuple(task.labels or ()))
+    bare = [
+        n for n, shown in examples.items() if listed.find(shown.inputs) is None or shown.output not in listed.labels
+    ]
+    if not listed.labels or bare:
+        raise ArtifactError(f"{str(path)!r} is damaged: it scores options, and its examples list none; save it anew")
 
 
 def _check_index(pool: Pool | None, candidate: Candidate, router: Router | None, path: Path) -> None:

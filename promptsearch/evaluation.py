@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from promptsearch.budget import Meter
 from promptsearch.calibration import CONTENT_FREE
 from promptsearch.candidate import Candidate
-from promptsearch.lm.base import Engine, FloatArray, GenerationParams
+from promptsearch.lm.base import Engine, FloatArray, GenerationParams, score_each
 from promptsearch.metrics import Metric
-from promptsearch.prompting import GENERATED_TOKENS, Built, PromptBuilder
+from promptsearch.prompting import GENERATED_TOKENS, Built, PromptBuilder, template_of
 from promptsearch.reasoning import Reasoner
 from promptsearch.reranking import Reranker
 from promptsearch.store import Call, RunStore
@@ -177,6 +177,8 @@ class Asker:
         found: Sequence[object]
         if reading.reasons:
             found = [verdict.to_json() for verdict in self.reasoner.ask(reading, prompts)]
+        elif template_of(reading).scores_options:
+            found = self._option_scores(reading, [item for item in built if item.prompt is not None])
         else:
             found = self._answers(reading, prompts)
         for number, answer in zip(asked, found, strict=True):
@@ -191,6 +193,18 @@ class Asker:
             max_tokens=self._answer_tokens, stop=self.builder.stops(reading), grammar=self._grammar
         )
         return [completion.text.strip() for completion in self.engine.generate(prompts, params)]
+
+    def _option_scores(self, reading: Candidate, built: Sequence[Built]) -> list[list[float]]:
+        """Log-probabilities of each item's own options, less a share of what they have without the question."""
+        asked = [item.prompt or "" for item in built]
+        unasked = [item.unasked or "" for item in built]
+        options = [item.options for item in built]
+        scores = score_each(self.engine, [*asked, *unasked], [*options, *options])
+        share = template_of(reading).unasked or 0.0
+        return [
+            (after - share * alone).tolist()
+            for after, alone in zip(scores[: len(built)], scores[len(built) :], strict=True)
+        ]
 
     def answers(self, values: Sequence[object]) -> Answers:
         """Collect what :meth:`ask` returned."""

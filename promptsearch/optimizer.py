@@ -26,9 +26,10 @@ from promptsearch.lm.llamacpp.busy import QUIET_SHARE
 from promptsearch.lm.resolve import OpenedModel, open_engine
 from promptsearch.machine import encoder_speed, measure_encoder_speed, model_speed
 from promptsearch.measurement import Difference, Measurement
+from promptsearch.multiple_choice import find_multiple_choice
 from promptsearch.parts import PromptParts, Retriever
 from promptsearch.prompt import Prompt
-from promptsearch.prompting import GENERATED_TOKENS, PromptBuilder, answer_room
+from promptsearch.prompting import GENERATED_TOKENS, PromptBuilder, answer_room, template_of
 from promptsearch.rationales import Rationalizer
 from promptsearch.reasoning import one_line
 from promptsearch.result import Result, Trial, Trials
@@ -42,6 +43,7 @@ from promptsearch.search.space import SearchSpace, Space
 from promptsearch.store import RunStore
 from promptsearch.study import FEWEST_CONFIRM, FEWEST_TEST, Finalist, Outcome, Plan, Study, make_plan, require_enough
 from promptsearch.task import Task
+from promptsearch.template import TEMPLATES
 from promptsearch.version import __version__
 from promptsearch.workbench import (
     Neighbourhood,
@@ -256,7 +258,8 @@ class _Job:
         engine, labels = opened.engine, self.task.labels
         self.room = answer_room(engine, labels, GENERATED_TOKENS)
         shown = demonstrations_of(self.task.examples, self.splits.pool)
-        builder = PromptBuilder(engine, self.task.inputs, self.task.output, shown, self.room)
+        listed = find_multiple_choice(labels, (example.fields for example in self.task.examples))
+        builder = PromptBuilder(engine, self.task.inputs, self.task.output, shown, self.room, listed)
         if labels is not None:
             engine.check_continuations([f" {label}" for label in labels])
         space = make_space(self.task, self.splits, self.user_space, engine, builder, self.room)
@@ -346,10 +349,14 @@ class _Job:
             random = replace(random, demonstrations=random.demonstrations[:-1])
         nearest = replace(zero, mode="retrieved", count=self._nearest_count(space, zero))
         baselines = {"zero_shot": zero, "random": random, "nearest": nearest}
+        by_options = next((name for name in space.templates if TEMPLATES[name].scores_options), None)
+        if by_options is not None:  # the last ones are left out where a budget is small
+            options = {
+                f"{name}_options": replace(baselines[name], template=by_options) for name in ("zero_shot", "random")
+            }
+            baselines = {"zero_shot": zero, **options, "random": random, "nearest": nearest}
         anchors = [
-            zero,
-            random,
-            nearest,
+            *baselines.values(),
             *_reasoned(space, zero, rng),
             *_wordings(space, random, self.task.instructions[1:], rng),
         ]
@@ -502,6 +509,8 @@ class _Job:
         for name, candidate in candidates.items():
             answers = study.evaluator.answers(candidate, items)
             found[name] = alone.judge(items, answers, alone.plain(len(labels)))
+            if template_of(candidate).scores_options:  # there is nothing to calibrate
+                continue
             calibrated = self._calibrated(study, alone, near, candidate)
             found[f"{name}_calibrated"] = alone.judge(items, answers, calibrated)
         for name, logs in (("label_vote", near.votes), ("embedding_prior", near.priors)):

@@ -30,6 +30,7 @@ from promptsearch.lm.resolve import OpenedModel, open_engine
 from promptsearch.matching import Matching
 from promptsearch.measurement import Measurement
 from promptsearch.metrics import Metric, resolve_metric
+from promptsearch.multiple_choice import MultipleChoice
 from promptsearch.parts import PromptParts
 from promptsearch.prior import NeighbourLabels
 from promptsearch.prompting import GENERATED_TOKENS, Built, PromptBuilder, answer_room
@@ -161,6 +162,7 @@ class Prompt:
             task.output,
             parts.examples,
             answer_room(self._opened.engine, task.labels, GENERATED_TOKENS),
+            MultipleChoice(tuple(task.labels)) if task.labels is not None else None,
         )
         grammar = None if task.metric is None else answer_grammar(task.metric)
         self._asker = Asker(self._opened.engine, self._builder, task.labels, grammar=grammar)
@@ -612,9 +614,10 @@ def _reasoning(
     """
     if reasoning not in ("cue", "gold"):
         raise UserError(f"reasoning={reasoning!r} is no choice here; give 'none', 'cue' or 'gold'")
-    if TEMPLATES[candidate.template].chat:
+    if not TEMPLATES[candidate.template].takes_reasoning:
         raise UserError(
-            f"template={candidate.template!r} has chat turns and reasoning goes on a line; give a plain one"
+            f"template={candidate.template!r} has chat turns or scores options, and reasoning goes on a line; give a "
+            "plain one"
         )
     if reasoning == "cue" and shown:
         raise UserError("reasoning='cue' shows no demonstrations and some were given; leave them out, or take 'gold'")

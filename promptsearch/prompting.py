@@ -11,7 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from promptsearch.candidate import CONCLUDING_TOKENS, Candidate
-from promptsearch.lm.base import Engine, Rendered
+from promptsearch.errors import UserError
+from promptsearch.lm.base import Engine, Rendered, Segment
+from promptsearch.multiple_choice import MultipleChoice
 from promptsearch.template import TEMPLATES, ChatFormat, Demonstration, Renderer, Template
 
 __all__ = ["GENERATED_TOKENS", "Built", "PromptBuilder", "answer_room", "retrieved_order", "template_of"]
@@ -26,10 +28,14 @@ class Built:
     Attributes:
         prompt: the exact text; None where the item does not fit.
         demonstrations: numbers of the demonstrations in the order shown.
+        options: the item's own answers, where these are scored: one for each label, as they follow the prompt.
+        unasked: the same prompt without the item's question, where options are scored.
     """
 
     prompt: Rendered | None
     demonstrations: tuple[int, ...]
+    options: tuple[str, ...] = ()
+    unasked: Rendered | None = None
 
 
 def retrieved_order(nearest_first: Sequence[int], order: str, outputs: Sequence[str] = ()) -> tuple[int, ...]:
@@ -67,6 +73,8 @@ class PromptBuilder:
         output: output column.
         demonstrations: demonstrations by number.
         answer_tokens: tokens to keep free for the answer.
+        multiple_choice: how items list options; None where they do not, and templates that score options cannot be
+            used.
 
     Attributes:
         own_rationales: reasoning that the model itself wrote, by number of the demonstration; whoever makes it puts
@@ -80,8 +88,10 @@ class PromptBuilder:
         output: str,
         demonstrations: Mapping[int, Demonstration],
         answer_tokens: int,
+        multiple_choice: MultipleChoice | None = None,
     ) -> None:
         self.engine = engine
+        self.multiple_choice = multiple_choice
         source = engine.chat_template
         self.renderer = Renderer(inputs, output, ChatFormat(source, engine.text_marks) if source else None)
         self._demonstrations = demonstrations
@@ -97,22 +107,50 @@ class PromptBuilder:
             nearest: numbers of its nearest demonstrations, nearest first (retrieving candidates only).
         """
         if candidate.mode == "static":
-            prompt = self.render(candidate, candidate.demonstrations, inputs)
-            return Built(prompt if self.fits(prompt, candidate) else None, candidate.demonstrations)
+            return self._built(candidate, candidate.demonstrations, inputs)
         for count in range(min(candidate.count, len(nearest)), -1, -1):
             outputs = [self._demonstrations[number].output for number in nearest[:count]]
             shown = retrieved_order(nearest[:count], candidate.order, outputs)
-            prompt = Rendered(self.render(candidate, shown, inputs).segments)  # the next item shows others
-            if self.fits(prompt, candidate):
-                return Built(prompt, shown)
+            built = self._built(candidate, shown, inputs)
+            if built.prompt is not None:  # the next item shows others
+                alone = None if built.unasked is None else Rendered(built.unasked.segments)
+                return replace(built, prompt=Rendered(built.prompt.segments), unasked=alone)
         return Built(None, ())
 
+    def _built(self, candidate: Candidate, shown: tuple[int, ...], inputs: Mapping[str, str]) -> Built:
+        """A prompt with given demonstrations; none where it does not fit together with its answer."""
+        prompt = self.render(candidate, shown, inputs)
+        template = template_of(candidate)
+        if not template.scores_options:
+            return Built(prompt if self.fits(prompt, candidate) else None, shown)
+        listed = self._multiple_choice.require(inputs)
+        options = tuple(self.renderer.continuation(template, option) for option in listed.options)
+        if not self.fits(Rendered([*prompt.segments, Segment(max(options, key=len))]), candidate):
+            return Built(None, shown)
+        unasked = self._render(candidate, shown, dict.fromkeys(listed.inputs, ""))
+        return Built(prompt, shown, options, unasked)
+
     def render(self, candidate: Candidate, shown: Sequence[int], inputs: Mapping[str, str]) -> Rendered:
-        """The text with given demonstrations, whether or not it fits; it asks a candidate that reasons to do so."""
+        """The text with given demonstrations, whether or not it fits; it asks a candidate that reasons to do so.
+
+        Raises:
+            DataError: its template scores options and the item does not list them.
+        """
+        if template_of(candidate).scores_options:
+            inputs = self._multiple_choice.require(inputs).inputs
+        return self._render(candidate, shown, inputs)
+
+    @property
+    def _multiple_choice(self) -> MultipleChoice:
+        if self.multiple_choice is None:
+            raise UserError("a template that scores options needs items that list them; use another template")
+        return self.multiple_choice
+
+    def _render(self, candidate: Candidate, shown: Sequence[int], inputs: Mapping[str, str]) -> Rendered:
         return self.renderer.render(
             template_of(candidate),
             candidate.instruction,
-            [self._demonstration(candidate, number) for number in shown],
+            [self._worked(candidate, number) for number in shown],
             inputs,
             candidate.thought,
         )
@@ -129,18 +167,29 @@ class PromptBuilder:
         """All demonstrations, by number, with the reasoning that a candidate shows of them."""
         return {number: self._demonstration(candidate, number) for number in self._demonstrations}
 
+    def _worked(self, candidate: Candidate, number: int) -> Demonstration:
+        """A demonstration as a prompt shows it: where options are scored, the right one is its answer."""
+        shown = self._demonstration(candidate, number)
+        if not template_of(candidate).scores_options:
+            return shown
+        listed = self._multiple_choice.require(shown.inputs)
+        right = listed.options[self._multiple_choice.labels.index(shown.output)]
+        return replace(shown, inputs=listed.inputs, output=right)
+
     def _demonstration(self, candidate: Candidate, number: int) -> Demonstration:
-        """A demonstration as a candidate shows it."""
+        """A demonstration with the reasoning that a candidate shows of it."""
         shown = self._demonstrations[number]
         own = self.own_rationales.get(number) if candidate.reasoning == "self" else None
         return shown if own is None else replace(shown, rationale=own)
 
     def messages(self, candidate: Candidate, shown: Sequence[int], inputs: Mapping[str, str]) -> list[dict[str, str]]:
         """The same as chat messages."""
+        if template_of(candidate).scores_options:
+            inputs = self._multiple_choice.require(inputs).inputs
         return self.renderer.messages(
             template_of(candidate),
             candidate.instruction,
-            [self._demonstration(candidate, number) for number in shown],
+            [self._worked(candidate, number) for number in shown],
             inputs,
             candidate.thought,
         )

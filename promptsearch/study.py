@@ -23,6 +23,7 @@ from promptsearch.evaluation import Evaluator
 from promptsearch.events import Listener, Note, Progress
 from promptsearch.lm.base import FloatArray
 from promptsearch.measurement import Measurement, measure
+from promptsearch.prompting import template_of
 from promptsearch.scoring import Judge, Judged
 from promptsearch.search.base import Allowance, Scores, Strategy, best_first
 from promptsearch.search.confidence_sequence import certainly_better
@@ -296,7 +297,8 @@ class Study:
             self._require_budget(limit)
         self._asked += 1
         answers = self.evaluator.answers(candidate, items)
-        self._scores[candidate] = self._alone.scores_for_race(items, answers, candidate.calibration)
+        calibration = "none" if template_of(candidate).scores_options else candidate.calibration
+        self._scores[candidate] = self._alone.scores_for_race(items, answers, calibration)
         self._tell(alive)
 
     def _require_budget(self, limit: float) -> None:
@@ -469,7 +471,12 @@ class Study:
         return Finalist(replace(candidate, calibration=weighing.calibration), weighing, candidate, alone)
 
     def _best_calibration(self, judge: Judge, candidate: Candidate, items: Sequence[int]) -> str:
-        """The calibration under which the right labels of rows that it was not fitted on are likeliest."""
+        """The calibration under which the right labels of rows that it was not fitted on are likeliest.
+
+        None where options are scored: what stands first in one item's list stands elsewhere in another's.
+        """
+        if template_of(candidate).scores_options:
+            return "none"
         answers = self.evaluator.answers(candidate, items)
         usable = list(self.space.space.calibrations)
         if (candidate.mode != "static" or candidate.reasons) and "contextual" in usable:

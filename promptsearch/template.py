@@ -20,6 +20,7 @@ from promptsearch.lm.base import Rendered, Segment
 
 __all__ = [
     "CHAT_TEMPLATES",
+    "OPTION_TEMPLATES",
     "PLAIN_TEMPLATES",
     "TEMPLATES",
     "ChatFormat",
@@ -43,6 +44,10 @@ class Template:
         cue: what stands before the answer: ``{output}`` is the output column's name.
         separator: between instruction, demonstrations and query.
         chat: ``""`` for plain text, ``"turns"`` for a chat turn each, ``"user"`` for one user message.
+        unasked: for items that list options: these are not shown, and the options' own texts are scored as answers.
+            From an option's log-probability after the question this share of what it has without any question is
+            subtracted: at 1 it is what the question itself makes likelier (Holtzman et al. 2021, arXiv 2104.08315,
+            eq. 2, "domain-conditional PMI"). None for templates that show items as they are and score labels.
     """
 
     name: str
@@ -50,6 +55,17 @@ class Template:
     cue: str = "{output}:"
     separator: str = "\n\n"
     chat: str = ""
+    unasked: float | None = None
+
+    @property
+    def scores_options(self) -> bool:
+        """Whether the options' own texts are scored instead of labels."""
+        return self.unasked is not None
+
+    @property
+    def takes_reasoning(self) -> bool:
+        """Whether reasoning has a place in it: not in chat turns, and not before options that are compared."""
+        return not self.chat and not self.scores_options
 
     def named(self, input_name: str, output_name: str) -> Template:
         """The same with other names for input and output; an empty one keeps the column's."""
@@ -81,7 +97,15 @@ CHAT_TEMPLATES = (
     Template("chat-turns", chat="turns"),
     Template("chat-user", chat="user"),
 )
-TEMPLATES: dict[str, Template] = {template.name: template for template in (*PLAIN_TEMPLATES, *CHAT_TEMPLATES)}
+OPTION_TEMPLATES = (
+    Template("options", unasked=0.5),
+    Template("options-question", field="Question: {text}", cue="Answer:", unasked=1.0),
+    Template("options-short", field="Q: {text}", cue="A:", unasked=0.5),
+    Template("options-bare", field="{text}", cue="Answer:", unasked=1.0),
+)
+TEMPLATES: dict[str, Template] = {
+    template.name: template for template in (*PLAIN_TEMPLATES, *CHAT_TEMPLATES, *OPTION_TEMPLATES)
+}
 
 
 @dataclass(frozen=True)
@@ -306,7 +330,9 @@ class Renderer:
     def _query(self, template: Template, inputs: Mapping[str, str], thought: str = "") -> str:
         """One item up to the cue, or up to the thought."""
         form = self._field(template)
-        lines = [form.format(name=name, text=inputs[column]) for column, name in self._names.items()]
+        lines = [
+            form.format(name=name, text=inputs[column]) for column, name in self._names.items() if column in inputs
+        ]
         return "\n".join(lines) + (f"\n{thought}" if thought else template.joint + self._cue(template))
 
     def _cue(self, template: Template) -> str:

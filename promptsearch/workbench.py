@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,7 @@ from promptsearch.search.drawing import retrieved_counts, routed_counts, usable_
 from promptsearch.search.space import Chooser, Clusters, Lengths, Rationales, SearchSpace, Space
 from promptsearch.select.registry import selector
 from promptsearch.task import Example, Task
-from promptsearch.template import CHAT_TEMPLATES, PLAIN_TEMPLATES, TEMPLATES, Demonstration
+from promptsearch.template import CHAT_TEMPLATES, OPTION_TEMPLATES, PLAIN_TEMPLATES, TEMPLATES, Demonstration
 
 __all__ = [
     "Neighbourhood",
@@ -253,9 +253,9 @@ def make_space(
     templates = space.templates or tuple(template.name for template in PLAIN_TEMPLATES)
     if space.templates is None and builder.renderer.chat is not None and builder.renderer.chat.usable:
         templates += tuple(template.name for template in CHAT_TEMPLATES)
-    unknown = [name for name in templates if name not in TEMPLATES]
-    if unknown:
-        raise DataError(f"template {unknown[0]!r} is unknown; give some of {', '.join(TEMPLATES)}")
+    if space.templates is None and builder.multiple_choice is not None:
+        templates += tuple(template.name for template in OPTION_TEMPLATES)
+    _check_templates(templates, builder)
     instructions = usable_instructions(task, vary=space.instructions)
     labels = {word: number for number, word in enumerate(task.labels or ())}
     queries = [*splits.search, *splits.confirm, *splits.test]
@@ -269,6 +269,8 @@ def make_space(
         longest_query=max(tokens),
         context=engine.context_tokens - room,
     )
+    by_options = [name for name in templates if TEMPLATES[name].scores_options]
+    shorter = _lengths_by_options(task, splits, lengths, engine, builder) if by_options else lengths
     found = SearchSpace(
         space,
         templates=templates,
@@ -280,10 +282,52 @@ def make_space(
         clusters={} if matcher is None else _clusters(matcher, splits.search),
         choosers={} if matcher is None else _choosers(matcher, splits.search),
         attention=None if matcher is None or task.labels is None else _attention(task, matcher, splits.search),
-        chat_templates=[template.name for template in CHAT_TEMPLATES],
+        lengths_in=dict.fromkeys(by_options, shorter),
+        answering_templates=[template.name for template in TEMPLATES.values() if not template.takes_reasoning],
     )
     require_candidates(found, clustered=matcher is not None)
     return found
+
+
+def _lengths_by_options(
+    task: Task, splits: Splits, lengths: Lengths, engine: Engine, builder: PromptBuilder
+) -> Lengths:
+    """Token counts where items are shown without their options, whose texts are read twice instead."""
+    shape = Candidate(template=OPTION_TEMPLATES[0].name)
+    numbers = [*splits.search, *splits.confirm, *splits.test]
+    asked = [builder.build(shape, task.examples[number].fields) for number in numbers]
+    bare = engine.count_tokens([item.prompt or "" for item in asked])
+    begun = engine.count_tokens([""])[0]
+    read = [sum(engine.count_tokens(item.options)) - len(item.options) * (begun + 1) for item in asked]
+    worked = [_worked_by_options(shape, task.examples[number], task.labels or (), builder) for number in splits.pool]
+    return replace(
+        lengths,
+        demonstrations=dict(zip(splits.pool, engine.count_tokens(worked), strict=True)),
+        query=float(np.mean(np.add(bare, 2 * np.maximum(read, 0)))),
+        longest_query=max(np.add(bare, np.maximum(read, 0)).tolist()),
+    )
+
+
+def _worked_by_options(shape: Candidate, example: Example, labels: Sequence[str], builder: PromptBuilder) -> str:
+    """An example with the text of its right option."""
+    item = builder.build(shape, example.fields)
+    return f"{item.prompt or ''}{item.options[labels.index(example.output)] if item.options else ''}\n\n"
+
+
+def _check_templates(names: Sequence[str], builder: PromptBuilder) -> None:
+    """Refuse templates that do not exist or that this task cannot fill.
+
+    Raises:
+        DataError: naming one.
+    """
+    for name in names:
+        if name not in TEMPLATES:
+            raise DataError(f"template {name!r} is unknown; give some of {', '.join(TEMPLATES)}")
+        if TEMPLATES[name].scores_options and builder.multiple_choice is None:
+            raise DataError(
+                f"template {name!r} scores options and the rows list none under the labels, as in '(A) a bank (B) a "
+                "shop'; leave it out"
+            )
 
 
 def require_candidates(space: SearchSpace, *, clustered: bool) -> None:

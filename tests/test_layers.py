@@ -21,6 +21,7 @@ LAYERS = (
         "data.labels",
         "data.splits",
         "metrics",
+        "multiple_choice",
         "candidate",
         "measurement",
         "embed",

@@ -12,6 +12,7 @@ from promptsearch.errors import ModelError
 from promptsearch.lm.base import Rendered
 from promptsearch.template import (
     CHAT_TEMPLATES,
+    OPTION_TEMPLATES,
     PLAIN_TEMPLATES,
     TEMPLATES,
     ChatFormat,
@@ -57,7 +58,7 @@ def require_in_order(whole: str, parts: Sequence[str]) -> None:
 
 
 def test_names() -> None:
-    assert len(TEMPLATES) == len(PLAIN_TEMPLATES) + len(CHAT_TEMPLATES)
+    assert len(TEMPLATES) == len(PLAIN_TEMPLATES) + len(CHAT_TEMPLATES) + len(OPTION_TEMPLATES)
     assert all(name == template.name for name, template in TEMPLATES.items())
     assert next(iter(TEMPLATES)) == "fields"
 

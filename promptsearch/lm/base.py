@@ -24,7 +24,9 @@ __all__ = [
     "FloatArray",
     "GenerationParams",
     "Rendered",
+    "ScoresEach",
     "Segment",
+    "score_each",
     "segments_of",
 ]
 
@@ -199,6 +201,33 @@ class LM(Protocol):
     def generate(self, prompts: Sequence[str], params: GenerationParams) -> list[Completion]:
         """One completion for each prompt, in order."""
         ...
+
+
+@runtime_checkable
+class ScoresEach(Protocol):
+    """A model that scores different continuations after different prompts in one call."""
+
+    def score_each(self, prompts: Sequence[str], continuations: Sequence[Sequence[str]]) -> list[FloatArray]:
+        """Natural log-probability of each prompt's own continuations, one array for each prompt."""
+        ...
+
+
+def score_each(lm: LM, prompts: Sequence[str], continuations: Sequence[Sequence[str]]) -> list[FloatArray]:
+    """Natural log-probability of each prompt's own continuations: in one call where the model can, else one by one.
+
+    Args:
+        lm: the model.
+        prompts: texts to continue.
+        continuations: those of each prompt; equal ones score alike.
+    """
+    if isinstance(lm, ScoresEach):
+        return lm.score_each(prompts, continuations)
+    found = []
+    for prompt, texts in zip(prompts, continuations, strict=True):
+        different = list(dict.fromkeys(texts))
+        scores = lm.score([prompt], different)[0]
+        found.append(scores[[different.index(text) for text in texts]])
+    return found
 
 
 class Engine(LM, Protocol):

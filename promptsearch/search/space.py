@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeGuard
 
 import numpy as np
@@ -153,6 +154,11 @@ class Lengths:
     longest_query: int
     context: int
 
+    @cached_property
+    def mean_demonstration(self) -> float:
+        """Tokens of a demonstration, on average."""
+        return float(np.mean(list(self.demonstrations.values())))
+
 
 @dataclass(frozen=True)
 class Rationales:
@@ -210,7 +216,8 @@ class SearchSpace:
         clusters: usable clusterings of the queries by their number of clusters; none without routed candidates.
         choosers: selection strategies that choose a set of so many pool ids, by name.
         attention: what demonstrations say about the search items by similarity alone; None for free text.
-        chat_templates: names among ``templates`` that have chat turns, where reasoning has no place.
+        lengths_in: token counts of templates, by name, that show less of an item than the others.
+        answering_templates: names among ``templates`` in which reasoning has no place.
 
     Attributes:
         reasons: whether candidates that reason are searched at all; whoever knows what that costs says so.
@@ -230,7 +237,8 @@ class SearchSpace:
         clusters: Mapping[int, Clusters] | None = None,
         choosers: Mapping[str, Chooser] | None = None,
         attention: LinearAttention | None = None,
-        chat_templates: Sequence[str] = (),
+        lengths_in: Mapping[str, Lengths] | None = None,
+        answering_templates: Sequence[str] = (),
     ) -> None:
         self.space = space
         self.templates = tuple(templates)
@@ -244,9 +252,9 @@ class SearchSpace:
         self.attention = attention
         self.reasons = False
         self.rationales: dict[str, Rationales] = {}
-        self._chat_templates = frozenset(chat_templates)
+        self._answering_templates = frozenset(answering_templates)
         self.labels_by_id: Mapping[int, int] = dict(zip(self.pool.tolist(), self.labels.tolist(), strict=True))
-        self._mean_length = float(np.mean([lengths.demonstrations[number] for number in self.pool.tolist()]))
+        self._lengths_in = dict(lengths_in or {})
         self.shots = tuple(sorted({count for count in space.shots if 0 <= count <= len(self.pool)}))
 
     # -- what there is --------------------------------------------------------------------------------------
@@ -262,7 +270,11 @@ class SearchSpace:
     @property
     def mean_length(self) -> float:
         """Tokens of a demonstration, on average."""
-        return self._mean_length
+        return self.lengths.mean_demonstration
+
+    def lengths_of(self, candidate: Candidate) -> Lengths:
+        """Token counts of what a candidate's template shows."""
+        return self._lengths_in.get(candidate.template, self.lengths)
 
     @property
     def reasonings(self) -> tuple[str, ...]:
@@ -276,7 +288,7 @@ class SearchSpace:
     @property
     def plain_templates(self) -> tuple[str, ...]:
         """Templates that reasoning has a place in."""
-        return tuple(name for name in self.templates if name not in self._chat_templates)
+        return tuple(name for name in self.templates if name not in self._answering_templates)
 
     def showable(self, candidate: Candidate) -> NDArray[np.int64]:
         """Pool ids that a candidate may show: those with reasoning, where it shows any."""
@@ -327,7 +339,8 @@ class SearchSpace:
 
     def fits(self, candidate: Candidate) -> bool:
         """Whether the longest query fits after the demonstrations."""
-        room = self.lengths.context - self.lengths.longest_query - self._reasoning_room(candidate)
+        lengths = self.lengths_of(candidate)
+        room = lengths.context - lengths.longest_query - self._reasoning_room(candidate)
         if candidate.mode == "retrieved":  # each query's own demonstrations are checked when they are known
             return candidate.count * self._shown_length(candidate) <= room
         if candidate.mode == "routed":
@@ -348,7 +361,7 @@ class SearchSpace:
         """Whether a candidate's reasoning, or its lack of any, is in the space, and all it shows has some."""
         if not candidate.reasons:
             return "none" in self.space.reasoning or not self.reasonings
-        if candidate.reasoning not in self.reasonings or candidate.template in self._chat_templates:
+        if candidate.reasoning not in self.reasonings or candidate.template in self._answering_templates:
             return False
         if candidate.mode == "routed" or (candidate.reasoning == "cue") != (candidate.shots == 0):
             return False
@@ -365,7 +378,8 @@ class SearchSpace:
 
     def prefix_tokens(self, candidate: Candidate) -> float:
         """Tokens before the query (for retrieved and routed demonstrations: on average)."""
-        instruction = self.lengths.instructions.get(candidate.instruction, 0)
+        lengths = self.lengths_of(candidate)
+        instruction = lengths.instructions.get(candidate.instruction, 0)
         if candidate.mode == "retrieved":
             return instruction + candidate.count * self._shown_length(candidate)
         if candidate.mode == "routed":
@@ -375,7 +389,7 @@ class SearchSpace:
                 for cluster, route in enumerate(self.routes(candidate))
             )
         reasoning = self.rationales.get(candidate.reasoning)
-        shown = sum(self.lengths.demonstrations[number] for number in candidate.demonstrations)
+        shown = sum(lengths.demonstrations[number] for number in candidate.demonstrations)
         if reasoning is not None:
             shown += sum(reasoning.tokens.get(number, 0) for number in candidate.demonstrations)
         return instruction + shown
@@ -383,7 +397,7 @@ class SearchSpace:
     def _shown_length(self, candidate: Candidate) -> float:
         """Tokens of a retrieved demonstration, on average."""
         reasoning = self.rationales.get(candidate.reasoning)
-        return self._mean_length + (0.0 if reasoning is None else reasoning.mean_tokens)
+        return self.lengths_of(candidate).mean_demonstration + (0.0 if reasoning is None else reasoning.mean_tokens)
 
     def _reasoning_room(self, candidate: Candidate) -> int:
         """Tokens to keep free for reasoning and what leads from it to the answer."""
@@ -393,14 +407,16 @@ class SearchSpace:
         """Tokens that reasoning adds to a query: each sample is written, and read again with the query."""
         if not candidate.reasons:
             return 0.0
-        read = self.lengths.query + (self.prefix_tokens(candidate) if candidate.mode == "retrieved" else 0.0)
+        read = self.lengths_of(candidate).query + (
+            self.prefix_tokens(candidate) if candidate.mode == "retrieved" else 0.0
+        )
         return 2 * candidate.samples * (candidate.thinking_tokens + read) - read
 
     def prompt_tokens(self, candidate: Candidate) -> float:
         """Tokens that a query's prompt takes, on average, with those that choosing and reasoning take."""
         return (
             self.prefix_tokens(candidate)
-            + self.lengths.query
+            + self.lengths_of(candidate).query
             + self._choosing_tokens(candidate)
             + self.reasoning_tokens(candidate)
         )
@@ -408,7 +424,7 @@ class SearchSpace:
     def query_tokens(self, candidate: Candidate) -> float:
         """Tokens that each further query costs, choosing its demonstrations included."""
         if candidate.mode != "retrieved":
-            return self.lengths.query + self.reasoning_tokens(candidate)
+            return self.lengths_of(candidate).query + self.reasoning_tokens(candidate)
         return self.prompt_tokens(candidate)
 
     def _choosing_tokens(self, candidate: Candidate) -> float:
@@ -416,8 +432,9 @@ class SearchSpace:
         if candidate.mode != "retrieved" or candidate.reranker == "none":
             return 0.0
         if candidate.reranker == "cone":
-            return CONSIDERED * (self._mean_length + self.lengths.query)
-        return MDL_SETS * (self.lengths.query + self.prefix_tokens(candidate))
+            lengths = self.lengths_of(candidate)
+            return CONSIDERED * (lengths.mean_demonstration + lengths.query)
+        return MDL_SETS * (self.lengths_of(candidate).query + self.prefix_tokens(candidate))
 
     def opening_tokens(self, candidate: Candidate) -> float:
         """Tokens with which queries of a candidate begin, each beginning once."""

@@ -13,7 +13,7 @@ import hashlib
 import logging
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -40,6 +40,7 @@ from promptsearch.lm.plan import (
     Fork,
     Limits,
     Operation,
+    Read,
     Row,
     Tail,
     common_length,
@@ -207,6 +208,17 @@ class LlamaEngine:
                 scores[:, group] = self._score_labels(paths, [labels[index] for index in group], prefix)
             return scores
 
+    def score_each(self, prompts: Sequence[str], continuations: Sequence[Sequence[str]]) -> list[FloatArray]:
+        """Natural log-probability of each prompt's own continuations, one array for each prompt.
+
+        Equal continuations of one prompt score alike.
+        """
+        with self._lock:
+            self._require_open()
+            answers = [[self._answer_tokens(text) for text in texts] for texts in continuations]
+            paths = self._paths(prompts, room=max((len(each) for texts in answers for each in texts), default=0))
+            return self._score_answers(paths, answers, self._shared_prefix(prompts, paths))
+
     def generate(self, prompts: Sequence[str], params: GenerationParams) -> list[Completion]:
         """One completion for each prompt, in order; many run at once."""
         with self._lock:
@@ -301,9 +313,7 @@ class LlamaEngine:
         with self._lock:
             self._require_open()
             for text in continuations:
-                tokens = self.vocabulary.tokenize_continuation(text)
-                if not tokens:
-                    raise DataError(f"the label {text.strip()!r} has no tokens for this model; give it a word")
+                tokens = self._answer_tokens(text)
                 if tokens in seen:
                     raise DataError(
                         f"the labels {seen[tokens].strip()!r} and {text.strip()!r} are the same tokens for "
@@ -311,6 +321,13 @@ class LlamaEngine:
                     )
                 seen[tokens] = text
         return list(seen)
+
+    def _answer_tokens(self, text: str) -> Tokens:
+        """Tokens of an answer, one at least."""
+        tokens = self.vocabulary.tokenize_continuation(text)
+        if not tokens:
+            raise DataError(f"the label {text.strip()!r} has no tokens for this model; give it a word")
+        return tokens
 
     def _paths(self, prompts: Sequence[str], room: int) -> list[Tokens]:
         """Tokens of each prompt, all of which fit together with ``room`` tokens of answer."""
@@ -407,7 +424,31 @@ class LlamaEngine:
         tail, label_paths = label_tail(labels)
         wanted = _wanted_by_node(labels, label_paths)
         scores = np.zeros((len(paths), len(labels)))
-        operations = self._plan(paths, tail, held=len(prefix))
+        for read, logits, normalizer in self._run(self._plan(paths, tail, held=len(prefix)), prefix):
+            columns, tokens = wanted[read.node]
+            scores[read.prompt, columns] += logits[tokens] - normalizer
+        return _spread_duplicates(scores, paths)
+
+    def _score_answers(
+        self, paths: Sequence[Tokens], answers: Sequence[Sequence[Tokens]], prefix: Tokens
+    ) -> list[FloatArray]:
+        """Score each prompt's own answers: what stands before each of their tokens is a path of the prefix tree."""
+        scores = [np.zeros(len(texts)) for texts in answers]
+        wanted: dict[Tokens, list[tuple[int, int, int]]] = {}
+        for row, (path, texts) in enumerate(zip(paths, answers, strict=True)):
+            for column, tokens in enumerate(texts):
+                for place, token in enumerate(tokens):
+                    wanted.setdefault(path + tokens[:place], []).append((row, column, token))
+        steps = list(wanted)
+        for read, logits, normalizer in self._run(self._plan(steps, Tail(), held=len(prefix)), prefix):
+            for row, column, token in wanted[steps[read.prompt]]:
+                scores[row][column] += logits[token] - normalizer
+        return scores
+
+    def _run(
+        self, operations: Sequence[Operation], prefix: Tokens
+    ) -> Iterator[tuple[Read, NDArray[np.float32], float]]:
+        """Run a schedule; each wanted prediction with its logits and the logarithm of their exponentials' sum."""
         self._begin(prefix, room=most_cells(operations, held=len(prefix)))
         for operation in operations:
             if isinstance(operation, Fork):
@@ -415,13 +456,9 @@ class LlamaEngine:
             elif isinstance(operation, Decode):
                 reads = operation.reads
                 logits = self._context.decode(operation.rows, [read.row for read in reads])
-                normalizers = log_normalizers(logits)
-                for index, read in enumerate(reads):
-                    columns, tokens = wanted[read.node]
-                    scores[read.prompt, columns] += logits[index, tokens] - normalizers[index]
+                yield from zip(reads, logits, log_normalizers(logits), strict=True)
             else:
                 self._context.drop(operation.sequences)
-        return _spread_duplicates(scores, paths)
 
     def _plan(self, paths: Sequence[Tokens], tail: Tail, held: int) -> list[Operation]:
         """Schedule prompts in the way that the model's memory allows."""

@@ -46,10 +46,10 @@ class Budget:
                 continue
             if isinstance(limit, bool) or not isinstance(limit, (int, float)):
                 raise BudgetError(f"a budget of {limit!r} {name} is no number; {_WAY_OUT}")
-            if name != "seconds" and limit != int(min(limit, _TOO_MUCH)):
-                raise BudgetError(f"a budget of {limit} {name} is no whole number; {_WAY_OUT}")
-            if not 0 < limit < _TOO_MUCH:
+            if not 0 < limit < _TOO_MUCH:  # NaN is neither
                 raise BudgetError(f"a budget of {str(limit)[:20]} {name} allows nothing, or everything; {_WAY_OUT}")
+            if name != "seconds" and limit != int(limit):
+                raise BudgetError(f"a budget of {limit} {name} is no whole number; {_WAY_OUT}")
 
     @classmethod
     def parse(cls, given: str | float | Budget) -> Budget:
@@ -173,11 +173,12 @@ class Meter:
         self.cost.tokens += tokens
         self.cost.evaluations += evaluations
         self.cost.calls += 1
+        self._recorded = max(self._recorded, self.elapsed)  # a later call that is found again was no later than this
 
     def replay(self, *, tokens: int, evaluations: int, elapsed: float) -> None:
         """Count a call that ran in a stopped process, and set the clock to when it ended there."""
-        self.charge(tokens=tokens, evaluations=evaluations)
         self.set_clock(elapsed)
+        self.charge(tokens=tokens, evaluations=evaluations)
 
     def set_clock(self, elapsed: float) -> None:
         """Go on from ``elapsed`` seconds, or from the latest that was set: time that was recorded stays spent."""

@@ -260,6 +260,12 @@ class Evaluator:
             self._remember(reading, chunk, self._call("items", reading, chunk))
         return self.asker.answers([self._known[reading.key, item] for item in items])
 
+    def has_begun(self, candidate: Candidate) -> bool:
+        """Whether a candidate was asked about some item, with all of its routes."""
+        reading = candidate.reading
+        parts = [reading.route(route) for route in range(len(reading.routes))] or [reading]
+        return all(part.key in self._begun for part in parts)
+
     def _routed(self, reading: Candidate, items: Sequence[int]) -> Answers:
         """Each item's answer under its route, which is a static candidate like any other."""
         routes = self._matcher.clusters(reading, items)

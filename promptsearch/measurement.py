@@ -120,7 +120,7 @@ def measure_statistic(
     """A statistic of a whole set (such as macro F1) with its percentile interval over resamples."""
     low, high = np.percentile(np.asarray(resampled), [2.5, 97.5])
     counted = tuple(sorted((failures or {}).items()))
-    return Measurement(value, float(low), float(high), n, "bootstrap 95 %", counted)
+    return Measurement(value, min(value, float(low)), max(value, float(high)), n, "bootstrap 95 %", counted)
 
 
 def paired_difference(scores: Sequence[float] | FloatArray, others: Sequence[float] | FloatArray) -> Difference:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from promptsearch.budget import Budget, Meter
+from promptsearch.calibration import CONTENT_FREE
 from promptsearch.candidate import CUES, SHOWN_THOUGHT, Candidate
 from promptsearch.data.splits import Splits, in_turns
 from promptsearch.embed.base import Encoder
@@ -68,6 +69,8 @@ _RATIONALES_SHARE = 0.1  # of the search, for having the model write reasoning
 _ATTEMPTS = 3.0  # of an example, that its share pays for: most are asked more than once
 _FEWEST_RATIONALES, _MOST_RATIONALES = 8, 64  # examples that reasoning is written for
 _FEWEST_KEPT = 2
+_MOST_FINALISTS = 5
+_MOST_BASELINES = 5  # that are asked
 _LOADING_SECONDS = 6.0  # model and encoder, when nothing is cached
 _WITHOUT_MODEL = {
     "label_vote": "The label vote of neighbours, which needs no model,",
@@ -119,7 +122,7 @@ def optimize(
         BackendError: the model or encoder failed.
     """
     limits = Budget.parse(budget)
-    if strategy not in STRATEGIES:
+    if not isinstance(strategy, str) or strategy not in STRATEGIES:
         raise UserError(f"strategy={strategy!r} is unknown; give one of {', '.join(STRATEGIES)}")
     if not isinstance(task, Task):
         raise UserError(f"optimize takes a Task and was given a {type(task).__name__}; make one with ps.Task(...)")
@@ -163,7 +166,7 @@ def _weights_listener(listen: Listener) -> Callable[[float], None]:
 
 
 def _search_in_turns(task: Task, splits: Splits) -> Splits:
-    """Search rows ordered so that a mean over any first part counts labels alike, where the metric does."""
+    """Search rows ordered so that labels take turns, where they count alike, as long as there are rows of each."""
     if not task.require_metric().labels_alike:
         return splits
     return replace(splits, search=in_turns(splits.search, [example.output for example in task.examples]))
@@ -315,6 +318,7 @@ class _Job:
                 setup_seconds=setup,
                 most_to_measure=self._most_to_measure(space, near.splits),
                 least_to_measure=self._least_to_measure(space),
+                tokens_per_evaluation=space.query_tokens(Candidate(instruction=space.instructions[0])),
             )
             store.record_fact("plan", {"plan": plan.to_dict(), "elapsed": self.meter.elapsed})
             recorded = store.fact("plan")
@@ -322,14 +326,17 @@ class _Job:
         return Plan(**recorded["plan"])
 
     def _most_to_measure(self, space: SearchSpace, splits: Splits) -> float:
-        """Tokens of measuring finalists on all confirmation rows, and winner and baselines on all test rows."""
+        """Units of measuring finalists on all confirmation rows, and winner and baselines on all test rows."""
+        if self.limits.seconds is None and self.limits.tokens is None:
+            confirmed = _MOST_FINALISTS * (len(splits.confirm) + len(CONTENT_FREE))
+            return confirmed + (1 + _MOST_BASELINES) * len(splits.test) + _MOST_BASELINES * FIRST_RUNG
         zero = Candidate(instruction=space.instructions[0])
         nearest = replace(zero, mode="retrieved", count=self._nearest_count(space, zero))
         shown = min(_BASELINE_SHOTS, len(space.pool))
         prefix = shown * space.price(nearest, 1) / max(1, nearest.count)
         static = 3 * (space.price(zero, len(splits.test)) + prefix)
         dear = 2 * space.price(nearest, len(splits.test))  # the baseline, and a winner that retrieves
-        return 5 * space.price(nearest, len(splits.confirm)) + static + dear
+        return _MOST_FINALISTS * space.price(nearest, len(splits.confirm)) + static + dear
 
     def _least_to_measure(self, space: SearchSpace) -> float:
         """Tokens of one finalist on the fewest confirmation rows, and of it and zero-shot on the fewest test rows."""

@@ -99,7 +99,7 @@ def fit_router(vectors: NDArray[np.float32], clusters: int, seed: int) -> Router
     if len(vectors) > _MOST_ROWS:
         kept = vectors[np.sort(np.random.default_rng(seed).permutation(len(vectors))[:_MOST_ROWS])]
     with threadpool_limits(limits=1):  # sums in another order could move a query to another cluster
-        found = KMeans(clusters, n_init=_STARTS, random_state=seed).fit(kept).cluster_centers_
+        found = KMeans(clusters, n_init=_STARTS, random_state=seed % 2**32).fit(kept).cluster_centers_
     lengths = np.linalg.norm(found, axis=1, keepdims=True)
     router = Router((found / np.where(lengths > 0, lengths, 1.0)).astype(np.float32))
     filled = np.bincount(router.clusters(kept), minlength=clusters)

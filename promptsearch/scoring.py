@@ -76,6 +76,8 @@ class Judge:
         self._metric = metric
         self._priors = priors
         self._index = {word: number for number, word in enumerate(self.labels or ())}
+        known = [self._index[example.output] for example in examples if example.output in self._index]
+        self._common = np.bincount(known, minlength=len(self._index)).astype(np.float64)
 
     def without_prior(self) -> Judge:
         """A judge of the prompt alone."""
@@ -93,13 +95,14 @@ class Judge:
     def weights(self, items: Sequence[int]) -> FloatArray:
         """What each item counts in a fit, shape (items,), 1 on average.
 
-        Where labels count alike, by the inverse root of its label's count: a rare label's F1 is best where it is
-        named more readily than its rows alone say, and less than if it were as common as others.
+        Where labels count alike, all rows of a label together count as the root of its number among all of the
+        task's rows, however many of it are at hand: a rare label's F1 is best where it is named more readily than
+        its rows alone say, and less than if it were as common as others.
         """
         if not self.labels_alike:
             return np.ones(len(items))
         golds = self.golds(items)
-        weights = np.bincount(golds)[golds] ** -0.5
+        weights = self._common[golds] ** 0.5 / np.bincount(golds)[golds]
         return np.asarray(weights / weights.mean())
 
     def prior(self, items: Sequence[int]) -> FloatArray | None:
@@ -136,7 +139,7 @@ class Judge:
     def cross_fitted(
         self, calibration: str, items: Sequence[int], answers: Answers, content_free: FloatArray | None = None
     ) -> Judged:
-        """Judge items with weighings that did not see them, each fifth by a fit on the others.
+        """Judge items with weighings that did not see them, each fifth of every label by a fit on the others.
 
         Args:
             calibration: which correction; ``"contextual"`` needs ``content_free``.
@@ -144,7 +147,8 @@ class Judge:
             answers: the model's answers about them.
             content_free: log-probabilities on inputs without content, shape (inputs, labels).
         """
-        folds = np.arange(len(items)) % _FOLDS
+        folds = np.empty(len(items), dtype=np.int64)
+        folds[np.argsort(self.golds(items), kind="stable")] = np.arange(len(items)) % _FOLDS
         predictions = np.full(len(items), "", dtype=object)
         scores, confidence = np.zeros(len(items)), np.zeros(len(items))
         failures: Counter[str] = Counter()
@@ -195,12 +199,12 @@ class Judge:
     def scores_for_race(self, items: Sequence[int], answers: Answers, calibration: str) -> Scores:
         """Item scores: what candidates race by.
 
-        Where a calibration learns from labels, each item is judged by a fit on the others, so that few items do not
-        flatter anybody. Where it does not, all items settle it together.
+        Where a calibration learns from labels, as that of routes always does, each item is judged by a fit on the
+        others, so that few items do not flatter anybody. Where it does not, all items settle it together.
         """
         if self.labels is None:
             judged = self.judge(items, answers, None)
-        elif calibration in _LEARNING:
+        elif calibration in _LEARNING or (answers.routes is not None and calibration != "none"):
             judged = self.cross_fitted(calibration, items, answers)
         else:
             judged = self.judge(items, answers, self.fit(calibration, items, answers))
@@ -210,6 +214,8 @@ class Judge:
         """The metric's value on these items, with its interval."""
         failures = {reason: count for reason, count in judged.failures.items() if count}
         if not self.labels_alike:
+            return measure(judged.scores, failures)
+        if judged.scores.min() == judged.scores.max():  # resamples would all be alike
             return measure(judged.scores, failures)
         golds = [self._examples[item].output for item in items]
         rng = np.random.default_rng(0)
@@ -222,7 +228,7 @@ class Judge:
         """Paired difference of the metric's value on the same items, with interval and p-value.
 
         For a metric that is no mean over items, the interval is a paired bootstrap of the metric itself and the
-        p-value twice the share of resamples on the other side of zero.
+        p-value twice the share of resamples on the other side of zero, the sample itself counted with them.
         """
         if not self.labels_alike:
             return paired_difference(ours.scores, theirs.scores)
@@ -233,8 +239,11 @@ class Judge:
         low, high = np.percentile(gains, [2.5, 97.5])
         everything = np.arange(len(items))
         value = self._aggregate(ours, golds, everything) - self._aggregate(theirs, golds, everything)
-        beyond = min(float((gains <= 0).mean()), float((gains >= 0).mean()))
-        return Difference(value, float(low), float(high), min(1.0, 2 * beyond), len(items), "paired bootstrap 95 %")
+        beyond = (min(int((gains <= 0).sum()), int((gains >= 0).sum())) + 1) / (_RESAMPLES + 1)
+        if ours.predictions == theirs.predictions:
+            return paired_difference(ours.scores, theirs.scores)
+        low, high = min(value, float(low)), max(value, float(high))
+        return Difference(value, low, high, min(1.0, 2 * beyond), len(items), "paired bootstrap 95 %")
 
     def _aggregate(self, judged: Judged, golds: Sequence[str], chosen: NDArray[np.int64]) -> float:
         return self._metric.aggregate(

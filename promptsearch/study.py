@@ -85,6 +85,7 @@ def make_plan(
     setup_seconds: float,
     most_to_measure: float = float("inf"),
     least_to_measure: float = 0.0,
+    tokens_per_evaluation: float = 0.0,
 ) -> Plan:
     """Turn a budget into a plan.
 
@@ -92,13 +93,18 @@ def make_plan(
         budget: what the user allows.
         tokens_per_second: speed of the model on this machine; used for a budget in time only.
         setup_seconds: expected seconds of loading and embedding.
-        most_to_measure: tokens that confirmation and final measurement can take at most; what they leave of their
+        most_to_measure: units that confirmation and final measurement can take at most; what they leave of their
             shares goes to the search.
         least_to_measure: tokens that they take at least, which the search leaves them.
+        tokens_per_evaluation: of a cheap prompt; a plan in tokens allows no more of these than the budget does
+            evaluations.
     """
     if budget.tokens is None and budget.evaluations is not None and budget.seconds is None:
-        return _shared_out("evaluations", budget.evaluations, least_to_measure=FEWEST_CONFIRM + 2 * FEWEST_TEST)
+        least = FEWEST_CONFIRM + 2 * FEWEST_TEST
+        return _shared_out("evaluations", budget.evaluations, 0.0, most_to_measure, least)
     totals = [] if budget.tokens is None else [budget.tokens]
+    if budget.evaluations is not None and tokens_per_evaluation > 0:
+        totals.append(max(1, int(budget.evaluations * tokens_per_evaluation)))
     if budget.seconds is not None:
         seconds = max(0.25 * budget.seconds, budget.seconds - setup_seconds)
         # Fits and files take time, but a search's batches run faster than those that the speed was measured on.
@@ -289,7 +295,10 @@ class Study:
         return items[: _FEWEST_RACED * 2**doublings]
 
     def _budget_unit(self) -> str:
-        return "seconds" if self.plan.tokens_per_second else self.plan.unit
+        """The limit that the plan was made from."""
+        if self.plan.tokens_per_second:
+            return "seconds"
+        return "evaluations" if self._budget.tokens != self.plan.total else self.plan.unit
 
     def _score(self, candidate: Candidate, items: Sequence[int], limit: float, alive: int) -> None:
         """Score a candidate on items, unless the budget is met."""
@@ -306,9 +315,8 @@ class Study:
             raise _BudgetMetError(self._budget_unit())
         cost, budget = self._meter.cost, self._budget
         remaining = 1.0 - self.plan.search / self.plan.total  # for confirmation and test
-        if budget.tokens is not None and cost.tokens >= budget.tokens * (1 - remaining):
-            raise _BudgetMetError("tokens")
-        if budget.evaluations is not None and cost.evaluations >= budget.evaluations * (1 - remaining):
+        counts_evaluations = self.plan.unit != "evaluations" and budget.evaluations is not None
+        if counts_evaluations and cost.evaluations >= (budget.evaluations or 0) * (1 - remaining):
             raise _BudgetMetError("evaluations")
         if budget.seconds is not None and self._out_of_time(budget.seconds * (1 - 0.8 * remaining)):
             raise _BudgetMetError("seconds")
@@ -518,7 +526,7 @@ class Study:
             items: the test split.
         """
         cost, budget = self._meter.cost, self._budget
-        openings = sum(self.space.opening_tokens(candidate) for candidate in candidates)
+        openings = sum(self.space.opening_tokens(each) for each in candidates if not self.evaluator.has_begun(each))
         each = sum(self.space.query_tokens(candidate) for candidate in candidates)
         rows: list[float] = [len(items)]
         if self.plan.unit == "tokens":

@@ -283,6 +283,7 @@ def make_space(
         choosers={} if matcher is None else _choosers(matcher, splits.search),
         attention=None if matcher is None or task.labels is None else _attention(task, matcher, splits.search),
         lengths_in=dict.fromkeys(by_options, shorter),
+        shares_beginnings=engine.shares_beginnings,
         answering_templates=[template.name for template in TEMPLATES.values() if not template.takes_reasoning],
     )
     require_candidates(found, clustered=matcher is not None)

@@ -116,6 +116,10 @@ class WatchedLM(FakeLM):
         self._journal = journal
         self._on_call = on_call
 
+    @property
+    def shares_beginnings(self) -> bool:
+        return True
+
     def score(self, prompts: Sequence[str], continuations: Sequence[str]) -> NDArray[np.float64]:
         self._watch(prompts)
         return super().score(prompts, continuations)

@@ -17,7 +17,7 @@ from fakes import WatchedLM, WordEncoder, golds_of, last_number, numbered_rows, 
 
 import promptsearch as ps
 from promptsearch.candidate import Candidate
-from promptsearch.errors import ArtifactError, BudgetError, ContextError, DataError, ModelError
+from promptsearch.errors import ArtifactError, BudgetError, ContextError, DataError, ModelError, UserError
 from promptsearch.events import Event, Note
 from promptsearch.lm.fake import FakeLM, ScriptedLM
 from promptsearch.result import Trial
@@ -318,6 +318,31 @@ def test_evaluations_are_kept_within(allowed: int) -> None:
     assert result.facts["plan"]["unit"] == "evaluations"
 
 
+class WholePrompts(WatchedLM):
+    """Reads the beginning of every prompt again, as servers do."""
+
+    shares_beginnings = False  # type: ignore[assignment]
+
+    def _count_decoded(self, tokens: int) -> None:
+        FakeLM._count_decoded(self, tokens)
+
+
+@pytest.mark.parametrize("allowed", [30_000, 100_000])
+def test_models_that_share_nothing_are_priced_so(allowed: int) -> None:
+    task = numbered_task()
+    result = search(task, WholePrompts(golds_of(task), reliability=by_shots), f"{allowed} tokens")
+    assert 0.4 * allowed <= result.cost.tokens <= 1.05 * allowed
+    assert max(trial.items for trial in result.trials) > 24
+
+
+@pytest.mark.parametrize("strategy", ["halving", "greedy", "tpe", "random"])
+def test_no_strategy_leaves_the_space(strategy: str) -> None:
+    space = ps.Space(reasoning=("cue",), modes=("static",))
+    result = search(strategy=strategy, space=space, budget="1500 evaluations")
+    assert {trial.candidate.reasoning for trial in result.trials if trial.candidate.shots == 0} == {"cue"}
+    assert result.prompt.candidate.reasoning == "cue"
+
+
 @pytest.mark.parametrize("budget", ["30k tokens", "60k tokens", "150k tokens"])
 def test_tokens_are_kept_within(budget: str) -> None:
     allowed = 1000 * int(budget.split("k")[0])
@@ -329,7 +354,7 @@ def test_tokens_are_kept_within(budget: str) -> None:
 def test_the_first_limit_met_ends_the_search() -> None:
     result = search(budget=ps.Budget(tokens=10**7, evaluations=1000))
     assert result.stopped_by == "evaluations"
-    assert result.cost.evaluations <= 1500
+    assert 300 <= result.cost.evaluations <= 1000
 
 
 @pytest.mark.parametrize("budget", ["1 evaluation", "1 token", "100 evaluations"])
@@ -488,6 +513,8 @@ def free_text() -> ps.Task:
         (lambda lm: search(numbered_task(instruction="so " * 500), lm), ContextError, "instruction"),
         (lambda lm: search(one_long_row(), lm), ContextError, "row 59"),
         (lambda lm: search(None, lm, "0s"), BudgetError, "budget"),
+        (lambda lm: search(None, lm, ps.Budget(tokens=float("nan"))), BudgetError, "nan"),  # type: ignore[arg-type]
+        (lambda lm: search(None, lm, strategy=["greedy"]), UserError, "strategy"),
         (lambda lm: search(None, lm, "soon"), BudgetError, "soon"),
         (lambda lm: search(None, lm, strategy="bayes"), ps.UserError, "strategy"),
         (lambda lm: search(numbered_rows(60), lm), ps.UserError, "Task"),  # type: ignore[arg-type]

@@ -56,10 +56,16 @@ def test_a_try_decides_and_is_kept(
     assert len(tries) == 2
 
 
-def test_a_try_that_hangs(tries: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(repacking, "_TRIAL", "import time; time.sleep(60)")
-    monkeypatch.setattr(repacking, "_SECONDS", 0.2)
-    assert not repacked_weights_run(write_model(tmp_path, "llama"))
+@pytest.mark.parametrize("trial", ["import time; time.sleep(60)", DIES.replace("SIGILL", "SIGKILL")])
+def test_a_try_that_hangs_or_lacks_memory_is_made_again(
+    trial: str, tries: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = write_model(tmp_path, "llama")
+    monkeypatch.setattr(repacking, "_TRIAL", trial)
+    monkeypatch.setattr(repacking, "_SECONDS", 0.5)
+    assert not repacked_weights_run(path)
+    assert not repacked_weights_run(path)
+    assert len(tries) == 2
 
 
 def test_the_real_try_reads_a_model(tries: list[str], tmp_path: Path) -> None:

@@ -126,6 +126,12 @@ def test_where_labels_count_alike_rare_ones_weigh_more(golds: list[str]) -> None
     for one, other in product(items, items):
         ratio = golds.count(golds[other]) / golds.count(golds[one])
         assert weights[one] / weights[other] == pytest.approx(math.sqrt(ratio))
+    some = items[: max(1, len(items) // 2)]  # what a label's rows count together does not depend on how many are seen
+    totals = {gold: sum(judge.weights(some)[at] for at in some if golds[at] == gold) for gold in golds}
+    seen = {golds[at] for at in some}
+    for one_label, other_label in product(seen, seen):
+        expected = math.sqrt(golds.count(one_label) / golds.count(other_label))
+        assert totals[one_label] / totals[other_label] == pytest.approx(expected)
     assert classifier(golds).weights(items).tolist() == [1.0] * len(golds)
 
 
@@ -154,11 +160,19 @@ def test_macro_f1_has_an_interval_around_it() -> None:
 # -- fitting ------------------------------------------------------------------------------------------------
 
 
+def slow_folds(judge: Judge, items: list[int]) -> list[int]:
+    """Items dealt out to five folds, one label after the other."""
+    golds = judge.golds(items).tolist()
+    dealt = [place for label in sorted(set(golds)) for place in range(len(items)) if golds[place] == label]
+    return [dealt.index(place) % 5 for place in range(len(items))]
+
+
 def slow_likelihood(judge: Judge, calibration: str, items: list[int], given: Answers) -> float:
     """Every item judged by a weighing that was fitted without its fold."""
     total = 0.0
+    folds = slow_folds(judge, items)
     for place, item in enumerate(items):
-        inside = [other for other in range(len(items)) if other % 5 != place % 5]
+        inside = [other for other in range(len(items)) if folds[other] != folds[place]]
         weighing = judge.fit(calibration, [items[at] for at in inside], given.take(np.array(inside, dtype=np.int64)))
         alone = judge.judge([item], given.take(np.array([place])), weighing)
         total += math.log(max(float(alone.confidence[0]), 1e-9))
@@ -178,8 +192,9 @@ def test_every_item_is_judged_by_a_fit_without_it() -> None:
     judge, given, items = random_case(4, 23)
     given.log_probabilities[3] = -np.inf
     judged = judge.cross_fitted("fitted", items, given)
+    folds = slow_folds(judge, items)
     for place, item in enumerate(items):
-        inside = [other for other in range(len(items)) if other % 5 != place % 5]
+        inside = [other for other in range(len(items)) if folds[other] != folds[place]]
         weighing = judge.fit("fitted", [items[at] for at in inside], given.take(np.array(inside, dtype=np.int64)))
         alone = judge.judge([item], given.take(np.array([place])), weighing)
         assert judged.predictions[place] == alone.predictions[0]

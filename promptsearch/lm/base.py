@@ -274,6 +274,11 @@ class Engine(LM, Protocol):
         ...
 
     @property
+    def shares_beginnings(self) -> bool:
+        """Whether what many prompts begin with is read once, rather than again with each."""
+        ...
+
+    @property
     def prefix_tokens(self) -> int:
         """Tokens of the beginnings that each call's prompts share, run or restored; 0 where none are kept."""
         ...

@@ -164,6 +164,11 @@ class EstimatingEngine:
         return 0
 
     @property
+    def shares_beginnings(self) -> bool:
+        """False: every prompt is counted whole."""
+        return False
+
+    @property
     def prefix_tokens(self) -> int:
         """0: this model keeps nothing from call to call."""
         return 0

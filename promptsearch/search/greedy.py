@@ -49,7 +49,7 @@ def greedy(
     looked = yield from race.first_looks(anchors)
     ranked = best_first({anchor: race.scores[anchor] for anchor in looked})
     yield from race.run(_field(race, ranked, rng))
-    if "static" in space.space.modes:
+    if "static" in space.space.modes and "none" in space.space.reasoning:
         yield from _select_forward(race, _worded_like(ranked[0]), rng)
     yield from _improve(race, rng)
     return race.survivors(_FINALISTS)
@@ -69,7 +69,7 @@ def _worded_like(candidate: Candidate) -> Candidate:
 def _field(race: Race, ranked: Sequence[Candidate], rng: np.random.Generator) -> list[Candidate]:
     """The best anchors; where no forward selection follows, also random candidates for what a step would cost."""
     field = list(ranked[: max(2, len(ranked) // _ANCHORS_KEPT)])
-    if "static" in race.space.space.modes:
+    if "static" in race.space.space.modes and "none" in race.space.space.reasoning:
         return field
     for _ in range(10 * _NEIGHBOURS):
         arm = draw_any(race.space, rng)
@@ -256,4 +256,4 @@ def _reworded(space: SearchSpace, candidate: Candidate, rng: np.random.Generator
         replace(candidate, input_name=input_name, output_name=output_name),
     )
     changed = changes[int(rng.integers(len(changes)))]
-    return changed if space.fits(changed) else None
+    return changed if space.allows(changed) else None

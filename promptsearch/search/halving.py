@@ -39,6 +39,7 @@ _FINALISTS = 5
 _FEWEST_WHOLE = 3
 _NEWCOMERS = 8
 _FEWEST_ARMS = 6
+_FREE_ROUNDS = 5  # in a row: routes that are known can be put together in more ways than anyone can count
 _LIKELY_SHARE = 0.5  # of a later race's price: most of its arms fall behind the survivors early
 
 
@@ -54,12 +55,14 @@ def halving(
     yield from race.run(field, rungs=race.short_rungs, reserve=kept_back)
     proposals = Proposals(rng)
     yield from race.score(_promising(race, _PROMISING_SHARE * allowance.total), race.short_rungs[-1])
-    while True:
+    free_rounds = 0
+    while free_rounds < _FREE_ROUNDS:
         survivors = race.leaders(_FINALISTS)
         newcomers = proposals.newcomers(race, survivors, _NEWCOMERS, _LIKELY_SHARE * (race.left - kept_back))
         price = race.price_of_race(newcomers, race.short_rungs) if newcomers else 0.0
         if not newcomers or _LIKELY_SHARE * price > race.left - kept_back:
             break
+        free_rounds = free_rounds + 1 if price == 0 else 0
         yield from race.run(newcomers, survivors[0], race.short_rungs, kept_back)
         proposals.learn(race, newcomers)
     yield from race.run(_orders(race, survivors), survivors[0], race.short_rungs, final)

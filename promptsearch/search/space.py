@@ -217,6 +217,7 @@ class SearchSpace:
         choosers: selection strategies that choose a set of so many pool ids, by name.
         attention: what demonstrations say about the search items by similarity alone; None for free text.
         lengths_in: token counts of templates, by name, that show less of an item than the others.
+        shares_beginnings: whether the model reads what many queries begin with once, or again with each.
         answering_templates: names among ``templates`` in which reasoning has no place.
 
     Attributes:
@@ -238,6 +239,7 @@ class SearchSpace:
         choosers: Mapping[str, Chooser] | None = None,
         attention: LinearAttention | None = None,
         lengths_in: Mapping[str, Lengths] | None = None,
+        shares_beginnings: bool = True,
         answering_templates: Sequence[str] = (),
     ) -> None:
         self.space = space
@@ -254,6 +256,7 @@ class SearchSpace:
         self.rationales: dict[str, Rationales] = {}
         self._answering_templates = frozenset(answering_templates)
         self.labels_by_id: Mapping[int, int] = dict(zip(self.pool.tolist(), self.labels.tolist(), strict=True))
+        self._shares_beginnings = shares_beginnings
         self._lengths_in = dict(lengths_in or {})
         self.shots = tuple(sorted({count for count in space.shots if 0 <= count <= len(self.pool)}))
 
@@ -423,9 +426,9 @@ class SearchSpace:
 
     def query_tokens(self, candidate: Candidate) -> float:
         """Tokens that each further query costs, choosing its demonstrations included."""
-        if candidate.mode != "retrieved":
-            return self.lengths_of(candidate).query + self.reasoning_tokens(candidate)
-        return self.prompt_tokens(candidate)
+        if candidate.mode == "retrieved" or not self._shares_beginnings:
+            return self.prompt_tokens(candidate)
+        return self.lengths_of(candidate).query + self.reasoning_tokens(candidate)
 
     def _choosing_tokens(self, candidate: Candidate) -> float:
         """Tokens by which the model itself chooses a query's demonstrations."""
@@ -437,7 +440,9 @@ class SearchSpace:
         return MDL_SETS * (self.lengths_of(candidate).query + self.prefix_tokens(candidate))
 
     def opening_tokens(self, candidate: Candidate) -> float:
-        """Tokens with which queries of a candidate begin, each beginning once."""
+        """Tokens with which queries of a candidate begin, each beginning once; none where it is read with each."""
+        if not self._shares_beginnings:
+            return 0.0
         if candidate.mode == "routed":
             return sum(self.prefix_tokens(route) for route in self.routes(candidate))
         return self.prefix_tokens(candidate) if candidate.mode == "static" else 0.0

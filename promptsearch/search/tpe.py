@@ -85,8 +85,8 @@ def _affordable_orderings(race: Race) -> int:
 
 
 def _worth_trying(race: Race, candidate: Candidate, dearest: float) -> bool:
-    """Whether a candidate is new, fits, and can be looked at for what is left and for no more than ``dearest``."""
-    if candidate in race.scores or not race.space.fits(candidate):
+    """Whether a candidate is new, allowed, and can be looked at for what is left and for no more than ``dearest``."""
+    if candidate in race.scores or not race.space.allows(candidate):
         return False
     return race.price(candidate, 0, race.rungs[0]) <= min(dearest, race.left)
 

@@ -177,6 +177,11 @@ class LlamaEngine:
         return self._tokens_restored
 
     @property
+    def shares_beginnings(self) -> bool:
+        """True: the prompts of a call form one prefix tree, and what they begin with is kept for later calls."""
+        return True
+
+    @property
     def prefix_tokens(self) -> int:
         """Tokens of the beginnings that each call's prompts share, run or restored."""
         return self._prefix_tokens

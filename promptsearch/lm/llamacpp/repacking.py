@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import platform
+import signal
 import subprocess
 import sys
 from functools import lru_cache
@@ -30,10 +31,11 @@ _FILE = "repacking.json"
 _SECONDS = 300  # a file of many gigabytes on a slow disk
 _TOKENS = 64  # tiles are used for more than a few rows
 _TRIAL = """
+import os
 import sys
 import llama_cpp
 llama_cpp.llama_backend_init()
-model = llama_cpp.llama_model_load_from_file(sys.argv[1].encode(), llama_cpp.llama_model_default_params())
+model = llama_cpp.llama_model_load_from_file(os.fsencode(sys.argv[1]), llama_cpp.llama_model_default_params())
 if not model:
     sys.exit(0)  # whoever opens it next says why
 params = llama_cpp.llama_context_default_params()
@@ -52,10 +54,12 @@ def repacked_weights_run(path: Path) -> bool:
     name = _name(path)
     kept = _read().get(name)
     if kept is None:
-        kept = _survives(path)
-        write_whole(cache_dir() / _FILE, json.dumps({**_read(), name: kept}, indent=1))
+        ended = _try(path)
+        kept = ended is not None and ended >= 0
+        if kept or ended == -signal.SIGILL:  # what ended otherwise, for lack of memory or time, is tried again
+            write_whole(cache_dir() / _FILE, json.dumps({**_read(), name: kept}, indent=1))
     if not kept:
-        _logger.info("%s runs without repacked weights: a try with them was killed", path.name)
+        _logger.info("%s runs without repacked weights: a try with them did not end by itself", path.name)
     return kept
 
 
@@ -81,14 +85,13 @@ def _name(path: Path) -> str:
     return f"{about.st_size} {about.st_mtime_ns}, {platform.node()}, {', '.join(stamps)}"
 
 
-def _survives(path: Path) -> bool:
-    """Whether a child process that reads a few tokens with the model ends by itself."""
+def _try(path: Path) -> int | None:
+    """How a child process ended that read a few tokens with the model: below 0 by a signal, None not in time."""
     command = [sys.executable, "-c", _TRIAL, os.fspath(path), str(_TOKENS)]
     try:
-        ended = subprocess.run(command, capture_output=True, timeout=_SECONDS, check=False)
+        return subprocess.run(command, capture_output=True, timeout=_SECONDS, check=False).returncode
     except (OSError, subprocess.TimeoutExpired):
-        return False
-    return ended.returncode >= 0  # negative: by a signal
+        return None
 
 
 def _read() -> dict[str, bool]:

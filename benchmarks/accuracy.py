@@ -19,7 +19,7 @@ import numpy as np
 
 import promptsearch as ps
 from benchmarks.common import Dataset, Results, read_dataset
-from benchmarks.recipes import Bench
+from benchmarks.recipes import PLAIN_RECIPES, Bench
 from promptsearch.lm.resolve import OpenedModel, open_engine
 
 
@@ -50,9 +50,18 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--model", default=None)
     parser.add_argument("--test-rows", type=int, default=None, help="only the first so many test rows")
+    parser.add_argument("--recipes", type=_recipes, default=(), help="some of the recipes that ask the model")
     parser.add_argument("--skip-recipes", action="store_true", help="measure optimize alone")
     parser.add_argument("--json", required=True, help="file of results")
     return parser.parse_args()
+
+
+def _recipes(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(","))
+    unknown = [name for name in names if name not in PLAIN_RECIPES]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(PLAIN_RECIPES)}")
+    return names
 
 
 def _cell(
@@ -66,7 +75,7 @@ def _cell(
     with_prior, alone = result.prompt.evaluate_twice(test)
     measured = {"optimize": with_prior, "prompt_alone": alone}
     if not options.skip_recipes:
-        measured.update(Bench(task, opened, seed).plain_recipes())
+        measured.update(Bench(task, opened, seed).plain_recipes(options.recipes))
     return {
         **{name: value.to_dict() for name, value in measured.items()},
         "inside": {

@@ -7,7 +7,7 @@ Leaves out: recipes that spend a budget on choosing (``benchmarks.rivals.budgete
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,7 +21,9 @@ from promptsearch.evaluation import Answers, Asker
 from promptsearch.lm.base import FloatArray
 from promptsearch.lm.resolve import OpenedModel
 from promptsearch.measurement import Measurement
+from promptsearch.multiple_choice import find_multiple_choice
 from promptsearch.prompting import PromptBuilder
+from promptsearch.template import OPTION_TEMPLATES
 from promptsearch.workbench import demonstrations_of, embed_splits
 
 __all__ = ["CALIBRATION_ROWS", "PLAIN_RECIPES", "SHOTS", "Bench", "Price", "offsets_of", "random_shots"]
@@ -72,7 +74,8 @@ class Bench:
         self.near = embed_splits(task, task.split(seed), resolve_encoder(None), lambda done, total: None)
         self.labels = tuple(task.labels or ())
         shown = demonstrations_of(task.examples, self.near.splits.pool)
-        self.builder = PromptBuilder(self.engine, task.inputs, task.output, shown, _ANSWER_ROOM)
+        listed = find_multiple_choice(task.labels, (example.fields for example in task.examples))
+        self.builder = PromptBuilder(self.engine, task.inputs, task.output, shown, _ANSWER_ROOM, listed)
         self.judge = self.near.judge(task, task.require_metric(), prior=False)
         self.test = list(self.near.splits.test)
         self.search = list(self.near.splits.search)
@@ -178,11 +181,20 @@ class Bench:
         """The nearest demonstrations of each query, the nearest last."""
         return replace(self.zero, mode="retrieved", count=count)
 
-    def plain_recipes(self) -> dict[str, Measurement]:
-        """All recipes that choose nothing."""
+    def plain_recipes(self, names: Collection[str] = ()) -> dict[str, Measurement]:
+        """Recipes that choose nothing, all of them or some by name.
+
+        Where rows list options, those that ask for labels ask for the options' texts too (``_options``).
+        """
         found = {}
         for name, make in PLAIN_RECIPES.items():
-            found.update({f"{name}{how}": value for how, value in self.both(make(self)).items()})
+            if names and name not in names:
+                continue
+            candidate = make(self)
+            found.update({f"{name}{how}": value for how, value in self.both(candidate).items()})
+            if self.builder.multiple_choice is not None and candidate.mode == "static":
+                by_options = replace(candidate, template=OPTION_TEMPLATES[0].name)
+                found[f"{name}_options"] = self.measure(self.ask(by_options, self.test))
         return {**found, "label_vote": self.label_vote(), "embedding_prior": self.embedding_prior()}
 
 

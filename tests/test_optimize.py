@@ -318,6 +318,24 @@ def test_evaluations_are_kept_within(allowed: int) -> None:
     assert result.facts["plan"]["unit"] == "evaluations"
 
 
+@pytest.mark.parametrize("dearer", [1, 3])
+def test_a_time_and_the_tokens_it_comes_to_take_the_same_path(dearer: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a model costs more than it was priced at."""
+    monkeypatch.setattr("promptsearch.optimizer.model_speed", lambda *_, **__: 100.0)
+
+    class Dearer(WatchedLM):
+        def _count_decoded(self, tokens: int) -> None:
+            super()._count_decoded(dearer * tokens)
+
+    task = numbered_task()
+    first = search(task, Dearer(golds_of(task), reliability=by_shots), ps.Budget(seconds=400.0))
+    counted = search(task, Dearer(golds_of(task), reliability=by_shots), f"{first.facts['plan']['total']} tokens")
+    assert first.facts["plan"]["tokens_per_second"] == 100.0
+    assert [trial.candidate for trial in first.trials] == [trial.candidate for trial in counted.trials]
+    assert first.prompt.candidate == counted.prompt.candidate
+    assert first.test == counted.test
+
+
 class WholePrompts(WatchedLM):
     """Reads the beginning of every prompt again, as servers do."""
 

@@ -171,14 +171,15 @@ class Asker:
         """The same for prompts that :meth:`build` made."""
         asked = [number for number, item in enumerate(built) if item.prompt is not None]
         prompts = [prompt for item in built if (prompt := item.prompt) is not None]
-        answers: list[object] = [None] * len(built)
+        unread = [None] * len(self.labels or ())
+        answers: list[object] = [unread if item.unlisted else None for item in built]
         if not prompts:
             return answers
         found: Sequence[object]
         if reading.reasons:
             found = [verdict.to_json() for verdict in self.reasoner.ask(reading, prompts)]
         elif template_of(reading).scores_options:
-            found = self._option_scores(reading, [item for item in built if item.prompt is not None])
+            found = self._option_scores(reading, [built[number] for number in asked])
         else:
             found = self._answers(reading, prompts)
         for number, answer in zip(asked, found, strict=True):
@@ -194,17 +195,19 @@ class Asker:
         )
         return [completion.text.strip() for completion in self.engine.generate(prompts, params)]
 
-    def _option_scores(self, reading: Candidate, built: Sequence[Built]) -> list[list[float]]:
+    def _option_scores(self, reading: Candidate, built: Sequence[Built]) -> list[list[float | None]]:
         """Log-probabilities of each item's own options, less a share of what they have without the question."""
-        asked = [item.prompt or "" for item in built]
-        unasked = [item.unasked or "" for item in built]
-        options = [item.options for item in built]
-        scores = score_each(self.engine, [*asked, *unasked], [*options, *options])
         share = template_of(reading).unasked or 0.0
-        return [
-            (after - share * alone).tolist()
-            for after, alone in zip(scores[: len(built)], scores[len(built) :], strict=True)
-        ]
+        found: list[list[float | None]] = []
+        for start in range(0, len(built), _ITEMS_A_CALL):
+            part = built[start : start + _ITEMS_A_CALL]
+            prompts = [*(item.prompt or "" for item in part), *(item.unasked or "" for item in part)]
+            options = [item.options for item in part]
+            scores = score_each(self.engine, prompts, [*options, *options])
+            for after, alone in zip(scores[: len(part)], scores[len(part) :], strict=True):
+                relative = after - share * np.where(np.isfinite(alone), alone, 0.0)
+                found.append([_json_float(value) for value in relative.tolist()])
+        return found
 
     def answers(self, values: Sequence[object]) -> Answers:
         """Collect what :meth:`ask` returned."""

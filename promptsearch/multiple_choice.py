@@ -2,7 +2,8 @@
 
 A label that names an option says little by itself. The option's own text does: a small model that cannot pick a
 letter often finds the right text likelier than the others (Brown et al. 2020, arXiv 2005.14165, section 2.4).
-Invariant: pure. What is found is exactly what the item lists; an item is never half understood.
+Invariant: pure. An item is understood where each label is marked once, all in one way, and nothing stands after the
+options; else it lists none.
 Leaves out: how the texts are asked for, see :mod:`promptsearch.prompting`.
 """
 
@@ -14,11 +15,25 @@ from dataclasses import dataclass
 
 from promptsearch.errors import DataError
 
-__all__ = ["Listed", "MultipleChoice", "find_multiple_choice"]
+__all__ = ["Listed", "MultipleChoice", "find_multiple_choice", "lists_options"]
 
 _LABEL = re.compile(r"[A-Za-z]|\d{1,2}")
-_HEADER = re.compile(r"(?:^|\n)[^\n:]{0,30}:[ \t]*\Z")
-_MOST_WORDS = 3  # of a line such as "Answer choices:" above the options
+_HEADER = re.compile(
+    r"(?:^|\n)[ \t]*(?:answer[ \t]+)?(?:options|choices|answers|选项)[ \t]*[:：][ \t]*\Z", re.IGNORECASE
+)
+_ANSWER_LINE = re.compile(r"\n[ \t]*(?:the[ \t]+)?(?:answer|答案)[^\n]{0,40}\Z", re.IGNORECASE)
+_MARKS = (
+    (r"\(", r"\)[ \t]*"),
+    (r"\[", r"\][ \t]*"),
+    (r"（", r"）[ \t]*"),
+    ("", r"\)[ \t]+"),
+    ("", r"\.[ \t]+"),
+    ("", r":[ \t]+"),
+    ("", r"[．、：][ \t]*"),
+)
+"""What stands before and after a label that names an option; one item uses one of these."""
+_PLACES = (r"(?:(?<=\n)|\A)[ \t]*(?:[-*][ \t]+)?", r"(?:(?<=\s)|\A)")
+"""Where such a label stands: at the beginning of a line, or, where that finds none, after any white space."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +70,14 @@ class MultipleChoice:
                 return Listed({**inputs, column: found[0]}, found[1])
         return None
 
+    def with_placeholders(self, inputs: Mapping[str, str]) -> dict[str, str]:
+        """Inputs that list a place for each label's option, for those that list none."""
+        if not inputs or self.find(inputs) is not None:
+            return dict(inputs)
+        *_, last = inputs
+        listed = "".join(f"\n({label}) <{label}>" for label in self.labels)
+        return {**inputs, last: inputs[last] + listed}
+
     def require(self, inputs: Mapping[str, str]) -> Listed:
         """The options of one item.
 
@@ -66,9 +89,14 @@ class MultipleChoice:
             listed = ", ".join(f"({label}) ..." for label in self.labels)
             raise DataError(
                 f"the item {' '.join(inputs.values())[:60]!r} lists no option for each of the labels; end it with "
-                f"{listed}, as the task's rows do"
+                f"{listed}"
             )
         return found
+
+
+def lists_options(labels: Sequence[str] | None) -> bool:
+    """Whether labels are such as name options: letters and numbers, two at least."""
+    return labels is not None and len(labels) >= 2 and all(_LABEL.fullmatch(label) for label in labels)
 
 
 def find_multiple_choice(labels: Sequence[str] | None, items: Iterable[Mapping[str, str]]) -> MultipleChoice | None:
@@ -78,35 +106,36 @@ def find_multiple_choice(labels: Sequence[str] | None, items: Iterable[Mapping[s
         labels: words of the labels; None for free text.
         items: texts by column of every row.
     """
-    if labels is None or len(labels) < 2 or not all(_LABEL.fullmatch(label) for label in labels):
+    if labels is None or not lists_options(labels):
         return None
     found = MultipleChoice(tuple(labels))
     return found if all(found.find(inputs) is not None for inputs in items) else None
 
 
 def _taken_apart(text: str, labels: Sequence[str]) -> tuple[str, tuple[str, ...]] | None:
-    """What stands before the options at a text's end, and the options; None where there are not all.
+    """What stands before the options at a text's end, and the options in the order of the labels; None for none.
 
-    Options are sought from the last one back, so that a question that holds a marker of its own stays whole.
+    Each label is marked once, all in the same way, and nothing follows the last option but a line such as "Answer:".
     """
-    options: list[str] = []
-    end = len(text)
-    for label in reversed(labels):
-        marks = list(re.finditer(rf"(?:(?<=\s)|\A)[(\[]?{re.escape(label)}[)\].:][ \t]+(?=\S)", text[:end]))
-        if not marks:
-            return None
-        option = text[marks[-1].end() : end].strip()
-        if not option:
-            return None
-        options.append(option)
-        end = marks[-1].start()
-    question = _without_header(text[:end].rstrip())
-    return (question, tuple(reversed(options))) if question else None
+    kept = _ANSWER_LINE.sub("", text.rstrip())
+    for place in _PLACES:
+        for before, after in _MARKS:
+            marks = {
+                label: list(re.finditer(rf"{place}{before}{re.escape(label)}{after}(?=\S)", kept)) for label in labels
+            }
+            if all(len(found) == 1 for found in marks.values()):
+                return _cut(kept, {label: found[0].span() for label, found in marks.items()}, labels)
+    return None
 
 
-def _without_header(text: str) -> str:
-    """A text without a last line such as "Options:"; a question of one such line stays."""
-    header = _HEADER.search(text)
-    if header is None or len(header[0].split()) > _MOST_WORDS or not text[: header.start()].strip():
-        return text
-    return text[: header.start()].rstrip()
+def _cut(
+    text: str, marks: Mapping[str, tuple[int, int]], labels: Sequence[str]
+) -> tuple[str, tuple[str, ...]] | None:
+    """Question and options of a text whose labels stand at ``marks``; None where an option is empty or goes on."""
+    placed = sorted(marks, key=lambda label: marks[label])
+    ends = [*(marks[label][0] for label in placed[1:]), len(text)]
+    options = {label: text[marks[label][1] : end].strip() for label, end in zip(placed, ends, strict=True)}
+    question = _HEADER.sub("", text[: marks[placed[0]][0]].rstrip()).rstrip()
+    if not question or not all(options.values()) or "\n" in options[placed[-1]]:
+        return None
+    return question, tuple(options[label] for label in labels)

@@ -25,9 +25,10 @@ from promptsearch.events import Listener, Note, Progress, silent
 from promptsearch.lm.base import Engine
 from promptsearch.lm.llamacpp.busy import QUIET_SHARE
 from promptsearch.lm.resolve import OpenedModel, open_engine
+from promptsearch.lm.wrapped import GeneratedChoice
 from promptsearch.machine import encoder_speed, measure_encoder_speed, model_speed
 from promptsearch.measurement import Difference, Measurement
-from promptsearch.multiple_choice import find_multiple_choice
+from promptsearch.multiple_choice import MultipleChoice, find_multiple_choice, lists_options
 from promptsearch.parts import PromptParts, Retriever
 from promptsearch.prompt import Prompt
 from promptsearch.prompting import GENERATED_TOKENS, PromptBuilder, answer_room, template_of
@@ -261,13 +262,25 @@ class _Job:
         engine, labels = opened.engine, self.task.labels
         self.room = answer_room(engine, labels, GENERATED_TOKENS)
         shown = demonstrations_of(self.task.examples, self.splits.pool)
-        listed = find_multiple_choice(labels, (example.fields for example in self.task.examples))
+        listed = None if isinstance(engine, GeneratedChoice) else self._multiple_choice()
         builder = PromptBuilder(engine, self.task.inputs, self.task.output, shown, self.room, listed)
         if labels is not None:
             engine.check_continuations([f" {label}" for label in labels])
         space = make_space(self.task, self.splits, self.user_space, engine, builder, self.room)
         check_lengths(self.task, space, self.splits, engine, builder)
         return builder, space
+
+    def _multiple_choice(self) -> MultipleChoice | None:
+        """How rows list options, where all of them do."""
+        labels, rows = self.task.labels, [example.fields for example in self.task.examples]
+        found = find_multiple_choice(labels, rows)
+        if found is None and labels is not None and lists_options(labels):
+            count = sum(MultipleChoice(tuple(labels)).find(row) is not None for row in rows)
+            if count > len(rows) // 2:
+                self.listen(
+                    Note(f"{count:,} of {len(rows):,} rows list options; if all did, their texts could be scored")
+                )
+        return found
 
     def _embed(self, encoder: Encoder) -> Neighbourhood:
         """Vectors, near duplicates, neighbours; the encoder's speed is kept for this and later plans."""
@@ -357,7 +370,7 @@ class _Job:
         nearest = replace(zero, mode="retrieved", count=self._nearest_count(space, zero))
         baselines = {"zero_shot": zero, "random": random, "nearest": nearest}
         by_options = next((name for name in space.templates if TEMPLATES[name].scores_options), None)
-        if by_options is not None:  # the last ones are left out where a budget is small
+        if by_options is not None and by_options != template:  # the last ones are left out where a budget is small
             options = {
                 f"{name}_options": replace(baselines[name], template=by_options) for name in ("zero_shot", "random")
             }

@@ -30,7 +30,7 @@ from promptsearch.lm.resolve import OpenedModel, open_engine
 from promptsearch.matching import Matching
 from promptsearch.measurement import Measurement
 from promptsearch.metrics import Metric, resolve_metric
-from promptsearch.multiple_choice import MultipleChoice
+from promptsearch.multiple_choice import MultipleChoice, find_multiple_choice
 from promptsearch.parts import PromptParts
 from promptsearch.prior import NeighbourLabels
 from promptsearch.prompting import GENERATED_TOKENS, Built, PromptBuilder, answer_room
@@ -131,6 +131,8 @@ class Prompt:
         if calibration not in _BY_HAND:
             raise UserError(f"calibration={calibration!r} is no choice here; give one of {', '.join(_BY_HAND)}")
         shown = _demonstrations(task, demonstrations)
+        if TEMPLATES[template].scores_options:
+            _require_options(task, template, calibration, shown)
         first = task.instructions[0] if task.instructions else ""
         candidate = Candidate(
             instruction=first if instruction is None else instruction,
@@ -193,6 +195,11 @@ class Prompt:
     def instruction(self) -> str:
         """Text before the demonstrations."""
         return self._parts.candidate.instruction
+
+    @property
+    def multiple_choice(self) -> MultipleChoice | None:
+        """How items list the options whose texts are scored; None where labels are."""
+        return self._builder.multiple_choice if TEMPLATES[self.candidate.template].scores_options else None
 
     @property
     def demonstrations(self) -> tuple[Demonstration, ...]:
@@ -510,7 +517,10 @@ class Prompt:
     def _blank_prompt(self) -> Rendered:
         """A prompt that begins as all of this static one do."""
         candidate = self._parts.candidate
-        return self._builder.render(candidate, candidate.demonstrations, dict.fromkeys(self.task.inputs, "-"))
+        blank = dict.fromkeys(self.task.inputs, "-")
+        listed = self.multiple_choice
+        inputs = blank if listed is None else listed.with_placeholders(blank)
+        return self._builder.render(candidate, candidate.demonstrations, inputs)
 
     @classmethod
     def load(
@@ -597,6 +607,24 @@ def _demonstrations(task: Task, given: Iterable[Mapping[str, Any] | Example]) ->
     else:
         examples = task.examples_from(rows, name="demonstrations")
     return [Demonstration(example.fields, example.output, one_line(example.rationale or "")) for example in examples]
+
+
+def _require_options(task: Task, template: str, calibration: str, shown: Sequence[Demonstration]) -> None:
+    """Refuse a template that scores options where there are none.
+
+    Raises:
+        UserError: saying why.
+    """
+    rows = [example.fields for example in task.examples]
+    if find_multiple_choice(task.labels, [*rows, *(each.inputs for each in shown)]) is None:
+        raise UserError(
+            f"template={template!r} scores the texts of options, and not all rows list one for each label, as in "
+            "'(A) a bank (B) a shop'; give another template"
+        )
+    if calibration == "contextual":
+        raise UserError(
+            "calibration='contextual' asks about inputs without content, which list no options; give 'none'"
+        )
 
 
 def _reasoning(

@@ -30,12 +30,14 @@ class Built:
         demonstrations: numbers of the demonstrations in the order shown.
         options: the item's own answers, where these are scored: one for each label, as they follow the prompt.
         unasked: the same prompt without the item's question, where options are scored.
+        unlisted: whether there is no prompt because options are scored and the item lists none.
     """
 
     prompt: Rendered | None
     demonstrations: tuple[int, ...]
     options: tuple[str, ...] = ()
     unasked: Rendered | None = None
+    unlisted: bool = False
 
 
 def retrieved_order(nearest_first: Sequence[int], order: str, outputs: Sequence[str] = ()) -> tuple[int, ...]:
@@ -106,6 +108,8 @@ class PromptBuilder:
             inputs: the item's texts by column.
             nearest: numbers of its nearest demonstrations, nearest first (retrieving candidates only).
         """
+        if template_of(candidate).scores_options and self._multiple_choice.find(inputs) is None:
+            return Built(None, (), unlisted=True)
         if candidate.mode == "static":
             return self._built(candidate, candidate.demonstrations, inputs)
         for count in range(min(candidate.count, len(nearest)), -1, -1):
@@ -125,7 +129,7 @@ class PromptBuilder:
             return Built(prompt if self.fits(prompt, candidate) else None, shown)
         listed = self._multiple_choice.require(inputs)
         options = tuple(self.renderer.continuation(template, option) for option in listed.options)
-        if not self.fits(Rendered([*prompt.segments, Segment(max(options, key=len))]), candidate):
+        if not self.fits(Rendered([*prompt.segments, Segment(max(options, key=_bytes))]), candidate):
             return Built(None, shown)
         unasked = self._render(candidate, shown, dict.fromkeys(listed.inputs, ""))
         return Built(prompt, shown, options, unasked)
@@ -207,11 +211,15 @@ class PromptBuilder:
         """Whether prompt, reasoning and answer fit the context."""
         room = self._room
         if candidate.reasons:  # no tokenizer makes more tokens than there are bytes
-            conclusion = len(self.conclusion(candidate).encode("utf-8", "surrogatepass"))
+            conclusion = _bytes(self.conclusion(candidate))
             room -= candidate.thinking_tokens + max(CONCLUDING_TOKENS, conclusion)
-        if len(prompt.encode("utf-8", "surrogatepass")) < room:
+        if _bytes(prompt) < room:
             return True  # no tokenizer makes more tokens than there are bytes, but for one that begins the text
         return self.engine.count_tokens([prompt])[0] <= room
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode("utf-8", "surrogatepass"))
 
 
 def answer_room(engine: Engine, labels: Sequence[str] | None, generated: int) -> int:

@@ -32,7 +32,7 @@ BASELINE_NAMES = {
     "nearest": "nearest demonstrations",
     "nearest_calibrated": "nearest demonstrations, calibrated",
     "zero_shot_options": "zero-shot, texts of options",
-    "random_options": "random demonstrations, texts of options",
+    "random_options": "random, texts of options",
     "label_vote": "label vote of neighbours, no model",
     "embedding_prior": "embeddings alone, no model",
 }

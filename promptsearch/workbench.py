@@ -254,7 +254,10 @@ def make_space(
     if space.templates is None and builder.renderer.chat is not None and builder.renderer.chat.usable:
         templates += tuple(template.name for template in CHAT_TEMPLATES)
     if space.templates is None and builder.multiple_choice is not None:
-        templates += tuple(template.name for template in OPTION_TEMPLATES)
+        different = {
+            (each.cue, each.unasked) if len(task.inputs) > 1 else each.name: each for each in OPTION_TEMPLATES
+        }
+        templates += tuple(template.name for template in different.values())  # several columns are told apart by name
     _check_templates(templates, builder)
     instructions = usable_instructions(task, vary=space.instructions)
     labels = {word: number for number, word in enumerate(task.labels or ())}

@@ -16,13 +16,15 @@ from hypothesis import strategies as st
 import promptsearch as ps
 from promptsearch.candidate import Candidate
 from promptsearch.errors import ArtifactError, DataError, UserError
+from promptsearch.events import Note
 from promptsearch.lm.base import Completion, FloatArray, GenerationParams, score_each
-from promptsearch.lm.fake import FakeLM
+from promptsearch.lm.fake import FakeLM, ScriptedLM
 from promptsearch.lm.llamacpp.engine import LlamaEngine
 from promptsearch.multiple_choice import MultipleChoice, find_multiple_choice
 from promptsearch.prompting import PromptBuilder
 from promptsearch.search.space import Space
 from promptsearch.template import OPTION_TEMPLATES, TEMPLATES, Demonstration
+from tests.test_cli import run
 
 ABC = MultipleChoice(("A", "B", "C"))
 
@@ -35,7 +37,20 @@ ABC = MultipleChoice(("A", "B", "C"))
         ("Where?\nOptions:\n(A) here\n(B) there\n(C) nowhere", "Where?", ("here", "there", "nowhere")),
         ("Where?\nA. here\nB. there\nC. nowhere", "Where?", ("here", "there", "nowhere")),
         ("Where? (A) here (B) there (C) nowhere at all", "Where?", ("here", "there", "nowhere at all")),
-        ("Where?\nAnswer choices:\nA) here\nB) there\nC) no\nwhere", "Where?", ("here", "there", "no\nwhere")),
+        ("Where?\nAnswer choices:\nA) he\nre\nB) there\nC) nowhere", "Where?", ("he\nre", "there", "nowhere")),
+        ("Where?\nA. here\nB. there\nC. nowhere\nAnswer:", "Where?", ("here", "there", "nowhere")),
+        ("Where?\nC. here\nA. there\nB. nowhere", "Where?", ("there", "nowhere", "here")),
+        (
+            "Which? (A) vitamin A: retinol (B) zinc (C) hepatitis C: no",
+            "Which?",
+            ("vitamin A: retinol", "zinc", "hepatitis C: no"),
+        ),
+        (
+            "The word is happy.\nIts opposite:\n- A: sad\n- B: glad\n- C: mad",
+            "The word is happy.\nIts opposite:",
+            ("sad", "glad", "mad"),
+        ),
+        ("钱在哪里？\n选项：\n（A）银行\n（B）学校\n（C）公园", "钱在哪里？", ("银行", "学校", "公园")),
         ("Who wrote:\n[A] he\n[B] she\n[C] they", "Who wrote:", ("he", "she", "they")),
         ("Is plan A: good?\nA: yes\nB: no\nC: maybe", "Is plan A: good?", ("yes", "no", "maybe")),
         ("Name: Jo\nWhat is it?\n(A) a (B) b (C) c", "Name: Jo\nWhat is it?", ("a", "b", "c")),
@@ -48,7 +63,17 @@ def test_options_are_found(text: str, question: str, options: tuple[str, ...]) -
 
 
 @pytest.mark.parametrize(
-    "text", ["", "Where?", "A. here B. there", "(A) here (C) no (B) there", "(A) x (B) y (C) z", "Q (A) (B) y (C) z"]
+    "text",
+    [
+        "",
+        "Where?",
+        "A. here B. there",
+        "(A) x (B) y (C) z",
+        "Options: (A) x (B) y (C) z\nPassage: long",
+        "Q (A) (B) y (C) z",
+        "Q (A) x (A) y (B) y (C) z",
+        "Q (A) x B. y (C) z",
+    ],
 )
 def test_an_item_is_never_half_understood(text: str) -> None:
     assert ABC.find({"text": text}) is None
@@ -74,7 +99,7 @@ def test_what_was_listed_is_found(question: str, options: list[str], mark: str) 
 def test_any_text_is_understood_or_refused(text: str) -> None:
     found = ABC.find({"text": text})
     if found is not None:
-        assert found.inputs["text"] in text
+        assert found.inputs["text"].strip() in text
         assert all(option and option in text for option in found.options)
 
 
@@ -160,9 +185,12 @@ def test_options_are_answers_and_not_shown() -> None:
     assert found.prompt == "Text: What is hot?\nLabel: fire\n\nText: What is cold?\nLabel:"
 
 
-def test_an_item_without_options_is_the_users_mistake() -> None:
+def test_an_item_without_options() -> None:
+    for mode in ("static", "retrieved"):
+        made = builder().build(Candidate("", "options", mode=mode), {"text": "What is cold?"}, [0])
+        assert (made.prompt, made.unlisted) == (None, True)
     with pytest.raises(DataError, match="lists no option for each of the labels"):
-        builder().build(Candidate("", "options"), {"text": "What is cold?"})
+        builder().render(Candidate("", "options"), (), {"text": "What is cold?"})
     with pytest.raises(UserError, match="needs items that list them"):
         builder(None).render(Candidate("", "options"), (), ITEM)
 
@@ -231,8 +259,11 @@ def test_a_search_asks_for_the_texts_of_options(tmp_path: Path) -> None:
     loaded = ps.load(path, model=lm, encoder=WordEncoder())
     queries = [row["text"] for row in rows(210)[200:]]
     assert loaded.predict(queries) == result.prompt.predict(queries)
-    with pytest.raises(DataError, match="lists no option"):
-        loaded("Riddle without options?")
+    bare = loaded.predict([queries[0], "Riddle without options?"])
+    assert bare[0] == loaded(queries[0])
+    assert (bare[1].output, bare[1].failure) == (None, "not understood")
+    assert "<A>" not in loaded.render(queries[0])
+    assert ps.export(loaded)
 
     document = json.loads(path.read_text("utf-8"))
     for example in document["examples"]:
@@ -262,4 +293,59 @@ def test_by_hand() -> None:
     assert prompt.evaluate(task.examples[4:60]).value > 0.9
     with pytest.raises(UserError, match="scores options"):
         ps.Prompt(task, (), lm, template="options", reasoning="cue")
+    with pytest.raises(UserError, match="list no options"):
+        ps.Prompt(task, (), lm, template="options", calibration="contextual")
+    words = ps.Task(
+        [{"text": f"t{n}", "label": ["bad", "good"][n % 2]} for n in range(60)], inputs="text", output="label"
+    )
+    with pytest.raises(UserError, match="not all rows list one"):
+        ps.Prompt(words, (), lm, template="options")
     assert all(TEMPLATES[template.name].unasked is not None for template in OPTION_TEMPLATES)
+
+
+def test_models_that_only_write_are_asked_for_letters() -> None:
+    task, _ = task_and_model()
+    result = ps.optimize(
+        task, ScriptedLM(lambda prompt: "A"), "900 evaluations", encoder=WordEncoder(), progress=False
+    )
+    assert not any(TEMPLATES[trial.candidate.template].scores_options for trial in result.trials)
+    assert "zero_shot_options" not in result.baselines
+
+
+def test_scores_that_are_no_numbers_are_no_answers() -> None:
+    class Refuses(KnowsTexts):
+        def score(self, prompts: Sequence[str], continuations: Sequence[str]) -> FloatArray:
+            return np.full((len(prompts), len(continuations)), -np.inf)
+
+    task, lm = task_and_model(60)
+    measured = ps.Prompt(task, (), Refuses(lm.right), template="options").evaluate(task.examples[:20])
+    assert (measured.value, dict(measured.failures)) == (0.0, {"not understood": 20})
+
+
+def test_rows_that_list_options_now_and_then_are_told_of() -> None:
+    made = [*rows(100), *({"text": f"Bare {number}?", "label": "ABC"[number % 3]} for number in range(20))]
+    notes: list[str] = []
+    ps.optimize(
+        ps.Task(made, inputs="text", output="label"),
+        FakeLM(),
+        "500 evaluations",
+        encoder=WordEncoder(),
+        progress=lambda event: notes.append(event.text) if isinstance(event, Note) else None,
+    )
+    assert any(note.startswith("100 of 120 rows list options") for note in notes)
+
+
+def test_the_packaged_model_with_its_prefix_state(model_file: Path, tmp_path: Path) -> None:
+    """From the terminal: a prompt that scores options is shown without an item, and its beginning is kept."""
+    task, _ = task_and_model(60)
+    prompt = ps.Prompt(task, task.examples[:6], str(model_file), template="options-question", weights="as-is")
+    path = tmp_path / "prompt.json"
+    prompt.save(path, prefix_state=True)
+    assert path.with_suffix(".prefix").is_file()
+    again = ps.load(path)
+    assert again.predict([task.examples[7].text]) == prompt.predict([task.examples[7].text])
+    ran = run("show", path)
+    assert ran.code == 0
+    assert "Question: <text>\nAnswer:" in ran.out
+    assert ran.err == "scored after it: <A> | <B> | <C>\n"
+    assert run("show", path, "--json").json["options"] == ["<A>", "<B>", "<C>"]

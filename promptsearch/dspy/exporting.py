@@ -52,6 +52,8 @@ def export(program: Any, **inputs: Any) -> list[Exported]:
     """
     if isinstance(program, Prompt):
         item = {name: str(inputs.get(name, f"{{{name}}}")) for name in program.task.inputs}
+        if program.multiple_choice is not None:
+            item = program.multiple_choice.with_placeholders(item)
         return [Exported("prompt", str(program.render(item)), tuple(program.messages(item)))]
     if not isinstance(program, dspy.Module) or not program.named_predictors():
         raise DataError(f"a {type(program).__name__} has no predictors to export; give a DSPy program or a Prompt")

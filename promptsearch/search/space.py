@@ -216,7 +216,7 @@ class SearchSpace:
         clusters: usable clusterings of the queries by their number of clusters; none without routed candidates.
         choosers: selection strategies that choose a set of so many pool ids, by name.
         attention: what demonstrations say about the search items by similarity alone; None for free text.
-        lengths_in: token counts of templates, by name, that show less of an item than the others.
+        lengths_in: token counts of templates, by name, that score an item's options and do not show them.
         shares_beginnings: whether the model reads what many queries begin with once, or again with each.
         answering_templates: names among ``templates`` in which reasoning has no place.
 
@@ -356,6 +356,8 @@ class SearchSpace:
         Sets may have any number of demonstrations between the least and the most that the user names.
         """
         within = min(self.shots, default=0) <= candidate.shots <= self.most_shots
+        if candidate.reranker != "none" and candidate.template in self._lengths_in:  # it compares labels
+            return False
         return (
             candidate.mode in self.space.modes and within and self.reasons_alike(candidate) and self.fits(candidate)
         )
@@ -427,7 +429,8 @@ class SearchSpace:
     def query_tokens(self, candidate: Candidate) -> float:
         """Tokens that each further query costs, choosing its demonstrations included."""
         if candidate.mode == "retrieved" or not self._shares_beginnings:
-            return self.prompt_tokens(candidate)
+            twice = candidate.template in self._lengths_in and not self._shares_beginnings
+            return self.prompt_tokens(candidate) + (self.prefix_tokens(candidate) if twice else 0.0)
         return self.lengths_of(candidate).query + self.reasoning_tokens(candidate)
 
     def _choosing_tokens(self, candidate: Candidate) -> float:

@@ -205,7 +205,7 @@ class LlamaEngine:
         with self._lock:
             self._require_open()
             labels = self._labels(continuations)
-            paths = self._paths(prompts, room=max(map(len, labels), default=0))
+            paths = self._paths(prompts, [max(map(len, labels), default=0)] * len(prompts))
             prefix = self._shared_prefix(prompts, paths)
             scores = np.zeros((len(prompts), len(labels)))
             longest = max(map(len, paths), default=0)
@@ -221,7 +221,7 @@ class LlamaEngine:
         with self._lock:
             self._require_open()
             answers = [[self._answer_tokens(text) for text in texts] for texts in continuations]
-            paths = self._paths(prompts, room=max((len(each) for texts in answers for each in texts), default=0))
+            paths = self._paths(prompts, [max(map(len, texts), default=0) for texts in answers])
             return self._score_answers(paths, answers, self._shared_prefix(prompts, paths))
 
     def generate(self, prompts: Sequence[str], params: GenerationParams) -> list[Completion]:
@@ -229,7 +229,7 @@ class LlamaEngine:
         with self._lock:
             self._require_open()
             params.require_seeds(len(prompts))
-            paths = self._paths(prompts, room=params.max_tokens)
+            paths = self._paths(prompts, [params.max_tokens] * len(prompts))
             if not paths:
                 return []
             self._prefix_tokens += len(self._shared_prefix(prompts, paths))
@@ -254,7 +254,7 @@ class LlamaEngine:
         """What the model keeps of a prompt's beginning; None where it is too short to be worth keeping."""
         with self._lock:
             self._require_open()
-            prefix = self._shared_prefix([prompt], self._paths([prompt], room=0))
+            prefix = self._shared_prefix([prompt], self._paths([prompt], [0]))
             if not prefix:
                 return None
             self._begin(prefix, room=len(prefix))
@@ -276,7 +276,7 @@ class LlamaEngine:
             )
         with self._lock:
             self._require_open()
-            if not state.tokens or state.tokens != self._shared_prefix([prompt], self._paths([prompt], room=0)):
+            if not state.tokens or state.tokens != self._shared_prefix([prompt], self._paths([prompt], [0])):
                 raise ArtifactError("the prefix state belongs to another prompt; save the prompt anew")
             if self._states.find(state.tokens) is not None:
                 return
@@ -334,10 +334,10 @@ class LlamaEngine:
             raise DataError(f"the label {text.strip()!r} has no tokens for this model; give it a word")
         return tokens
 
-    def _paths(self, prompts: Sequence[str], room: int) -> list[Tokens]:
-        """Tokens of each prompt, all of which fit together with ``room`` tokens of answer."""
+    def _paths(self, prompts: Sequence[str], rooms: Sequence[int]) -> list[Tokens]:
+        """Tokens of each prompt, each of which fits together with so many tokens of answer."""
         paths = [self.vocabulary.tokenize(segments_of(prompt)) for prompt in prompts]
-        for prompt, path in zip(prompts, paths, strict=True):
+        for prompt, path, room in zip(prompts, paths, rooms, strict=True):
             if not path:
                 raise DataError("an empty prompt cannot be continued; give it at least one character")
             if len(path) + room > self._context_tokens:

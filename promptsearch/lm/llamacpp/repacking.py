@@ -35,7 +35,9 @@ import os
 import sys
 import llama_cpp
 llama_cpp.llama_backend_init()
-model = llama_cpp.llama_model_load_from_file(os.fsencode(sys.argv[1]), llama_cpp.llama_model_default_params())
+params = llama_cpp.llama_model_default_params()
+params.n_gpu_layers = 0
+model = llama_cpp.llama_model_load_from_file(os.fsencode(sys.argv[1]), params)
 if not model:
     sys.exit(0)  # whoever opens it next says why
 params = llama_cpp.llama_context_default_params()
@@ -44,6 +46,7 @@ context = llama_cpp.llama_init_from_model(model, params)
 if context:
     tokens = (llama_cpp.llama_token * count)()
     llama_cpp.llama_decode(context, llama_cpp.llama_batch_get_one(tokens, count))
+    print("done")
 """
 
 
@@ -55,8 +58,10 @@ def repacked_weights_run(path: Path) -> bool:
     kept = _read().get(name)
     if kept is None:
         ended = _try(path)
-        kept = ended is not None and ended >= 0
-        if kept or ended == -signal.SIGILL:  # what ended otherwise, for lack of memory or time, is tried again
+        kept = ended is not None and ended.returncode >= 0
+        ran = ended is not None and b"done" in ended.stdout
+        # What ended otherwise, for lack of memory or time, or before the model ran, is tried again.
+        if ran or (ended is not None and ended.returncode == -signal.SIGILL):
             write_whole(cache_dir() / _FILE, json.dumps({**_read(), name: kept}, indent=1))
     if not kept:
         _logger.info("%s runs without repacked weights: a try with them did not end by itself", path.name)
@@ -85,11 +90,11 @@ def _name(path: Path) -> str:
     return f"{about.st_size} {about.st_mtime_ns}, {platform.node()}, {', '.join(stamps)}"
 
 
-def _try(path: Path) -> int | None:
-    """How a child process ended that read a few tokens with the model: below 0 by a signal, None not in time."""
+def _try(path: Path) -> subprocess.CompletedProcess[bytes] | None:
+    """How a child process ended that reads a few tokens with the model and says so; None for not in time."""
     command = [sys.executable, "-c", _TRIAL, os.fspath(path), str(_TOKENS)]
     try:
-        return subprocess.run(command, capture_output=True, timeout=_SECONDS, check=False).returncode
+        return subprocess.run(command, capture_output=True, timeout=_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
 

@@ -196,12 +196,12 @@ class Asker:
         return [completion.text.strip() for completion in self.engine.generate(prompts, params)]
 
     def _option_scores(self, reading: Candidate, built: Sequence[Built]) -> list[list[float | None]]:
-        """Log-probabilities of each item's own options, less a share of what they have without the question."""
-        share = template_of(reading).unasked or 0.0
+        """Log-probabilities of each item's own options, less a share of those after the premise alone."""
+        share = template_of(reading).premise_weight or 0.0
         found: list[list[float | None]] = []
         for start in range(0, len(built), _ITEMS_A_CALL):
             part = built[start : start + _ITEMS_A_CALL]
-            prompts = [*(item.prompt or "" for item in part), *(item.unasked or "" for item in part)]
+            prompts = [*(item.prompt or "" for item in part), *(item.premise or "" for item in part)]
             options = [item.options for item in part]
             scores = score_each(self.engine, prompts, [*options, *options])
             for after, alone in zip(scores[: len(part)], scores[len(part) :], strict=True):

@@ -29,14 +29,14 @@ class Built:
         prompt: the exact text; None where the item does not fit.
         demonstrations: numbers of the demonstrations in the order shown.
         options: the item's own answers, where these are scored: one for each label, as they follow the prompt.
-        unasked: the same prompt without the item's question, where options are scored.
+        premise: the same prompt with no question, where options are scored.
         unlisted: whether there is no prompt because options are scored and the item lists none.
     """
 
     prompt: Rendered | None
     demonstrations: tuple[int, ...]
     options: tuple[str, ...] = ()
-    unasked: Rendered | None = None
+    premise: Rendered | None = None
     unlisted: bool = False
 
 
@@ -117,8 +117,8 @@ class PromptBuilder:
             shown = retrieved_order(nearest[:count], candidate.order, outputs)
             built = self._built(candidate, shown, inputs)
             if built.prompt is not None:  # the next item shows others
-                alone = None if built.unasked is None else Rendered(built.unasked.segments)
-                return replace(built, prompt=Rendered(built.prompt.segments), unasked=alone)
+                alone = None if built.premise is None else Rendered(built.premise.segments)
+                return replace(built, prompt=Rendered(built.prompt.segments), premise=alone)
         return Built(None, ())
 
     def _built(self, candidate: Candidate, shown: tuple[int, ...], inputs: Mapping[str, str]) -> Built:
@@ -131,8 +131,8 @@ class PromptBuilder:
         options = tuple(self.renderer.continuation(template, option) for option in listed.options)
         if not self.fits(Rendered([*prompt.segments, Segment(max(options, key=_bytes))]), candidate):
             return Built(None, shown)
-        unasked = self._render(candidate, shown, dict.fromkeys(listed.inputs, ""))
-        return Built(prompt, shown, options, unasked)
+        premise = self._render(candidate, shown, dict.fromkeys(listed.inputs, ""))
+        return Built(prompt, shown, options, premise)
 
     def render(self, candidate: Candidate, shown: Sequence[int], inputs: Mapping[str, str]) -> Rendered:
         """The text with given demonstrations, whether or not it fits; it asks a candidate that reasons to do so.

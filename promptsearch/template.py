@@ -44,10 +44,10 @@ class Template:
         cue: what stands before the answer: ``{output}`` is the output column's name.
         separator: between instruction, demonstrations and query.
         chat: ``""`` for plain text, ``"turns"`` for a chat turn each, ``"user"`` for one user message.
-        unasked: for items that list options: these are not shown, and the options' own texts are scored as answers.
-            From an option's log-probability after the question this share of what it has without any question is
-            subtracted: at 1 it is what the question itself makes likelier (Holtzman et al. 2021, arXiv 2104.08315,
-            eq. 2, "domain-conditional PMI"). None for templates that show items as they are and score labels.
+        premise_weight: of templates for items that list options, which are not shown; their texts are scored instead.
+            From an option's log-probability after the question this share of the one after the premise, the same
+            prompt with no question, is subtracted; at 1 that is domain-conditional PMI (Holtzman et al. 2021, arXiv
+            2104.08315, section 3). None for templates that show items as they are and score labels.
     """
 
     name: str
@@ -55,12 +55,12 @@ class Template:
     cue: str = "{output}:"
     separator: str = "\n\n"
     chat: str = ""
-    unasked: float | None = None
+    premise_weight: float | None = None
 
     @property
     def scores_options(self) -> bool:
         """Whether the options' own texts are scored instead of labels."""
-        return self.unasked is not None
+        return self.premise_weight is not None
 
     @property
     def takes_reasoning(self) -> bool:
@@ -98,10 +98,10 @@ CHAT_TEMPLATES = (
     Template("chat-user", chat="user"),
 )
 OPTION_TEMPLATES = (
-    Template("options", unasked=0.5),
-    Template("options-question", field="Question: {text}", cue="Answer:", unasked=1.0),
-    Template("options-short", field="Q: {text}", cue="A:", unasked=0.5),
-    Template("options-bare", field="{text}", cue="Answer:", unasked=1.0),
+    Template("options", premise_weight=0.5),
+    Template("options-question", field="Question: {text}", cue="Answer:", premise_weight=1.0),
+    Template("options-short", field="Q: {text}", cue="A:", premise_weight=0.5),
+    Template("options-bare", field="{text}", cue="Answer:", premise_weight=1.0),
 )
 TEMPLATES: dict[str, Template] = {
     template.name: template for template in (*PLAIN_TEMPLATES, *CHAT_TEMPLATES, *OPTION_TEMPLATES)

@@ -255,7 +255,7 @@ def make_space(
         templates += tuple(template.name for template in CHAT_TEMPLATES)
     if space.templates is None and builder.multiple_choice is not None:
         different = {
-            (each.cue, each.unasked) if len(task.inputs) > 1 else each.name: each for each in OPTION_TEMPLATES
+            (each.cue, each.premise_weight) if len(task.inputs) > 1 else each.name: each for each in OPTION_TEMPLATES
         }
         templates += tuple(template.name for template in different.values())  # several columns are told apart by name
     _check_templates(templates, builder)

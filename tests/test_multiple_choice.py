@@ -177,7 +177,7 @@ def test_options_are_answers_and_not_shown() -> None:
     made = builder().build(Candidate("Think.", "options-question", demonstrations=(0, 1)), ITEM)
     head = "Think.\n\nQuestion: Where do fish live?\nAnswer: water\n\nQuestion: What is hot?\nAnswer: fire\n\n"
     assert made.prompt == f"{head}Question: What is cold?\nAnswer:"
-    assert made.unasked == f"{head}Question: \nAnswer:"
+    assert made.premise == f"{head}Question: \nAnswer:"
     assert made.options == (" lava", " snow", " steam")
     assert made.prompt is not None
     assert made.prompt[: made.prompt.shared] == f"{head}Question: "
@@ -300,7 +300,7 @@ def test_by_hand() -> None:
     )
     with pytest.raises(UserError, match="not all rows list one"):
         ps.Prompt(words, (), lm, template="options")
-    assert all(TEMPLATES[template.name].unasked is not None for template in OPTION_TEMPLATES)
+    assert all(TEMPLATES[template.name].premise_weight is not None for template in OPTION_TEMPLATES)
 
 
 def test_models_that_only_write_are_asked_for_letters() -> None:

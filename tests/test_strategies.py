@@ -249,6 +249,25 @@ def test_an_arm_is_behind_by_more_than_its_standard_error(seed: int, mine: int, 
     assert not race.is_behind(arms["arm"], None, mine)
 
 
+def test_a_newcomer_meets_the_leader_as_it_was_on_as_many_items() -> None:
+    """More items fit calibrations better: by its later scores of the same items a leader would look ahead."""
+    race = Race(make(), Allowance(1e9, 96, True))
+    leader, newcomer = Candidate("leader"), Candidate("newcomer")
+    early, late = np.array([0.0, 1.0] * 12), np.array([1.0, 1.0] * 48)
+
+    def score(arm: Candidate, values: np.ndarray) -> None:
+        asked = race.score([arm], len(values))
+        next(asked)
+        with pytest.raises(StopIteration):
+            asked.send({arm: Scores(values, values)})
+
+    score(leader, early)
+    score(leader, late)
+    score(newcomer, early)
+    assert race.scores[leader].items == 96
+    assert not race.is_behind(newcomer, leader, 24)
+
+
 def test_a_lucky_short_look_does_not_lead() -> None:
     """Nobody leads who was seen on fewer items than can be trusted, once others were."""
     race, arms = stopped_race(

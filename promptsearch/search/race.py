@@ -44,6 +44,7 @@ class Race:
         self.scores: dict[Candidate, Scores] = {}
         self.rungs = rungs_for(allowance.items)
         self.short_rungs = tuple(rung for rung in self.rungs if rung <= TRUSTED_ITEMS) or self.rungs[:1]
+        self._given: dict[tuple[Candidate, int], Scores] = {}  # as each rung gave them
         self._read: dict[Candidate, NDArray[np.bool_]] = {}  # which items each prompt was asked about
 
     # -- prices ---------------------------------------------------------------------------------------------
@@ -111,7 +112,9 @@ class Race:
             for reading, wanted, _ in self._readings(candidate, 0, items):
                 known = self._read.setdefault(reading, np.zeros(self.allowance.items, dtype=bool))
                 known |= wanted
-        self.scores.update((yield Request(tuple(candidates), items)))
+        found = yield Request(tuple(candidates), items)
+        self.scores.update(found)
+        self._given.update({(candidate, items): scores for candidate, scores in found.items()})
 
     def first_looks(
         self, anchors: Sequence[Candidate]
@@ -179,11 +182,15 @@ class Race:
         return found
 
     def is_behind(self, arm: Candidate, against: Candidate | None, items: int) -> bool:
-        """Whether an arm lies more than one standard error of the paired difference behind another."""
+        """Whether an arm lies more than one standard error of the paired difference behind another.
+
+        Both by the scores that so many items gave: those of more items may come from calibrations fitted on more.
+        """
         if against is None:
             return False
         common = min(items, self.seen(against))
-        ours, theirs = (self.scores[each].upto(common).steadied for each in (arm, against))
+        kept = (self._given.get((each, common), self.scores[each].upto(common)) for each in (arm, against))
+        ours, theirs = (scores.steadied for scores in kept)
         difference = theirs - ours
         error = float(difference.std(ddof=1)) / np.sqrt(common) if common > 1 else 0.0
         return float(difference.mean()) > error + 1e-9

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from promptsearch.errors import DataError
 
-__all__ = ["Listed", "MultipleChoice", "find_multiple_choice", "lists_options"]
+__all__ = ["Listed", "MultipleChoice", "find_multiple_choice", "may_name_options"]
 
 _LABEL = re.compile(r"[A-Za-z]|\d{1,2}")
 _HEADER = re.compile(
@@ -94,7 +94,7 @@ class MultipleChoice:
         return found
 
 
-def lists_options(labels: Sequence[str] | None) -> bool:
+def may_name_options(labels: Sequence[str] | None) -> bool:
     """Whether labels are such as name options: letters and numbers, two at least."""
     return labels is not None and len(labels) >= 2 and all(_LABEL.fullmatch(label) for label in labels)
 
@@ -106,7 +106,7 @@ def find_multiple_choice(labels: Sequence[str] | None, items: Iterable[Mapping[s
         labels: words of the labels; None for free text.
         items: texts by column of every row.
     """
-    if labels is None or not lists_options(labels):
+    if labels is None or not may_name_options(labels):
         return None
     found = MultipleChoice(tuple(labels))
     return found if all(found.find(inputs) is not None for inputs in items) else None

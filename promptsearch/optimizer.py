@@ -28,7 +28,7 @@ from promptsearch.lm.resolve import OpenedModel, open_engine
 from promptsearch.lm.wrapped import GeneratedChoice
 from promptsearch.machine import encoder_speed, measure_encoder_speed, model_speed
 from promptsearch.measurement import Difference, Measurement
-from promptsearch.multiple_choice import MultipleChoice, find_multiple_choice, lists_options
+from promptsearch.multiple_choice import MultipleChoice, find_multiple_choice, may_name_options
 from promptsearch.parts import PromptParts, Retriever
 from promptsearch.prompt import Prompt
 from promptsearch.prompting import GENERATED_TOKENS, PromptBuilder, answer_room, template_of
@@ -274,7 +274,7 @@ class _Job:
         """How rows list options, where all of them do."""
         labels, rows = self.task.labels, [example.fields for example in self.task.examples]
         found = find_multiple_choice(labels, rows)
-        if found is None and labels is not None and lists_options(labels):
+        if found is None and labels is not None and may_name_options(labels):
             count = sum(MultipleChoice(tuple(labels)).find(row) is not None for row in rows)
             if count > len(rows) // 2:
                 self.listen(

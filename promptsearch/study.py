@@ -42,8 +42,9 @@ _USUAL_FINALISTS = 3
 _FEWEST_LOOKS = 24
 _FEWEST_RACED = TRUSTED_ITEMS  # search rows
 _RACED_WHOLE = 8  # prompts without demonstrations that the race could ask about all its rows
-_MUCH_TOO_SLOW = 0.9  # share of the planned test rows that the clock must allow at least for the plan to stand
+_MUCH_TOO_SLOW = 0.9  # share of the planned rows that the clock must allow at least for the plan to stand
 FEWEST_CONFIRM = 30
+_FEWEST_HURRIED = 10  # rows of a confirmation for which there is no time
 _OVERSPENT = 1.1  # of its units, that a race may spend at most: prices are expectations
 _CONFIRMED_PARTS = (0.34, 0.67)  # of the confirmation rows, after which finalists that are certainly worse go
 _ROWS_A_LABEL = 4  # under these, mixing of labels has too little to be fitted by
@@ -246,6 +247,8 @@ class Study:
         self._meter.enter("search")
         finalists, stopped_by = self._race(strategy, anchors, search_items, rng)
         self._meter.enter("confirm")
+        if stopped_by != "interrupt":  # the same call may go on with the search, and confirms anew
+            confirm_items = self._in_time(finalists, confirm_items)
         winner, confirmed = self._confirm(finalists, search_items, confirm_items)
         insights = Insights.of(self.space, self._scores, winner.raced or winner.candidate)
         return Outcome(winner, confirmed, dict(self._scores), tuple(self._scores), stopped_by, insights)
@@ -368,6 +371,22 @@ class Study:
         best = self._choose(fitted, search_items, items)
         confirmed = self.judge.measure(items, self.judged(fitted[best], items))
         return self._refitted(fitted[best], search_items, items), confirmed
+
+    def _in_time(self, finalists: Sequence[Candidate], items: Sequence[int]) -> Sequence[int]:
+        """The confirmation rows that the clock leaves: as recorded, or else by the clock, which is then recorded.
+
+        The plan decides how many are measured; the clock takes rows away only where the plan would overrun by much.
+        """
+        if self._budget.seconds is None:
+            return items
+        planned = len(self._affordable_items(finalists, items))
+        left = 0.97 * self._budget.seconds - self._meter.elapsed
+        share = self.plan.confirm / max(1, self.plan.total - self.plan.search)
+        price = self._price(finalists[:_USUAL_FINALISTS], items) / len(items)
+        rows = int(max(0.0, left * share) * min(1e9, self._measured_speed()) / price)
+        count = len(items) if rows >= _MUCH_TOO_SLOW * planned else max(_FEWEST_HURRIED, rows)
+        self._store.record_fact("confirm rows", count)
+        return items[: int(self._store.fact("confirm rows"))]
 
     def _measurable(self, finalists: Sequence[Candidate], items: Sequence[int]) -> Sequence[Candidate]:
         """Finalists that what is left pays for on the fewest rows of confirmation and test; else the cheapest."""

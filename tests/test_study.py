@@ -112,6 +112,22 @@ def test_finalists_that_cannot_be_measured_any_more_are_left_out() -> None:
     assert made._measurable([DEAR, CHEAP], range(100)) == [CHEAP]  # there must be a result
 
 
+@pytest.mark.parametrize(("elapsed", "rows"), [(10.0, 200), (80.0, 200), (95.0, 20), (99.0, 10), (500.0, 10)])
+def test_the_clock_takes_confirmation_rows_away(elapsed: float, rows: int) -> None:
+    """As it stood when they were counted: a resumed run confirms on as many."""
+    made = study({CHEAP: ([1.0], [1.0])})
+    price = made._price([CHEAP], [0])
+    total = int(2000 * price)
+    made.plan = Plan("tokens", total, total // 2, total // 4, 100 * price)
+    made._budget = Budget(seconds=100.0)
+    made._meter.set_clock(elapsed)
+    found = len(made._in_time([CHEAP], range(200)))
+    assert found == pytest.approx(rows, abs=rows if rows == 20 else 0)
+    assert 10 <= found <= 200
+    made._meter.set_clock(1000.0)
+    assert len(made._in_time([CHEAP], range(200))) == found
+
+
 def test_setting_up_takes_its_time_from_the_plan() -> None:
     quick, slow = (
         make_plan(Budget(seconds=100), tokens_per_second=1000, setup_seconds=setup).total for setup in (0.0, 40.0)

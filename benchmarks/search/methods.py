@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -80,7 +80,7 @@ def _recipe_space() -> ps.Space:
 
 
 def recipe_budget(search_rows: int) -> ps.Budget:
-    """A budget that pays for exactly 64 candidates on all search rows, and for as much measuring as any other."""
+    """The least budget that pays for 64 candidates on all search rows, and for as much measuring as any other."""
     wanted = CANDIDATES * search_rows
     totals = range(wanted, 100 * wanted)  # no plan gives the race less than a hundredth
     return ps.Budget(evaluations=totals[bisect_left(totals, wanted, key=_for_the_race)])
@@ -94,10 +94,14 @@ def _for_the_race(evaluations: int) -> int:
 def plain_random(
     space: SearchSpace, anchors: Sequence[Candidate], allowance: Allowance, rng: np.random.Generator
 ) -> StrategyRun:
-    """Random search without anchors and without the sets that selection strategies choose: what the recipe draws."""
+    """Random search without anchors and without the sets that selection strategies choose: what the recipe draws.
+
+    It scores 64 candidates, however much more the plan would allow it.
+    """
     plain = copy.copy(space)
     plain.choosers = {}
-    return random_search(plain, (), allowance, rng)
+    wanted = min(allowance.total, CANDIDATES * allowance.items)
+    return random_search(plain, (), replace(allowance, total=wanted), rng)
 
 
 OWN_STRATEGIES: Mapping[str, Strategy] = {PLAIN_RANDOM: plain_random}

@@ -24,8 +24,8 @@ PACKAGES = ("llama-cpp-python", "faiss-cpu", "torch", "sentence-transformers", "
 INSTRUCTIONS = {
     "agnews": "Classify the news article by its topic.",
     "banking77": "Find the intent of the customer's message.",
-    "commonsense_qa": "Answer the question.",
     "chnsenticorp": "Classify the sentiment of the review.",
+    "commonsense_qa": "Answer the question.",
     "rte": "Does the premise entail the hypothesis?",
     "sst2": "Classify the sentiment of the review.",
     "trec": "Classify the question by what it asks for.",

@@ -368,25 +368,21 @@ def show(
     from promptsearch.loading import load
 
     loaded = load(prompt, model, encoder=encoder)
-    blank = {column: f"<{column}>" for column in loaded.task.inputs}
-    listed = loaded.multiple_choice
-    if listed is not None:
-        blank = listed.with_placeholders(blank)
+    blank = loaded.with_options({column: f"<{column}>" for column in loaded.task.inputs})
     item = blank if text is None else _item(loaded, text, "TEXT")
+    listed = loaded.multiple_choice
+    options = None if listed is None else list(listed.require(loaded.task.example_from(item)).options)
     if not as_json:
         print(loaded.render(item))
-        if listed is not None:
-            print(
-                f"scored after it: {' | '.join(listed.require(loaded.task.example_from(item)).options)}",
-                file=sys.stderr,
-            )
+        if options is not None:
+            print(f"scored after it: {' | '.join(options)}", file=sys.stderr)
         return
     weighing = loaded.weighing
     _print_json(
         {
             "prompt": loaded.render(item),
             "messages": loaded.messages(item),
-            "options": None if listed is None else list(listed.require(loaded.task.example_from(item)).options),
+            "options": options,
             "candidate": {**loaded.candidate.to_dict(), "shots": loaded.candidate.shots},
             "demonstrations": [
                 {"inputs": dict(each.inputs), "output": each.output} for each in loaded.demonstrations

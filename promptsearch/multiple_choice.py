@@ -12,6 +12,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import TypeGuard
 
 from promptsearch.errors import DataError
 
@@ -94,7 +96,7 @@ class MultipleChoice:
         return found
 
 
-def may_name_options(labels: Sequence[str] | None) -> bool:
+def may_name_options(labels: Sequence[str] | None) -> TypeGuard[Sequence[str]]:
     """Whether labels are such as name options: letters and numbers, two at least."""
     return labels is not None and len(labels) >= 2 and all(_LABEL.fullmatch(label) for label in labels)
 
@@ -106,13 +108,14 @@ def find_multiple_choice(labels: Sequence[str] | None, items: Iterable[Mapping[s
         labels: words of the labels; None for free text.
         items: texts by column of every row.
     """
-    if labels is None or not may_name_options(labels):
+    if not may_name_options(labels):
         return None
     found = MultipleChoice(tuple(labels))
     return found if all(found.find(inputs) is not None for inputs in items) else None
 
 
-def _taken_apart(text: str, labels: Sequence[str]) -> tuple[str, tuple[str, ...]] | None:
+@lru_cache(maxsize=8192)  # demonstrations are shown with every query
+def _taken_apart(text: str, labels: tuple[str, ...]) -> tuple[str, tuple[str, ...]] | None:
     """What stands before the options at a text's end, and the options in the order of the labels; None for none.
 
     Each label is marked once, all in the same way, and nothing follows the last option but a line such as "Answer:".

@@ -274,7 +274,7 @@ class _Job:
         """How rows list options, where all of them do."""
         labels, rows = self.task.labels, [example.fields for example in self.task.examples]
         found = find_multiple_choice(labels, rows)
-        if found is None and labels is not None and may_name_options(labels):
+        if found is None and may_name_options(labels):
             count = sum(MultipleChoice(tuple(labels)).find(row) is not None for row in rows)
             if count > len(rows) // 2:
                 self.listen(
@@ -359,7 +359,7 @@ class _Job:
         return space.price(shown, FEWEST_CONFIRM + FEWEST_TEST) + space.price(zero, FEWEST_TEST)
 
     def _anchors(self, space: SearchSpace) -> tuple[list[Candidate], dict[str, Candidate]]:
-        """Candidates that every search tries; the first three are the baselines."""
+        """Candidates that every search tries, the baselines first; and the baselines by name."""
         rng = np.random.default_rng([self.seed, 3])
         instruction, template = space.instructions[0], space.templates[0]
         zero = Candidate(instruction=instruction, template=template)

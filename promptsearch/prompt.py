@@ -201,6 +201,10 @@ class Prompt:
         """How items list the options whose texts are scored; None where labels are."""
         return self._builder.multiple_choice if TEMPLATES[self.candidate.template].scores_options else None
 
+    def with_options(self, inputs: Mapping[str, str]) -> Mapping[str, str]:
+        """Inputs without content, with places for options where the prompt scores those."""
+        return inputs if self.multiple_choice is None else self.multiple_choice.with_placeholders(inputs)
+
     @property
     def demonstrations(self) -> tuple[Demonstration, ...]:
         """The demonstrations in the order shown, those of a routed prompt cluster by cluster, each once.
@@ -517,9 +521,7 @@ class Prompt:
     def _blank_prompt(self) -> Rendered:
         """A prompt that begins as all of this static one do."""
         candidate = self._parts.candidate
-        blank = dict.fromkeys(self.task.inputs, "-")
-        listed = self.multiple_choice
-        inputs = blank if listed is None else listed.with_placeholders(blank)
+        inputs = self.with_options(dict.fromkeys(self.task.inputs, "-"))
         return self._builder.render(candidate, candidate.demonstrations, inputs)
 
     @classmethod

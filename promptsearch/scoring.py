@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,8 +77,6 @@ class Judge:
         self._metric = metric
         self._priors = priors
         self._index = {word: number for number, word in enumerate(self.labels or ())}
-        known = [self._index[example.output] for example in examples if example.output in self._index]
-        self._common = np.bincount(known, minlength=len(self._index)).astype(np.float64)
 
     def without_prior(self) -> Judge:
         """A judge of the prompt alone."""
@@ -86,6 +85,12 @@ class Judge:
     def golds(self, items: Sequence[int]) -> NDArray[np.int64]:
         """Index of each item's right label."""
         return np.array([self._index[self._examples[item].output] for item in items], dtype=np.int64)
+
+    @cached_property
+    def _common(self) -> FloatArray:
+        """Rows of each label among all of the task's, shape (labels,)."""
+        known = [self._index[example.output] for example in self._examples if example.output in self._index]
+        return np.bincount(known, minlength=len(self._index)).astype(np.float64)
 
     @property
     def labels_alike(self) -> bool:

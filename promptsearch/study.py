@@ -318,8 +318,8 @@ class Study:
             raise _BudgetMetError(self._budget_unit())
         cost, budget = self._meter.cost, self._budget
         remaining = 1.0 - self.plan.search / self.plan.total  # for confirmation and test
-        counts_evaluations = self.plan.unit != "evaluations" and budget.evaluations is not None
-        if counts_evaluations and cost.evaluations >= (budget.evaluations or 0) * (1 - remaining):
+        evaluations = None if self.plan.unit == "evaluations" else budget.evaluations
+        if evaluations is not None and cost.evaluations >= evaluations * (1 - remaining):
             raise _BudgetMetError("evaluations")
         if budget.seconds is not None and self._out_of_time(budget.seconds * (1 - 0.8 * remaining)):
             raise _BudgetMetError("seconds")

@@ -101,7 +101,7 @@ OPTION_TEMPLATES = (
     Template("options", premise_weight=0.5),
     Template("options-question", field="Question: {text}", cue="Answer:", premise_weight=1.0),
     Template("options-short", field="Q: {text}", cue="A:", premise_weight=0.5),
-    Template("options-bare", field="{text}", cue="Answer:", premise_weight=1.0),
+    Template("options-bare", field="{text}", cue="Answer:", premise_weight=0.5),
 )
 TEMPLATES: dict[str, Template] = {
     template.name: template for template in (*PLAIN_TEMPLATES, *CHAT_TEMPLATES, *OPTION_TEMPLATES)

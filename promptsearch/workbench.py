@@ -254,10 +254,7 @@ def make_space(
     if space.templates is None and builder.renderer.chat is not None and builder.renderer.chat.usable:
         templates += tuple(template.name for template in CHAT_TEMPLATES)
     if space.templates is None and builder.multiple_choice is not None:
-        different = {
-            (each.cue, each.premise_weight) if len(task.inputs) > 1 else each.name: each for each in OPTION_TEMPLATES
-        }
-        templates += tuple(template.name for template in different.values())  # several columns are told apart by name
+        templates += tuple(template.name for template in OPTION_TEMPLATES)
     _check_templates(templates, builder)
     instructions = usable_instructions(task, vary=space.instructions)
     labels = {word: number for number, word in enumerate(task.labels or ())}
@@ -329,8 +326,8 @@ def _check_templates(names: Sequence[str], builder: PromptBuilder) -> None:
             raise DataError(f"template {name!r} is unknown; give some of {', '.join(TEMPLATES)}")
         if TEMPLATES[name].scores_options and builder.multiple_choice is None:
             raise DataError(
-                f"template {name!r} scores options and the rows list none under the labels, as in '(A) a bank (B) a "
-                "shop'; leave it out"
+                f"template {name!r} scores options, and the rows list none under the labels, as in '(A) a bank (B) a "
+                "shop', or the model only writes; leave it out"
             )
 
 

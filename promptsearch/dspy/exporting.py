@@ -51,9 +51,7 @@ def export(program: Any, **inputs: Any) -> list[Exported]:
         DataError: the program has no predictor, or none that takes an input of such a name.
     """
     if isinstance(program, Prompt):
-        item = {name: str(inputs.get(name, f"{{{name}}}")) for name in program.task.inputs}
-        if program.multiple_choice is not None:
-            item = program.multiple_choice.with_placeholders(item)
+        item = program.with_options({name: str(inputs.get(name, f"{{{name}}}")) for name in program.task.inputs})
         return [Exported("prompt", str(program.render(item)), tuple(program.messages(item)))]
     if not isinstance(program, dspy.Module) or not program.named_predictors():
         raise DataError(f"a {type(program).__name__} has no predictors to export; give a DSPy program or a Prompt")

@@ -269,6 +269,10 @@ class Evaluator:
         parts = [reading.route(route) for route in range(len(reading.routes))] or [reading]
         return all(part.key in self._begun for part in parts)
 
+    def count_unasked(self, candidate: Candidate, items: Sequence[int]) -> int:
+        """How many of some items a candidate that is not routed was not asked about."""
+        return sum((candidate.reading.key, item) not in self._known for item in items)
+
     def _routed(self, reading: Candidate, items: Sequence[int]) -> Answers:
         """Each item's answer under its route, which is a static candidate like any other."""
         routes = self._matcher.clusters(reading, items)

@@ -483,7 +483,7 @@ class _Job:
         winner = outcome.winner
         recorded = store.fact("test")
         if recorded is None or outcome.stopped_by == "interrupt":
-            count, names = self._affordable_test(study, near.splits.test, outcome, baselines)
+            count, names = self._affordable_test(study, near.splits, outcome, baselines)
             recorded = {"rows": count, "baselines": names, "elapsed": self.meter.elapsed}
             if outcome.stopped_by != "interrupt":  # the same call may go on with the search
                 store.record_fact("test", recorded)
@@ -503,16 +503,18 @@ class _Job:
         )
 
     def _affordable_test(
-        self, study: Study, test: Sequence[int], outcome: Outcome, baselines: Mapping[str, Candidate]
+        self, study: Study, splits: Splits, outcome: Outcome, baselines: Mapping[str, Candidate]
     ) -> tuple[int, list[str]]:
         """How many test rows are measured, and which baselines: the dearest go first where the rows get few."""
-        wanted = min(_WANTED_TEST, len(test))
+        test, wanted = splits.test, min(_WANTED_TEST, len(splits.test))
         names = list(baselines)
         if outcome.stopped_by == "interrupt":  # whoever pressed Ctrl-C wants an answer soon
             return wanted, names[:1]
         while True:
             readings = _readings(outcome.winner, [baselines[name] for name in names])
-            count = len(study.affordable_test_items(readings, test))
+            calibrated = [baselines[name] for name in names if self._is_calibrated(baselines[name])]
+            reserved = sum(study.price_of_asking(each, splits.search[:FIRST_RUNG]) for each in calibrated)
+            count = len(study.affordable_test_items(readings, test, reserved))
             if count >= wanted or len(names) == 1:
                 return max(count, min(FEWEST_TEST, len(test))), names
             names.pop()
@@ -529,13 +531,17 @@ class _Job:
         for name, candidate in candidates.items():
             answers = study.evaluator.answers(candidate, items)
             found[name] = alone.judge(items, answers, alone.plain(len(labels)))
-            if template_of(candidate).scores_options:  # there is nothing to calibrate
+            if not self._is_calibrated(candidate):
                 continue
             calibrated = self._calibrated(study, alone, near, candidate)
             found[f"{name}_calibrated"] = alone.judge(items, answers, calibrated)
         for name, logs in (("label_vote", near.votes), ("embedding_prior", near.priors)):
             found[name] = alone.judge_labels(items, np.stack([logs[item] for item in items]))
         return found
+
+    def _is_calibrated(self, candidate: Candidate) -> bool:
+        """Whether a baseline is measured calibrated too: not where texts are answers, written ones or options'."""
+        return self.task.labels is not None and not template_of(candidate).scores_options
 
     def _calibrated(self, study: Study, alone: Judge, near: Neighbourhood, candidate: Candidate) -> Any:
         """Batch calibration on the search rows that the race began with: some twenty unlabelled inputs settle it."""

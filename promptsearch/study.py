@@ -535,7 +535,16 @@ class Study:
         answers = self.evaluator.answers(finalist.candidate, items)
         return self._alone.judge(items, answers, finalist.alone)
 
-    def affordable_test_items(self, candidates: Sequence[Candidate], items: Sequence[int]) -> Sequence[int]:
+    def price_of_asking(self, candidate: Candidate, items: Sequence[int]) -> float:
+        """Units of the plan that asking an unrouted candidate about those items costs that it was not asked about."""
+        count = self.evaluator.count_unasked(candidate, items)
+        if self.plan.unit == "evaluations":
+            return float(count)
+        return self.space.price(candidate, count, begun=self.evaluator.has_begun(candidate))
+
+    def affordable_test_items(
+        self, candidates: Sequence[Candidate], items: Sequence[int], reserved: float = 0.0
+    ) -> Sequence[int]:
         """As many test rows as the rest of the budget pays for.
 
         The plan decides, so that runs repeat; the clock cuts rows only where the plan would overrun it by much.
@@ -543,17 +552,19 @@ class Study:
         Args:
             candidates: whatever is to be measured on each row.
             items: the test split.
+            reserved: units of the plan that are spent on something else.
         """
         cost, budget = self._meter.cost, self._budget
         openings = sum(self.space.opening_tokens(each) for each in candidates if not self.evaluator.has_begun(each))
         each = sum(self.space.query_tokens(candidate) for candidate in candidates)
         rows: list[float] = [len(items)]
         if self.plan.unit == "tokens":
-            rows.append((self.plan.total - cost.tokens - openings) / each)
+            rows.append((self.plan.total - cost.tokens - openings - reserved) / each)
         if budget.tokens is not None:
-            rows.append((budget.tokens - cost.tokens - openings) / each)
+            rows.append((budget.tokens - cost.tokens - openings - reserved) / each)
         if budget.evaluations is not None:
-            rows.append((budget.evaluations - cost.evaluations) / len(candidates))
+            counted = reserved if self.plan.unit == "evaluations" else 0.0
+            rows.append((budget.evaluations - cost.evaluations - counted) / len(candidates))
         count = min(rows)
         if budget.seconds is not None:
             in_time = (0.97 * budget.seconds - self._meter.elapsed) * self._measured_speed() / each

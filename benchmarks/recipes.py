@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import promptsearch as ps
-from promptsearch.calibration import Weighing, batch_offsets, normalized
+from promptsearch.calibration import Weighing, batch_offsets
 from promptsearch.candidate import Candidate
 from promptsearch.embed.transformer import resolve_encoder
 from promptsearch.evaluation import Answers, Asker
@@ -22,6 +22,7 @@ from promptsearch.lm.base import FloatArray
 from promptsearch.lm.resolve import OpenedModel
 from promptsearch.measurement import Measurement
 from promptsearch.multiple_choice import find_multiple_choice
+from promptsearch.probabilities import normalized
 from promptsearch.prompting import PromptBuilder
 from promptsearch.template import OPTION_TEMPLATES
 from promptsearch.workbench import demonstrations_of, embed_splits

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 
 from promptsearch.candidate import CALIBRATIONS
 from promptsearch.lm.base import FloatArray
+from promptsearch.probabilities import normalized, one_thread
 
 __all__ = [
     "CONTENT_FREE",
@@ -31,10 +31,7 @@ __all__ = [
     "batch_offsets",
     "contextual_offsets",
     "fit_weighing",
-    "normalized",
-    "one_thread",
     "route_shifts",
-    "softmax",
 ]
 
 CONTENT_FREE = ("N/A", "[MASK]", "")
@@ -44,26 +41,6 @@ _PULL_TO_PRIOR = 4.0  # of a Gaussian around prior weight 1: a standard deviatio
 _PULL_FROM_MODEL = 2.0  # of one around 0 on what the model adds to the prior: 0.7 nats
 _OFFSET_PENALTY = 2.0  # of a Gaussian on what "fitted" adds to batch offsets: a standard deviation of 0.7
 _MIXING_PENALTY = 4.0  # of one around 0 on what mixing adds to each label's score: a standard deviation of 0.5 nats
-
-
-def normalized(log_probabilities: FloatArray) -> FloatArray:
-    """Log-probabilities made to sum to one over the labels, shape (items, labels).
-
-    A row without any finite value, an answer that could not be read, stays so.
-    """
-    with np.errstate(invalid="ignore"):
-        peaks = log_probabilities.max(axis=1, keepdims=True)
-        peaks = np.where(np.isfinite(peaks), peaks, 0.0)
-        with np.errstate(divide="ignore"):
-            totals = np.log(np.exp(log_probabilities - peaks).sum(axis=1, keepdims=True))
-        return np.asarray(np.where(np.isfinite(totals), log_probabilities - peaks - totals, -np.inf))
-
-
-def softmax(scores: FloatArray) -> FloatArray:
-    """Probabilities from scores, shape (items, labels); uniform for a row without finite values."""
-    logs = normalized(scores)
-    readable = np.isfinite(logs).any(axis=1, keepdims=True)
-    return np.asarray(np.where(readable, np.exp(logs), 1.0 / scores.shape[1]))
 
 
 def batch_offsets(logs: FloatArray, weights: FloatArray | None = None) -> FloatArray:
@@ -275,19 +252,6 @@ def _spread(logs: FloatArray, counts: FloatArray) -> float:
     """Root mean square of what tells an item's labels apart, in nats; items count as told, shape (items, 1)."""
     squares = counts * (logs - logs.mean(axis=1, keepdims=True)) ** 2
     return float(np.sqrt(squares.sum() / (counts.sum() * logs.shape[1])))
-
-
-def one_thread() -> Any:
-    """A context in which linear algebra runs on the calling thread alone."""
-    return _thread_pools().limit(limits=1, user_api="blas")
-
-
-@cache
-def _thread_pools() -> Any:
-    import scipy.linalg  # noqa: F401  # a controller knows what is loaded by now, and scipy brings its own BLAS
-    from threadpoolctl import ThreadpoolController
-
-    return ThreadpoolController()
 
 
 def _floats(values: Iterable[float] | FloatArray) -> tuple[float, ...]:

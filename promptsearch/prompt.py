@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from promptsearch.artifact import document_of, parts_from, read_document
-from promptsearch.calibration import Weighing, softmax
+from promptsearch.calibration import Weighing
 from promptsearch.candidate import CUES, SHOWN_THOUGHT, Candidate
 from promptsearch.data.text import normalised
 from promptsearch.errors import ArtifactError, ContextError, DataError, UserError
@@ -33,6 +33,7 @@ from promptsearch.metrics import Metric, resolve_metric
 from promptsearch.multiple_choice import MultipleChoice, find_multiple_choice
 from promptsearch.parts import PromptParts
 from promptsearch.prior import NeighbourLabels
+from promptsearch.probabilities import softmax
 from promptsearch.prompting import GENERATED_TOKENS, Built, PromptBuilder, answer_room
 from promptsearch.reasoning import THINKING_TOKENS, one_line
 from promptsearch.scoring import Judge
@@ -571,7 +572,8 @@ class Prompt:
 
     def _fit_by_hand(self, calibration: str) -> Weighing:
         """Offsets from the task's inputs (batch) or from inputs without content, without any label."""
-        from promptsearch.calibration import CONTENT_FREE, batch_offsets, contextual_offsets, normalized
+        from promptsearch.calibration import CONTENT_FREE, batch_offsets, contextual_offsets
+        from promptsearch.probabilities import normalized
 
         task = self.task
         labels = task.labels or ()

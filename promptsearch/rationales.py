@@ -19,10 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from promptsearch.calibration import batch_offsets, normalized
+from promptsearch.calibration import batch_offsets
 from promptsearch.candidate import CUES, SHOWN_THOUGHT, Candidate
 from promptsearch.evaluation import Asker, Evaluator
 from promptsearch.metrics import Metric, answer_text
+from promptsearch.probabilities import normalized
 from promptsearch.prompting import PromptBuilder
 from promptsearch.reasoning import Answer, Reasoner, sentences
 from promptsearch.task import Example

@@ -21,10 +21,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from promptsearch.calibration import normalized
 from promptsearch.candidate import Candidate
 from promptsearch.lm.base import Completion, Engine, GenerationParams, Rendered
 from promptsearch.metrics import answer_text
+from promptsearch.probabilities import normalized
 from promptsearch.prompting import PromptBuilder
 
 __all__ = [

@@ -15,19 +15,12 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from promptsearch.calibration import (
-    Weighing,
-    batch_offsets,
-    contextual_offsets,
-    fit_weighing,
-    normalized,
-    route_shifts,
-    softmax,
-)
+from promptsearch.calibration import Weighing, batch_offsets, contextual_offsets, fit_weighing, route_shifts
 from promptsearch.evaluation import Answers
 from promptsearch.lm.base import FloatArray
 from promptsearch.measurement import Difference, Measurement, measure, measure_statistic, paired_difference
 from promptsearch.metrics import Metric
+from promptsearch.probabilities import normalized, softmax
 from promptsearch.search.base import Scores
 from promptsearch.task import Example
 

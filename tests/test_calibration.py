@@ -13,15 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from scipy.optimize import minimize
 
-from promptsearch.calibration import (
-    Weighing,
-    batch_offsets,
-    contextual_offsets,
-    fit_weighing,
-    normalized,
-    softmax,
-)
+from promptsearch.calibration import Weighing, batch_offsets, contextual_offsets, fit_weighing
 from promptsearch.lm.base import FloatArray
+from promptsearch.probabilities import normalized, softmax
 
 numbers = st.floats(-700, 0) | st.just(-np.inf)
 tables = st.tuples(st.integers(1, 6), st.integers(2, 5)).flatmap(

@@ -26,9 +26,11 @@ LAYERS = (
         "measurement",
         "embed",
         "embed.base",
+        "probabilities",
     ),
     (
         "task",
+        "linear",
         "template",
         "pool",
         "machine",
@@ -58,7 +60,7 @@ LAYERS = (
         "lm.llamacpp.repacking",
         "lm.llamacpp.sampling",
     ),
-    ("lm.fake", "lm.endpoint", "lm.dspy_lm", "lm.llamacpp.library", "prior.linear", "prior.vote"),
+    ("lm.fake", "lm.endpoint", "lm.dspy_lm", "lm.llamacpp.library", "prior.vote"),
     ("prior.combined",),
     ("prior",),
     (

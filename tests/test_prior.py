@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
+from promptsearch import linear as linear_module
 from promptsearch.embed.base import unit_vectors
 from promptsearch.embed.cache import CachedEncoder
 from promptsearch.embed.transformer import TransformerEncoder
@@ -31,7 +32,6 @@ from promptsearch.prior import (
     fit_linear,
     fit_neighbour_vote,
 )
-from promptsearch.prior import linear as linear_module
 
 # -- the vote ---------------------------------------------------------------------------------------------
 

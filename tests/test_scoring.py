@@ -14,10 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from promptsearch.calibration import Weighing, softmax
+from promptsearch.calibration import Weighing
 from promptsearch.evaluation import Answers
 from promptsearch.lm.base import FloatArray
 from promptsearch.metrics import METRICS, Metric, resolve_metric
+from promptsearch.probabilities import softmax
 from promptsearch.scoring import Judge
 from promptsearch.task import Example
 

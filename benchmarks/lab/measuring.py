@@ -25,8 +25,8 @@ from benchmarks.lab.prompts import channel_prompts, label_prompts
 from benchmarks.lab.reader import Reader
 from benchmarks.lab.turns import measure_turns
 from benchmarks.lab.ways import bits, right_in_ways
-from promptsearch.calibration import normalized
 from promptsearch.errors import ContextError, DataError
+from promptsearch.probabilities import normalized
 
 __all__ = ["Place", "Stock", "measure_cell"]
 

@@ -19,8 +19,8 @@ from benchmarks.lab.material import Material
 from benchmarks.lab.prompts import label_prompts
 from benchmarks.lab.reader import Reader
 from benchmarks.lab.ways import right_in_ways
-from promptsearch.calibration import normalized, one_thread
 from promptsearch.embed.cache import CachedEncoder
+from promptsearch.probabilities import normalized, one_thread
 
 __all__ = ["measure_turns"]
 

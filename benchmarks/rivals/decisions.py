@@ -14,8 +14,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from promptsearch.calibration import softmax
 from promptsearch.lm.base import FloatArray
+from promptsearch.probabilities import softmax
 
 __all__ = ["anchor_votes", "best_count", "divergences", "least_entropy", "with_rest"]
 

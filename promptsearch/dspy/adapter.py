@@ -27,11 +27,12 @@ import numpy as np
 from dspy.adapters import Adapter
 from dspy.utils.exceptions import AdapterParseError, LMUnsupportedFeatureError
 
-from promptsearch.calibration import Weighing, softmax
+from promptsearch.calibration import Weighing
 from promptsearch.dspy.engine import LocalEngine
 from promptsearch.dspy.fields import Choices, Shape, choices_of, given, read_json, read_value, shape_of, written
 from promptsearch.errors import DataError, UserError
 from promptsearch.lm.base import FloatArray
+from promptsearch.probabilities import softmax
 from promptsearch.template import title
 
 __all__ = ["ANSWERED", "STYLES", "PlainAdapter", "ScoredAnswer"]

@@ -10,8 +10,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from promptsearch.calibration import Weighing, batch_offsets, fit_weighing, normalized, softmax
+from promptsearch.calibration import Weighing, batch_offsets, fit_weighing
 from promptsearch.lm.base import FloatArray
+from promptsearch.probabilities import normalized, softmax
 
 __all__ = ["batch_weighing", "best_weighing"]
 

@@ -21,7 +21,7 @@ import dspy
 import numpy as np
 from numpy.typing import NDArray
 
-from promptsearch.calibration import Weighing, softmax
+from promptsearch.calibration import Weighing
 from promptsearch.candidate import Candidate
 from promptsearch.dspy.bootstrapping import Shown
 from promptsearch.dspy.calibrating import batch_weighing, best_weighing
@@ -31,6 +31,7 @@ from promptsearch.dspy.library import Library
 from promptsearch.dspy.predictor import Predict, model_identity
 from promptsearch.dspy.running import Ran, Runner
 from promptsearch.lm.base import FloatArray
+from promptsearch.probabilities import softmax
 from promptsearch.search.base import Scores
 from promptsearch.store import Call, RunStore
 

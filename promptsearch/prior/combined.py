@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from promptsearch.calibration import normalized, one_thread
+from promptsearch.linear import LinearClassifier, fit_linear
 from promptsearch.lm.base import FloatArray
-from promptsearch.prior.linear import LinearClassifier, fit_linear
 from promptsearch.prior.vote import NeighbourLabels, NeighbourVote, fit_neighbour_vote
+from promptsearch.probabilities import normalized, one_thread
 
 __all__ = ["EmbeddingPrior", "fit_embedding_prior"]
 

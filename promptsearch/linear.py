@@ -3,7 +3,7 @@
 It sees what a vote of few neighbours cannot: directions in which labels differ although topics do not.
 Invariant: predictions that judge it are cross-fitted, each made without the row itself; the classifier is plain
 numbers, and its answer to a query does not depend on which others are asked with it.
-Leaves out: what its answer counts beside others, which :mod:`promptsearch.prior.combined` fits.
+Leaves out: what the vectors are of, and what its answer counts beside others.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from promptsearch.calibration import normalized, one_thread
 from promptsearch.errors import DataError
 from promptsearch.lm.base import FloatArray
+from promptsearch.probabilities import normalized, one_thread
 
 __all__ = ["LinearClassifier", "LinearFit", "fit_linear"]
 

@@ -30,6 +30,7 @@ __all__ = ["document_of", "parts_from", "read_document"]
 
 _FORMAT = "promptsearch prompt"
 _SCHEMA = 2
+_WEIGHINGS = ("weighing", "weighing_alone", "weighing_words", "weighing_words_alone")
 _VOTE_SCHEMA = 1  # its prior is a vote of neighbours and nothing else
 
 
@@ -51,8 +52,7 @@ def document_of(parts: PromptParts, opened: OpenedModel) -> dict[str, Any]:
             }
             for number in needed
         ],
-        "weighing": parts.weighing.to_dict() if parts.weighing else None,
-        "weighing_alone": parts.weighing_alone.to_dict() if parts.weighing_alone else None,
+        **{name: None if weighing is None else weighing.to_dict() for name, weighing in _weighings_of(parts).items()},
         "prior": parts.prior.to_dict() if parts.prior and parts.uses_prior else None,
         "router": parts.router.to_list() if parts.router is not None else None,
         "encoder": _encoder_source(parts.retriever) if parts.needs_vectors else None,
@@ -64,6 +64,11 @@ def document_of(parts: PromptParts, opened: OpenedModel) -> dict[str, Any]:
         },
         "measured": dict(parts.measured),
     }
+
+
+def _weighings_of(parts: PromptParts) -> dict[str, Weighing | None]:
+    """A prompt's weighings by their names."""
+    return {name: getattr(parts, name) for name in _WEIGHINGS}
 
 
 def _encoder_source(retriever: Retriever | None) -> dict[str, str] | None:
@@ -134,8 +139,8 @@ def parts_from(document: Mapping[str, Any], path: Path, encoder: object) -> Prom
             )
             for row in document["examples"]
         }
-        weighing = Weighing.from_dict(document["weighing"]) if document["weighing"] else None
-        alone = Weighing.from_dict(document["weighing_alone"]) if document.get("weighing_alone") else None
+        weighings = {name: Weighing.from_dict(document[name]) if document.get(name) else None for name in _WEIGHINGS}
+        weighing = weighings["weighing"]
         saved = document["prior"]
         prior = EmbeddingPrior.from_dict(saved, len(task.labels or ())) if saved else None
         router = Router.from_list(document["router"]) if document.get("router") else None
@@ -155,7 +160,7 @@ def parts_from(document: Mapping[str, Any], path: Path, encoder: object) -> Prom
     lost = [number for number in candidate.shown if number not in examples]
     if lost:
         raise ArtifactError(f"{str(path)!r} is damaged: demonstration {lost[0]} is missing; save it anew")
-    if any(len(each.offsets) != len(task.labels or ()) for each in (weighing, alone) if each is not None):
+    if any(len(each.offsets) != len(task.labels or ()) for each in weighings.values() if each is not None):
         raise ArtifactError(f"{str(path)!r} is damaged: its offsets do not match its labels; save it anew")
     if (weighing is None) != (task.labels is None):
         raise ArtifactError(f"{str(path)!r} is damaged: its weights do not match its labels; save it anew")
@@ -168,14 +173,35 @@ def parts_from(document: Mapping[str, Any], path: Path, encoder: object) -> Prom
     if (candidate.mode == "routed") != (router is not None) or (router and router.count != len(candidate.routes)):
         raise ArtifactError(f"{str(path)!r} is damaged: it does not say which query takes which route; save it anew")
     _check_index(None if retriever is None else retriever.pool, candidate, router, path)
-    if any(len(each.shifts) not in (0, len(candidate.routes)) for each in (weighing, alone) if each is not None):
+    if any(len(each.shifts) not in (0, len(candidate.routes)) for each in weighings.values() if each is not None):
         raise ArtifactError(f"{str(path)!r} is damaged: its weights do not match its routes; save it anew")
-    parts = PromptParts(task, candidate, examples, weighing, prior, retriever, router, measured, alone)
+    parts = PromptParts(
+        task,
+        candidate,
+        examples,
+        prior=prior,
+        retriever=retriever,
+        router=router,
+        measured=measured,
+        **weighings,
+    )
+    _require_words(path, parts)
     if parts.needs_pool and (retriever is None or retriever.pool is None):
         raise ArtifactError(f"{str(path)!r} is damaged: it does not name its index; save it anew")
     if parts.needs_vectors and retriever is None:
         raise ArtifactError(f"{str(path)!r} is damaged: it does not name its encoder; save it anew")
     return parts
+
+
+def _require_words(path: Path, parts: PromptParts) -> None:
+    """Refuse a readout without what serves another model, and readouts that read different tokens."""
+    readouts = [each.readout for each in (parts.weighing, parts.weighing_alone) if each is not None]
+    read = {readout.tokens for readout in readouts if readout is not None}
+    words = (parts.weighing_words, parts.weighing_words_alone)
+    if len(read) > 1 or (read and (None in words or parts.candidate.reasons)):
+        raise ArtifactError(f"{str(path)!r} is damaged: what it reads does not hold together; save it anew")
+    if any(each is not None and each.readout is not None for each in words):
+        raise ArtifactError(f"{str(path)!r} is damaged: its weights without a readout have one; save it anew")
 
 
 def _require_options(path: Path, task: Task, examples: Mapping[int, Demonstration]) -> None:

@@ -5,8 +5,9 @@ A label's log-probability holds the prompt's own bias. *Batch calibration* subtr
 log-probability on inputs without content (Zhao et al. 2021, arXiv 2102.09690); *fitted* offsets start from batch
 calibration and move to where the labels of search items are likeliest; *matrix* scaling (Guo et al. 2017, arXiv
 1706.04599, section 4.2; held near a multiple of the identity as Kull et al. 2019, arXiv 1910.12656, propose) also
-mixes the labels' log-probabilities: a word that the model says too readily is evidence for another label. The *prior*
-adds ``weight * log p(label | the query's vector)``.
+mixes the labels' log-probabilities: a word that the model says too readily is evidence for another label. A *readout*
+(:mod:`promptsearch.readout`) takes the labels' place with what all likely next tokens tell of them. The *prior* adds
+``weight * log p(label | the query's vector)``.
 Invariant: everything fitted is fitted on search items (the winner's once more with those that confirmed it, when all
 is chosen), is a plain value, and works on one query alone.
 Leaves out: where log-probabilities come from, those of the model and those of the prior.
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 from promptsearch.candidate import CALIBRATIONS
 from promptsearch.lm.base import FloatArray
 from promptsearch.probabilities import normalized, one_thread
+from promptsearch.readout import Readout
 
 __all__ = [
     "CONTENT_FREE",
@@ -92,15 +94,17 @@ def route_shifts(logs: FloatArray, routes: NDArray[np.int64], golds: NDArray[np.
 class Weighing:
     """How a prompt's log-probabilities become scores of labels.
 
-    ``score = sharpness * (log p - offset) + mixing * log p + prior_weight * log prior``.
+    ``score = sharpness * (log p - offset) + mixing * log p + prior_weight * log prior``, where log p is the model's
+    or, with a readout, the readout's.
 
     Attributes:
-        calibration: ``"none"``, ``"batch"``, ``"contextual"``, ``"fitted"`` or ``"matrix"``.
+        calibration: one of :data:`promptsearch.candidate.CALIBRATIONS`.
         offsets: what is subtracted from each label; all zero without calibration.
         sharpness: factor on the model's log-probabilities, above 0; it makes probabilities honest.
         prior_weight: factor on the prior's log-probabilities, at least 0; 0 leaves it out.
         shifts: for each route of a routed prompt what is subtracted from each label beforehand; empty for others.
         mixing: for each label what its log-probability adds to the score of each label; empty without mixing.
+        readout: what tells a label's log-probability from all that the model expects next; None for the model's own.
     """
 
     calibration: str
@@ -109,12 +113,14 @@ class Weighing:
     prior_weight: float = 0.0
     shifts: tuple[tuple[float, ...], ...] = ()
     mixing: tuple[tuple[float, ...], ...] = ()
+    readout: Readout | None = None
 
     def scores(
         self,
         log_probabilities: FloatArray,
         prior: FloatArray | None = None,
         routes: NDArray[np.int64] | None = None,
+        following: FloatArray | None = None,
     ) -> FloatArray:
         """Scores of labels, shape (items, labels).
 
@@ -122,8 +128,16 @@ class Weighing:
             log_probabilities: from the model, shape (items, labels).
             prior: log-probabilities from the prior, same shape; needed where ``prior_weight`` is above 0.
             routes: route of each item, shape (items,); needed where there are ``shifts``.
+            following: log-probabilities of next tokens, shape (items, tokens); needed where there is a ``readout``.
+
+        Raises:
+            ValueError: there is a readout and nothing to read.
         """
         logs = normalized(log_probabilities)
+        if self.readout is not None:
+            if following is None:
+                raise ValueError("a readout reads what comes next, and that was not asked for")
+            logs = self.readout.log_probabilities(log_probabilities, following)
         if self.shifts and routes is not None:
             logs = normalized(logs - np.asarray(self.shifts)[routes])
         scores = self.sharpness * (logs - np.asarray(self.offsets))
@@ -142,7 +156,8 @@ class Weighing:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
-        return asdict(self)
+        plain = asdict(replace(self, readout=None))
+        return {**plain, "readout": None if self.readout is None else self.readout.to_dict()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Weighing:
@@ -150,7 +165,7 @@ class Weighing:
 
         Raises:
             KeyError: a value lacks.
-            TypeError, ValueError: a value is none that a fit could have found.
+            TypeError, ValueError, OverflowError: a value is none that a fit could have found.
         """
         calibration, offsets = values["calibration"], _floats(values["offsets"])
         shifts, mixing = (tuple(_floats(row) for row in values.get(name, ())) for name in ("shifts", "mixing"))
@@ -162,9 +177,11 @@ class Weighing:
             or not numbers_hold
             or not rows_hold
             or len(mixing) not in (0, len(offsets))
+            or (calibration == "readout") != bool(values.get("readout"))
         ):
             raise ValueError("no such weighing")
-        return cls(calibration, offsets, sharpness, prior_weight, shifts, mixing)
+        readout = Readout.from_dict(values["readout"], len(offsets)) if calibration == "readout" else None
+        return cls(calibration, offsets, sharpness, prior_weight, shifts, mixing, readout)
 
 
 def fit_weighing(

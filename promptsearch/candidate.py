@@ -34,7 +34,7 @@ MODES = ("static", "retrieved", "routed")
 ORDERS = ("nearest-last", "nearest-first", "interleaved")
 RETRIEVERS = ("nearest", "mmr", "dpp", "bm25", "hybrid", "coverage")
 RERANKERS = ("none", "cone", "mdl")
-CALIBRATIONS = ("batch", "contextual", "fitted", "matrix", "none")
+CALIBRATIONS = ("batch", "contextual", "fitted", "matrix", "readout", "none")
 REASONINGS = ("none", "cue", "gold", "self")
 CUES = (
     "Let's think step by step.",

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from promptsearch.budget import Meter
 from promptsearch.calibration import CONTENT_FREE
 from promptsearch.candidate import Candidate
-from promptsearch.lm.base import Engine, FloatArray, GenerationParams, score_each
+from promptsearch.lm.base import Engine, FloatArray, GenerationParams, TellsNext, score_each
 from promptsearch.metrics import Metric
 from promptsearch.prompting import GENERATED_TOKENS, Built, PromptBuilder, template_of
+from promptsearch.readout import packed, unpacked
 from promptsearch.reasoning import Reasoner
 from promptsearch.reranking import Reranker
 from promptsearch.store import Call, RunStore
@@ -51,6 +52,8 @@ class Answers:
         routes: which of a routed candidate's prompts each item got, shape (items,); None where there is only one.
         route_count: how many prompts the routed candidate has; 0 for others.
         rationales: the reasoning that led to each answer; empty where there was none.
+        following: log-probabilities of next tokens after each item's prompt, shape (items, tokens), zeros where it
+            did not fit; None where none were asked for, or the answer was not read off what comes next.
     """
 
     log_probabilities: FloatArray
@@ -59,18 +62,22 @@ class Answers:
     routes: NDArray[np.int64] | None = None
     route_count: int = 0
     rationales: tuple[str, ...] = ()
+    following: FloatArray | None = None
 
     def take(self, places: NDArray[np.int64]) -> Answers:
         """The answers at some places."""
         texts = tuple(self.texts[at] for at in places) if self.texts else ()
         routes = None if self.routes is None else self.routes[places]
         rationales = tuple(self.rationales[at] for at in places) if self.rationales else ()
-        return Answers(self.log_probabilities[places], texts, self.fits[places], routes, self.route_count, rationales)
+        following = None if self.following is None else self.following[places]
+        logs, fits = self.log_probabilities[places], self.fits[places]
+        return Answers(logs, texts, fits, routes, self.route_count, rationales, following)
 
 
 def join(parts: Sequence[Answers]) -> Answers:
     """Answers of items in a row from those of its pieces, all under one candidate; one piece at least."""
     routes = [part.routes for part in parts if part.routes is not None]
+    following = [part.following for part in parts if part.following is not None]
     return Answers(
         np.concatenate([part.log_probabilities for part in parts]),
         tuple(text for part in parts for text in part.texts),
@@ -80,6 +87,7 @@ def join(parts: Sequence[Answers]) -> Answers:
         tuple(said for part in parts for said in part.rationales or ("",) * len(part.fits))
         if any(part.rationales for part in parts)
         else (),
+        np.concatenate(following) if len(following) == len(parts) else None,
     )
 
 
@@ -125,6 +133,8 @@ class Asker:
         labels: words of the labels, None for free text.
         answer_tokens: tokens of a generated answer at most.
         grammar: rules that a generated answer follows where the engine can follow any; None for none.
+        tokens: next tokens whose log-probabilities are asked for beside those of the labels; the engine tells them
+            (:class:`promptsearch.lm.base.TellsNext`).
     """
 
     def __init__(
@@ -134,8 +144,10 @@ class Asker:
         labels: Sequence[str] | None,
         answer_tokens: int = GENERATED_TOKENS,
         grammar: str | None = None,
+        tokens: Sequence[int] = (),
     ) -> None:
         self.engine = engine
+        self.tokens = tuple(tokens)
         self._grammar = grammar if engine.follows_grammars else None
         self.builder = builder
         self.labels = tuple(labels) if labels is not None else None
@@ -163,7 +175,8 @@ class Asker:
     ) -> list[object]:
         """One JSON value for each item: log-probabilities in a list, a text, or None where it did not fit.
 
-        Of a candidate that reasons, an object with the "answer" in one of these forms and the "rationale".
+        Of a candidate that reasons, an object with the "answer" in one of these forms and the "rationale"; where next
+        tokens are asked for, with the "answer" and what comes "next", packed.
         """
         return self.ask_built(reading, self.build(reading, inputs, matches))
 
@@ -180,6 +193,13 @@ class Asker:
             found = [verdict.to_json() for verdict in self.reasoner.ask(reading, prompts)]
         elif template_of(reading).scores_options:
             found = self._option_scores(reading, [built[number] for number in asked])
+        elif self.tokens and self.labels is not None and isinstance(self.engine, TellsNext):
+            texts = self.builder.continuations(reading, self.labels)
+            scores, following = self.engine.score_and_next(prompts, texts, self.tokens)
+            found = [
+                {"answer": _json_floats(row), "next": packed(after)}
+                for row, after in zip(scores, following, strict=True)
+            ]
         else:
             found = self._answers(reading, prompts)
         for number, answer in zip(asked, found, strict=True):
@@ -189,7 +209,7 @@ class Asker:
     def _answers(self, reading: Candidate, prompts: Sequence[str]) -> list[list[float | None] | str]:
         if self.labels is not None:
             scores = self.engine.score(prompts, self.builder.continuations(reading, self.labels))
-            return [[_json_float(value) for value in row] for row in scores.tolist()]
+            return [_json_floats(row) for row in scores]
         params = GenerationParams(
             max_tokens=self._answer_tokens, stop=self.builder.stops(reading), grammar=self._grammar
         )
@@ -206,22 +226,31 @@ class Asker:
             scores = score_each(self.engine, prompts, [*options, *options])
             for after, alone in zip(scores[: len(part)], scores[len(part) :], strict=True):
                 relative = after - share * np.where(np.isfinite(alone), alone, 0.0)
-                found.append([_json_float(value) for value in relative.tolist()])
+                found.append(_json_floats(relative))
         return found
 
     def answers(self, values: Sequence[object]) -> Answers:
         """Collect what :meth:`ask` returned."""
         fits = np.array([value is not None for value in values], dtype=bool)
-        reasoned = [value if isinstance(value, dict) else {} for value in values]
-        rationales = tuple(str(value.get("rationale", "")) for value in reasoned) if any(reasoned) else ()
-        values = [each.get("answer") if each else value for each, value in zip(reasoned, values, strict=True)]
+        told = [value if isinstance(value, dict) else {} for value in values]
+        is_reasoned = any("rationale" in each for each in told)
+        rationales = tuple(str(each.get("rationale", "")) for each in told) if is_reasoned else ()
+        values = [each.get("answer") if each else value for each, value in zip(told, values, strict=True)]
         if self.labels is None:
             texts = tuple(value if isinstance(value, str) else "" for value in values)
             return Answers(np.empty((len(values), 0)), texts, fits, rationales=rationales)
         rows = [value if isinstance(value, list) else [None] * len(self.labels) for value in values]
         numbers = [[-np.inf if cell is None else float(cell) for cell in row] for row in rows]
         logs = np.array(numbers, dtype=np.float64).reshape(len(rows), len(self.labels))
-        return Answers(logs, (), fits, rationales=rationales)
+        return Answers(logs, (), fits, rationales=rationales, following=self._following(told))
+
+    def _following(self, told: Sequence[Mapping[str, object]]) -> FloatArray | None:
+        """What comes next after each item, where that was told of any."""
+        packs = [each.get("next") for each in told]
+        if not any(packs):
+            return None
+        rows = [unpacked(str(pack), len(self.tokens)) if pack else np.zeros(len(self.tokens)) for pack in packs]
+        return np.array(rows)
 
 
 class Evaluator:
@@ -362,6 +391,6 @@ class _Tokens(NamedTuple):
         return decoded + restored - (prefixes if begun else 0)
 
 
-def _json_float(value: float) -> float | None:
+def _json_floats(row: FloatArray) -> list[float | None]:
     """JSON has no infinities: an impossible label is null."""
-    return value if np.isfinite(value) else None
+    return [value if np.isfinite(value) else None for value in row.tolist()]

@@ -22,7 +22,7 @@ class Progress:
     """Where the job stands.
 
     Attributes:
-        phase: "load", "weights", "embed", "rationales", "bootstrap", "search", "confirm" or "test".
+        phase: "load", "weights", "embed", "rationales", "bootstrap", "search", "confirm", "read" or "test".
         done: share of the phase that is done, 0 to 1.
         alive: candidates still in the race.
         tried: candidates tried.

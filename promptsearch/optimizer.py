@@ -22,7 +22,7 @@ from promptsearch.embed.transformer import resolve_encoder
 from promptsearch.errors import ArtifactError, UserError
 from promptsearch.evaluation import Asker, Evaluator, answer_grammar
 from promptsearch.events import Listener, Note, Progress, silent
-from promptsearch.lm.base import Engine
+from promptsearch.lm.base import Engine, TellsNext
 from promptsearch.lm.llamacpp.busy import QUIET_SHARE
 from promptsearch.lm.resolve import OpenedModel, open_engine
 from promptsearch.lm.wrapped import GeneratedChoice
@@ -33,6 +33,7 @@ from promptsearch.parts import PromptParts, Retriever
 from promptsearch.prompt import Prompt
 from promptsearch.prompting import GENERATED_TOKENS, PromptBuilder, answer_room, template_of
 from promptsearch.rationales import Rationalizer
+from promptsearch.readout import likeliest_tokens
 from promptsearch.reasoning import one_line
 from promptsearch.result import Result, Trial, Trials
 from promptsearch.scoring import Judge, Judged
@@ -70,6 +71,9 @@ _RATIONALES_SHARE = 0.1  # of the search, for having the model write reasoning
 _ATTEMPTS = 3.0  # of an example, that its share pays for: most are asked more than once
 _FEWEST_RATIONALES, _MOST_RATIONALES = 8, 64  # examples that reasoning is written for
 _FEWEST_KEPT = 2
+_READ_TOKENS = 256  # next tokens that a readout reads; a thousand read hardly better
+_LOOKED_ROWS = 8  # after which those tokens are looked for, under each of a few prompts
+_LOOKED_SHARE = 0.02  # of the plan, that this may take
 _MOST_FINALISTS = 5
 _MOST_BASELINES = 5  # that are asked
 _LOADING_SECONDS = 6.0  # model and encoder, when nothing is cached
@@ -237,6 +241,7 @@ class _Job:
                 anchors,
                 near.splits.search,
                 near.splits.confirm,
+                np.random.default_rng([self.seed, 5]).permutation(near.splits.pool).tolist(),
                 np.random.default_rng([self.seed, 2]),
             )
             measured = self._measure(study, near, outcome, _with_unreasoned(baselines, outcome.winner), store)
@@ -307,12 +312,50 @@ class _Job:
         self, opened: OpenedModel, builder: PromptBuilder, space: SearchSpace, near: Neighbourhood, store: RunStore
     ) -> Study:
         metric = self.task.require_metric()
-        judge = near.judge(self.task, metric, prior=self.user_space.prior)
-        asker = Asker(opened.engine, builder, self.task.labels, GENERATED_TOKENS, answer_grammar(metric))
-        evaluator = Evaluator(asker, self.task.examples, near.matcher, store, self.meter)
         plan = self._plan(opened, near, space, store)
         self.listen(Note(f"plan: {plan}"))
+
+        def evaluator_of(tokens: Sequence[int]) -> Evaluator:
+            grammar = answer_grammar(metric)
+            asker = Asker(opened.engine, builder, self.task.labels, GENERATED_TOKENS, grammar, tokens)
+            return Evaluator(asker, self.task.examples, near.matcher, store, self.meter)
+
+        tokens = self._next_tokens(evaluator_of(()), space, near.splits, plan) if self._reads(opened.engine) else ()
+        evaluator = evaluator_of(tokens)
+        judge = near.judge(self.task, metric, prior=self.user_space.prior, tokens=tokens)
         return Study(space, evaluator, judge, plan, self.limits, self.meter, self.listen, store, self.prefer)
+
+    def _reads(self, engine: Engine) -> bool:
+        """Whether labels may be read off all that the model expects next."""
+        return (
+            self.task.labels is not None
+            and "readout" in self.user_space.calibrations
+            and isinstance(engine, TellsNext)
+        )
+
+    def _next_tokens(self, evaluator: Evaluator, space: SearchSpace, splits: Splits, plan: Plan) -> tuple[int, ...]:
+        """The tokens that are likeliest to come next after a few prompts; none where looking for them is too dear."""
+        zero = Candidate(instruction=space.instructions[0], template=space.templates[0])
+        shots = min(_WORDING_SHOTS, len(space.pool))
+        few = replace(zero, demonstrations=draw_balanced(space, shots, np.random.default_rng([self.seed, 6])))
+        others = [replace(zero, template=name) for name in space.templates[1:] if not TEMPLATES[name].scores_options]
+        prompts = [each for each in (zero, few, *others[-1:]) if space.allows(each)]
+        once = len(prompts) if plan.unit == "evaluations" else sum(space.price(each, 1) for each in prompts)
+        rows = splits.search[: min(_LOOKED_ROWS, int(_LOOKED_SHARE * plan.total / max(1.0, once)))]
+        engine, builder = evaluator.asker.engine, evaluator.asker.builder
+        if not rows or not isinstance(engine, TellsNext):
+            return ()
+        found: list[Any] = []
+        for candidate in prompts:
+
+            def ask(candidate: Candidate = candidate) -> list[object]:
+                inputs = [self.task.examples[row].fields for row in rows]
+                rendered = [builder.build(candidate, each).prompt for each in inputs]
+                likely = iter(engine.likely_next([each for each in rendered if each is not None], _READ_TOKENS))
+                return [[] if each is None else [list(pair) for pair in next(likely)] for each in rendered]
+
+            found += evaluator.recorded("next tokens", candidate.reading, rows, ask)
+        return likeliest_tokens(found, _READ_TOKENS)
 
     def _plan(self, opened: OpenedModel, near: Neighbourhood, space: SearchSpace, store: RunStore) -> Plan:
         """The recorded plan, or one made now and recorded."""
@@ -331,6 +374,7 @@ class _Job:
                 setup_seconds=setup,
                 most_to_measure=self._most_to_measure(space, near.splits),
                 least_to_measure=self._least_to_measure(space),
+                reads=self._reads(opened.engine),
                 tokens_per_evaluation=space.query_tokens(Candidate(instruction=space.instructions[0])),
             )
             store.record_fact("plan", {"plan": plan.to_dict(), "elapsed": self.meter.elapsed})
@@ -495,12 +539,10 @@ class _Job:
         for place, candidate in enumerate(asked):
             study.evaluator.answers(candidate, items)
             self.listen(Progress("test", (place + 1) / len(asked)))
-        return _Measured(
-            items,
-            study.judged(winner, items),
-            study.judged_alone(winner, items),
-            self._baselines(study, near, items, baselines),
-        )
+        measured = self._baselines(study, near, items, baselines)
+        if winner.words_alone is not None:
+            measured["without_readout"] = study.judged_alone(replace(winner, alone=winner.words_alone), items)
+        return _Measured(items, study.judged(winner, items), study.judged_alone(winner, items), measured)
 
     def _affordable_test(
         self, study: Study, splits: Splits, outcome: Outcome, baselines: Mapping[str, Candidate]
@@ -575,6 +617,8 @@ class _Job:
             examples={number: shown[number] for number in near.pool.ids.tolist()},
             weighing=outcome.winner.weighing,
             weighing_alone=outcome.winner.alone,
+            weighing_words=outcome.winner.words,
+            weighing_words_alone=outcome.winner.words_alone,
             prior=near.prior,
             retriever=Retriever(near.pool, near.encoder, source),
             router=near.router(outcome.winner.candidate),

@@ -7,7 +7,7 @@ Leaves out: asking (:mod:`promptsearch.prompt`) and files (:mod:`promptsearch.ar
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from promptsearch.calibration import Weighing
@@ -52,6 +52,9 @@ class PromptParts:
         router: tells a query's cluster; needed where the prompt is routed.
         measured: what was measured of it when it was made, as plain values.
         weighing_alone: the same as ``weighing`` fitted for the prompt without its prior; None where there is none.
+        weighing_words: the same as ``weighing`` fitted on the labels' own words, for other models than the one whose
+            tokens a readout reads; None where there is no readout.
+        weighing_words_alone: that without the prior.
     """
 
     task: Task
@@ -63,11 +66,36 @@ class PromptParts:
     router: Router | None = None
     measured: Mapping[str, Any] = field(default_factory=dict)
     weighing_alone: Weighing | None = None
+    weighing_words: Weighing | None = None
+    weighing_words_alone: Weighing | None = None
 
     @property
     def uses_prior(self) -> bool:
         """Whether the prior has weight."""
         return self.weighing is not None and self.weighing.prior_weight > 0 and self.prior is not None
+
+    @property
+    def read_tokens(self) -> tuple[int, ...]:
+        """Next tokens that the readout reads; none without one."""
+        readouts = [each.readout for each in (self.weighing, self.weighing_alone) if each is not None]
+        return next((readout.tokens for readout in readouts if readout is not None), ())
+
+    def without_readout(self) -> PromptParts:
+        """The same, its labels told by their own words."""
+        if not self.read_tokens:
+            return self
+        has_prior = self.prior is not None
+        weighing = self.weighing_words if has_prior else self.weighing_words_alone
+        return replace(
+            self,
+            candidate=self.candidate
+            if weighing is None
+            else replace(self.candidate, calibration=weighing.calibration),
+            weighing=weighing,
+            weighing_alone=self.weighing_words_alone,
+            weighing_words=None,
+            weighing_words_alone=None,
+        )
 
     @property
     def needs_pool(self) -> bool:

@@ -168,7 +168,8 @@ class Prompt:
             MultipleChoice(tuple(task.labels)) if task.labels is not None else None,
         )
         grammar = None if task.metric is None else answer_grammar(task.metric)
-        self._asker = Asker(self._opened.engine, self._builder, task.labels, grammar=grammar)
+        tokens = parts.read_tokens
+        self._asker = Asker(self._opened.engine, self._builder, task.labels, grammar=grammar, tokens=tokens)
 
     # -- what it is -----------------------------------------------------------------------------------------
 
@@ -360,7 +361,7 @@ class Prompt:
                 for text, fits in zip(answers.texts, answers.fits, strict=True)
             ]
         values = [self.task.label_values[word] for word in labels]
-        scores = weighing.scores(answers.log_probabilities, prior, answers.routes)
+        scores = weighing.scores(answers.log_probabilities, prior, answers.routes, answers.following)
         predictions = []
         for row, probabilities, fits in zip(scores, softmax(scores), answers.fits, strict=True):
             if not np.isfinite(row).any():
@@ -564,7 +565,7 @@ class Prompt:
                 saved["fingerprint"],
                 opened.engine.fingerprint,
             )
-            return cls.from_parts(parts, opened)
+            return cls.from_parts(parts.without_readout(), opened)  # another model's tokens are others
         prompt = cls.from_parts(parts, opened)
         if document.get("prefix_state"):
             prompt._take_prefix_state(_prefix_file(source))

@@ -7,6 +7,7 @@ Leaves out: asking the model.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,10 +22,11 @@ from promptsearch.lm.base import FloatArray
 from promptsearch.measurement import Difference, Measurement, measure, measure_statistic, paired_difference
 from promptsearch.metrics import Metric
 from promptsearch.probabilities import normalized, softmax
+from promptsearch.readout import ReadoutFit, fit_readout
 from promptsearch.search.base import Scores
 from promptsearch.task import Example
 
-__all__ = ["Judge", "Judged"]
+__all__ = ["Asked", "Judge", "Judged"]
 
 _RESAMPLES = 1000
 _FOLDS = 5
@@ -48,6 +50,14 @@ class Judged:
     failures: Mapping[str, int]
 
 
+@dataclass(frozen=True)
+class Asked:
+    """Items and the model's answers about them."""
+
+    items: Sequence[int]
+    answers: Answers
+
+
 class Judge:
     """Scores answers about one task.
 
@@ -56,6 +66,7 @@ class Judge:
         labels: words of the labels, None for free text.
         metric: what a prediction is worth.
         priors: log-probability of labels by similar examples, by item id; empty without a prior.
+        tokens: next tokens that answers tell the log-probabilities of.
     """
 
     def __init__(
@@ -64,16 +75,21 @@ class Judge:
         labels: Sequence[str] | None,
         metric: Metric,
         priors: Mapping[int, FloatArray],
+        tokens: Sequence[int] = (),
     ) -> None:
         self._examples = examples
         self.labels = tuple(labels) if labels is not None else None
         self._metric = metric
         self._priors = priors
+        self._tokens = tuple(tokens)
+        self._readouts: dict[str, ReadoutFit | None] = {}  # a fit takes a good part of a second
         self._index = {word: number for number, word in enumerate(self.labels or ())}
 
     def without_prior(self) -> Judge:
         """A judge of the prompt alone."""
-        return Judge(self._examples, self.labels, self._metric, {})
+        alone = Judge(self._examples, self.labels, self._metric, {}, self._tokens)
+        alone._readouts = self._readouts  # they know of no prior
+        return alone
 
     def golds(self, items: Sequence[int]) -> NDArray[np.int64]:
         """Index of each item's right label."""
@@ -110,16 +126,32 @@ class Judge:
         return np.array([self._priors[item] for item in items]).reshape(len(items), len(self.labels or ()))
 
     def fit(
-        self, calibration: str, items: Sequence[int], answers: Answers, content_free: FloatArray | None = None
+        self,
+        calibration: str,
+        items: Sequence[int],
+        answers: Answers,
+        content_free: FloatArray | None = None,
+        others: Asked | None = None,
     ) -> Weighing:
         """Fit how log-probabilities are weighed, on search items.
 
         Args:
-            calibration: which correction; ``"contextual"`` needs ``content_free``.
+            calibration: which correction; ``"contextual"`` needs ``content_free``, ``"readout"`` items on which
+                :meth:`read` finds one.
             items: search items.
             answers: the model's answers about them.
             content_free: log-probabilities on inputs without content, shape (inputs, labels).
+            others: further labelled items, on which a readout is fitted too.
+
+        Raises:
+            ValueError: no readout can be fitted on these items.
         """
+        if calibration == "readout":
+            fitted = self.read(items, answers, others)
+            if fitted is None:
+                raise ValueError("there is nothing to fit a readout on")
+            weighing = self._weigh_read(items, fitted.held_out[: len(items)])
+            return replace(weighing, calibration="readout", readout=fitted.readout)
         logs = answers.log_probabilities
         shifts: tuple[tuple[float, ...], ...] = ()
         if answers.routes is not None and calibration != "none":
@@ -134,10 +166,43 @@ class Judge:
         golds, weights = self.golds(items), self.weights(items)
         return replace(fit_weighing(calibration, offsets, logs, self.prior(items), golds, weights), shifts=shifts)
 
+    def read(self, items: Sequence[int], answers: Answers, others: Asked | None = None) -> ReadoutFit | None:
+        """Fit a readout on what came next after items; None where nothing is known of that, or there are too few.
+
+        Args:
+            items: search items.
+            answers: the model's answers about them.
+            others: further labelled items for the fit.
+        """
+        if answers.following is None:
+            return None
+        parts = [Asked(items, answers), *([] if others is None else [others])]
+        following = [part.answers.following for part in parts if part.answers.following is not None]
+        golds = np.concatenate([self.golds(part.items) for part in parts])
+        logs = np.concatenate([part.answers.log_probabilities for part in parts])
+        key = hashlib.sha256(b"|".join(array.tobytes() for array in (golds, logs, *following))).hexdigest()
+        if key not in self._readouts:
+            self._readouts[key] = fit_readout(self._tokens, logs, np.concatenate(following), golds)
+        return self._readouts[key]
+
+    def _weigh_read(self, items: Sequence[int], held_out: FloatArray) -> Weighing:
+        """Fit how what a readout says is weighed, on items that it was judged on without having seen them.
+
+        Its probabilities are honest, so that labels are left as they are, unless rare ones are to be named more
+        readily.
+        """
+        calibration = "fitted" if self.labels_alike else "none"
+        golds, weights = self.golds(items), self.weights(items)
+        unmoved = np.zeros(held_out.shape[1])
+        return fit_weighing(calibration, unmoved, held_out, self.prior(items), golds, weights)
+
     def cross_fitted(
         self, calibration: str, items: Sequence[int], answers: Answers, content_free: FloatArray | None = None
     ) -> Judged:
         """Judge items with weighings that did not see them, each fifth of every label by a fit on the others.
+
+        A readout is fitted once: what it says of each item is from a fit without it, and only the weights are then
+        fitted on the others.
 
         Args:
             calibration: which correction; ``"contextual"`` needs ``content_free``.
@@ -145,6 +210,9 @@ class Judge:
             answers: the model's answers about them.
             content_free: log-probabilities on inputs without content, shape (inputs, labels).
         """
+        fitted = self.read(items, answers) if calibration == "readout" else None
+        if fitted is not None:
+            answers = replace(answers, log_probabilities=fitted.held_out, routes=None, route_count=0)
         folds = np.empty(len(items), dtype=np.int64)
         folds[np.argsort(self.golds(items), kind="stable")] = np.arange(len(items)) % _FOLDS
         predictions = np.full(len(items), "", dtype=object)
@@ -152,9 +220,11 @@ class Judge:
         failures: Counter[str] = Counter()
         for fold in range(min(_FOLDS, len(items))):
             inside, outside = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-            weighing = self.fit(
-                calibration, [items[at] for at in inside.tolist()], answers.take(inside), content_free
-            )
+            others, seen = [items[at] for at in inside.tolist()], answers.take(inside)
+            if fitted is not None:
+                weighing = self._weigh_read(others, seen.log_probabilities)
+            else:
+                weighing = self.fit(calibration, others, seen, content_free)
             judged = self.judge([items[at] for at in outside.tolist()], answers.take(outside), weighing)
             predictions[outside], scores[outside] = judged.predictions, judged.scores
             confidence[outside] = judged.confidence
@@ -176,7 +246,7 @@ class Judge:
         """Decide and score; ``weighing`` is None for free text."""
         if self.labels is None or weighing is None:
             return self._judge_texts(items, answers)
-        scores = weighing.scores(answers.log_probabilities, self.prior(items), answers.routes)
+        scores = weighing.scores(answers.log_probabilities, self.prior(items), answers.routes, answers.following)
         readable: NDArray[np.bool_] = np.asarray(np.isfinite(scores).any(axis=1))
         best = np.where(np.isfinite(scores), scores, -np.inf).argmax(axis=1)
         predictions = tuple(self.labels[index] if known else "" for index, known in zip(best, readable, strict=True))

@@ -24,7 +24,7 @@ from promptsearch.events import Listener, Note, Progress
 from promptsearch.lm.base import FloatArray
 from promptsearch.measurement import Measurement, measure
 from promptsearch.prompting import template_of
-from promptsearch.scoring import Judge, Judged
+from promptsearch.scoring import Asked, Judge, Judged
 from promptsearch.search.base import Allowance, Scores, Strategy, best_first
 from promptsearch.search.confidence_sequence import certainly_better
 from promptsearch.search.front import choose
@@ -38,6 +38,9 @@ __all__ = ["FEWEST_CONFIRM", "FEWEST_TEST", "Finalist", "Outcome", "Plan", "Stud
 _SEARCH_SHARE = 0.6
 _LEAST_SEARCH_SHARE = 0.2  # where a budget is so small that measuring would take nearly all
 _CONFIRM_SHARE = 0.12
+_READ_SHARE = 0.3  # of the search's units, for more rows that the winner's readout is fitted on
+_MOST_READ = 2000  # such rows: more add little
+_READ_AT_ONCE = 256  # rows, between two words to who listens
 _USUAL_FINALISTS = 3
 _FEWEST_LOOKS = 24
 _FEWEST_RACED = TRUSTED_ITEMS  # search rows
@@ -60,6 +63,7 @@ class Plan:
         total: units for the whole run.
         search: units for the race.
         confirm: units for the confirmation.
+        read: units for asking the winner about further labelled rows, which its readout is fitted on.
         tokens_per_second: speed behind a plan made from a time; 0 otherwise.
     """
 
@@ -67,6 +71,7 @@ class Plan:
     total: int
     search: int
     confirm: int
+    read: int = 0
     tokens_per_second: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -75,7 +80,8 @@ class Plan:
 
     def __str__(self) -> str:
         speed = f" (at {self.tokens_per_second:,.0f} tokens/s)" if self.tokens_per_second else ""
-        shares = f"{self.search:,} to search, {self.confirm:,} to confirm, the rest to test"
+        read = f"{self.read:,} to read more rows, " if self.read else ""
+        shares = f"{self.search:,} to search, {self.confirm:,} to confirm, {read}the rest to test"
         return f"{self.total:,} {self.unit}{speed}: {shares}"
 
 
@@ -87,6 +93,7 @@ def make_plan(
     most_to_measure: float = float("inf"),
     least_to_measure: float = 0.0,
     tokens_per_evaluation: float = 0.0,
+    reads: bool = False,
 ) -> Plan:
     """Turn a budget into a plan.
 
@@ -99,7 +106,23 @@ def make_plan(
         least_to_measure: tokens that they take at least, which the search leaves them.
         tokens_per_evaluation: of a cheap prompt; a plan in tokens allows no more of these than the budget does
             evaluations.
+        reads: whether the winner may be read by all that comes next, so that more labelled rows make it better.
     """
+    plan = _plan_without_reading(
+        budget, tokens_per_second, setup_seconds, most_to_measure, least_to_measure, tokens_per_evaluation
+    )
+    read = int(_READ_SHARE * plan.search) if reads else 0
+    return replace(plan, search=plan.search - read, read=read)
+
+
+def _plan_without_reading(
+    budget: Budget,
+    tokens_per_second: float,
+    setup_seconds: float,
+    most_to_measure: float,
+    least_to_measure: float,
+    tokens_per_evaluation: float,
+) -> Plan:
     if budget.tokens is None and budget.evaluations is not None and budget.seconds is None:
         least = FEWEST_CONFIRM + 2 * FEWEST_TEST
         return _shared_out("evaluations", budget.evaluations, 0.0, most_to_measure, least)
@@ -139,7 +162,9 @@ def _shared_out(
 ) -> Plan:
     search = min(max(_SEARCH_SHARE * total, total - most_to_measure), (total - least_to_measure) / _OVERSPENT)
     search = max(search, _LEAST_SEARCH_SHARE * total)
-    return Plan(unit, total, int(search), min(int(_CONFIRM_SHARE * total), total - int(search)), speed)
+    return Plan(
+        unit, total, int(search), min(int(_CONFIRM_SHARE * total), total - int(search)), tokens_per_second=speed
+    )
 
 
 @dataclass(frozen=True)
@@ -151,12 +176,21 @@ class Finalist:
         weighing: the fitted weights.
         raced: the candidate as it raced; None for one that did not.
         alone: weights fitted for the prompt alone, without the prior.
+        words: what ``weighing`` would be without a readout, by the labels' own words; None where it has none.
+        words_alone: the same of ``alone``; None where neither has a readout.
     """
 
     candidate: Candidate
     weighing: Weighing | None
     raced: Candidate | None = None
     alone: Weighing | None = None
+    words: Weighing | None = None
+    words_alone: Weighing | None = None
+
+    @property
+    def is_read(self) -> bool:
+        """Whether a readout tells its labels, with the prior or alone."""
+        return self.words_alone is not None
 
 
 @dataclass(frozen=True)
@@ -241,15 +275,26 @@ class Study:
         anchors: Sequence[Candidate],
         search_items: Sequence[int],
         confirm_items: Sequence[int],
+        more_items: Sequence[int],
         rng: np.random.Generator,
     ) -> Outcome:
-        """Race, then confirm."""
+        """Race, then confirm.
+
+        Args:
+            strategy: which candidates are asked about, and about how many items.
+            anchors: candidates that it begins with.
+            search_items: rows that candidates race on.
+            confirm_items: rows that finalists meet on.
+            more_items: pool rows, on which a winner's readout may be fitted as well.
+            rng: what the strategy draws from.
+        """
         self._meter.enter("search")
         finalists, stopped_by = self._race(strategy, anchors, search_items, rng)
         self._meter.enter("confirm")
         if stopped_by != "interrupt":  # the same call may go on with the search, and confirms anew
             confirm_items = self._in_time(finalists, confirm_items)
-        winner, confirmed = self._confirm(finalists, search_items, confirm_items)
+        more_items = () if stopped_by == "interrupt" else more_items
+        winner, confirmed = self._confirm(finalists, search_items, confirm_items, more_items)
         insights = Insights.of(self.space, self._scores, winner.raced or winner.candidate)
         return Outcome(winner, confirmed, dict(self._scores), tuple(self._scores), stopped_by, insights)
 
@@ -358,7 +403,11 @@ class Study:
     # -- confirmation ---------------------------------------------------------------------------------------
 
     def _confirm(
-        self, finalists: Sequence[Candidate], search_items: Sequence[int], confirm_items: Sequence[int]
+        self,
+        finalists: Sequence[Candidate],
+        search_items: Sequence[int],
+        confirm_items: Sequence[int],
+        more_items: Sequence[int],
     ) -> tuple[Finalist, Measurement]:
         """Choose among finalists on rows that the race did not see."""
         finalists = self._measurable(finalists, confirm_items)
@@ -370,7 +419,9 @@ class Study:
             self._listen(Progress("confirm", (place + 1) / len(fitted), len(fitted), len(self._scores)))
         best = self._choose(fitted, search_items, items)
         confirmed = self.judge.measure(items, self.judged(fitted[best], items))
-        return self._refitted(fitted[best], search_items, items), confirmed
+        self._meter.enter("read")
+        others = self._read_more(fitted[best], more_items)
+        return self._refitted(fitted[best], search_items, items, others), confirmed
 
     def _in_time(self, finalists: Sequence[Candidate], items: Sequence[int]) -> Sequence[int]:
         """The confirmation rows that the clock leaves: as recorded, or else by the clock, which is then recorded.
@@ -439,17 +490,69 @@ class Study:
             count += 1
         return count
 
-    def _refitted(self, winner: Finalist, search_items: Sequence[int], confirm_items: Sequence[int]) -> Finalist:
-        """The winner with its weights fitted on search and confirmation rows together, now that all is chosen."""
+    def _refitted(
+        self,
+        winner: Finalist,
+        search_items: Sequence[int],
+        confirm_items: Sequence[int],
+        others: Sequence[int],
+    ) -> Finalist:
+        """The winner with its weights fitted on search and confirmation rows together, now that all is chosen.
+
+        Its readout is fitted on ``others`` as well.
+        """
         if winner.weighing is None:
             return winner
         candidate = winner.candidate
         items = [*search_items[: self._scores[winner.raced or candidate].items], *confirm_items]
-        weighing = self._fit(self.judge, winner.weighing.calibration, candidate, items)
-        alone = weighing
-        if weighing.prior_weight > 0 and winner.alone is not None:
-            alone = self._fit(self._alone, winner.alone.calibration, candidate, items)
-        return replace(winner, weighing=weighing, alone=alone)
+
+        def again(judge: Judge, fitted: Weighing | None) -> Weighing | None:
+            if fitted is None:
+                return None
+            return self._fit(judge, fitted.calibration, candidate, items, others)
+
+        weighing, words = again(self.judge, winner.weighing), again(self.judge, winner.words)
+        alone, words_alone = weighing, words
+        if weighing is not None and weighing.prior_weight > 0:
+            alone = again(self._alone, winner.alone)
+        if words is not None and words.prior_weight > 0:
+            words_alone = again(self._alone, winner.words_alone)
+        return replace(winner, weighing=weighing, alone=alone, words=words, words_alone=words_alone)
+
+    def _read_more(self, winner: Finalist, rows: Sequence[int]) -> Sequence[int]:
+        """Ask the winner about further labelled rows, as many as the plan pays for; the rows asked about.
+
+        Rows are pool rows: a prompt that shows some of them knows those, and one that finds demonstrations for each
+        query, or routes it, would find the row itself.
+        """
+        candidate = winner.candidate
+        if not winner.is_read or candidate.mode != "static":
+            return ()
+        shown = set(candidate.shown)
+        rows = [row for row in rows if row not in shown][:_MOST_READ]
+        self._store.record_fact("read rows", self._affordable_to_read(candidate, rows))
+        rows = rows[: int(self._store.fact("read rows"))]
+        for start in range(0, len(rows), _READ_AT_ONCE):
+            self.evaluator.answers(candidate, rows[: start + _READ_AT_ONCE])
+            self._listen(Progress("read", min(1.0, (start + _READ_AT_ONCE) / len(rows))))
+        return rows
+
+    def _affordable_to_read(self, candidate: Candidate, rows: Sequence[int]) -> int:
+        """How many rows the plan pays for, with what search and confirmation left of their shares."""
+        plan, budget = self.plan, self._budget
+        if not rows or not plan.read:
+            return 0
+        row = self._price([candidate], rows) / len(rows)
+        units = plan.search + plan.confirm + plan.read - self.spent
+        counts = [len(rows), units / row]
+        share = units / max(1, plan.total - self.spent)  # of what is left
+        if budget.evaluations is not None and plan.unit != "evaluations":
+            counts.append(share * (budget.evaluations - self._meter.cost.evaluations))
+        if budget.seconds is not None:
+            left = 0.97 * budget.seconds - self._meter.elapsed
+            in_time = share * left * min(1e9, self._measured_speed()) / row
+            counts += [in_time] * (in_time < _MUCH_TOO_SLOW * min(counts))
+        return max(0, int(min(counts)))
 
     def _choose(
         self, finalists: Sequence[Finalist], search_items: Sequence[int], confirm_items: Sequence[int]
@@ -491,35 +594,59 @@ class Study:
         if self.judge.labels is None:
             return Finalist(candidate, None, candidate)
         items = search_items[: self._scores[candidate].items]
-        weighing = self._fit(self.judge, self._best_calibration(self.judge, candidate, items), candidate, items)
+        usable = self._usable_calibrations(candidate, items)
+        weighing = self._best_fit(self.judge, usable, candidate, items)
         alone = weighing
         if weighing.prior_weight > 0:  # what was fitted beside a prior leans on it
-            alone = self._fit(self._alone, self._best_calibration(self._alone, candidate, items), candidate, items)
-        return Finalist(replace(candidate, calibration=weighing.calibration), weighing, candidate, alone)
+            alone = self._best_fit(self._alone, usable, candidate, items)
+        finalist = Finalist(replace(candidate, calibration=weighing.calibration), weighing, candidate, alone)
+        if "readout" not in (weighing.calibration, alone.calibration):
+            return finalist
+        of_words = [each for each in usable if each != "readout"] or ["batch"]
+        words = self._best_fit(self.judge, of_words, candidate, items)
+        words_alone = self._best_fit(self._alone, of_words, candidate, items) if words.prior_weight > 0 else words
+        return replace(finalist, words=words, words_alone=words_alone)
 
-    def _best_calibration(self, judge: Judge, candidate: Candidate, items: Sequence[int]) -> str:
-        """The calibration under which the right labels of rows that it was not fitted on are likeliest.
+    def _best_fit(
+        self, judge: Judge, calibrations: Sequence[str], candidate: Candidate, items: Sequence[int]
+    ) -> Weighing:
+        """Weights under the calibration that makes the right labels of rows likeliest that it was not fitted on."""
+        answers = self.evaluator.answers(candidate, items)
+        best = max(
+            calibrations,
+            key=lambda each: judge.likelihood(each, items, answers, self._content_free(each, candidate)),
+        )
+        return self._fit(judge, best, candidate, items)
+
+    def _usable_calibrations(self, candidate: Candidate, items: Sequence[int]) -> list[str]:
+        """The space's calibrations that this candidate's answers on these rows can be corrected by.
 
         None where options are scored: what stands first in one item's list stands elsewhere in another's.
         """
         if template_of(candidate).scores_options:
-            return "none"
-        answers = self.evaluator.answers(candidate, items)
+            return ["none"]
         usable = list(self.space.space.calibrations)
         if (candidate.mode != "static" or candidate.reasons) and "contextual" in usable:
             usable.remove("contextual")  # inputs without content have no neighbours, and nothing to reason about
-        labels = len(judge.labels or ())
+        labels = len(self.judge.labels or ())
         if len(usable) > 1 and "matrix" in usable and (labels == 2 or len(items) < _ROWS_A_LABEL * labels):
             usable.remove("matrix")
-        return max(
-            usable or ["batch"],
-            key=lambda each: judge.likelihood(each, items, answers, self._content_free(each, candidate)),
-        )
+        if "readout" in usable and self.judge.read(items, self.evaluator.answers(candidate, items)) is None:
+            usable.remove("readout")
+        return usable or ["batch"]
 
-    def _fit(self, judge: Judge, calibration: str, candidate: Candidate, items: Sequence[int]) -> Weighing:
-        """A weighing fitted on rows that the candidate was asked about."""
+    def _fit(
+        self,
+        judge: Judge,
+        calibration: str,
+        candidate: Candidate,
+        items: Sequence[int],
+        others: Sequence[int] = (),
+    ) -> Weighing:
+        """A weighing fitted on rows that the candidate was asked about; its readout on others too."""
         answers = self.evaluator.answers(candidate, items)
-        return judge.fit(calibration, items, answers, self._content_free(calibration, candidate))
+        more = Asked(others, self.evaluator.answers(candidate, others)) if others else None
+        return judge.fit(calibration, items, answers, self._content_free(calibration, candidate), more)
 
     def _content_free(self, calibration: str, candidate: Candidate) -> FloatArray | None:
         """Log-probabilities on inputs without content, where the calibration reads them."""

@@ -29,6 +29,7 @@ _PHASES = {
     "bootstrap": "making demonstrations",
     "search": "searching",
     "confirm": "confirming the finalists",
+    "read": "reading more rows with the winner",
     "test": "measuring on the test rows",
 }
 _REFRESHES_PER_SECOND = 5

@@ -80,9 +80,16 @@ class Neighbourhood:
         """What sends queries to the routes of a candidate; None where it has none."""
         return self.matcher.matching.routers[len(candidate.routes)] if candidate.mode == "routed" else None
 
-    def judge(self, task: Task, metric: Metric, *, prior: bool) -> Judge:
-        """A judge for the task's items, with or without the prior."""
-        return Judge(task.examples, task.labels, metric, self.priors if prior else {})
+    def judge(self, task: Task, metric: Metric, *, prior: bool, tokens: Sequence[int] = ()) -> Judge:
+        """A judge for the task's items, with or without the prior.
+
+        Args:
+            task: the task.
+            metric: what a prediction is worth.
+            prior: whether the prior counts.
+            tokens: next tokens that answers tell the log-probabilities of.
+        """
+        return Judge(task.examples, task.labels, metric, self.priors if prior else {}, tokens)
 
 
 def embed_splits(

@@ -41,7 +41,7 @@ LAYERS = (
         "embed.transformer",
         "embed.child",
     ),
-    ("select", "select.base"),
+    ("select", "select.base", "readout"),
     ("select.drawn", "select.nearest", "select.lexical", "select.representative"),
     ("select.coverage",),
     ("select.registry",),

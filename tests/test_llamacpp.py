@@ -131,6 +131,42 @@ def test_no_prompts_or_no_labels(engine: LlamaEngine) -> None:
     assert engine.generate([], GenerationParams()) == []
 
 
+def test_next_tokens_are_scores_of_their_texts(exact_engine: LlamaEngine) -> None:
+    prompts = [DEMONSTRATIONS + query for query in [*QUERIES[:5], QUERIES[0]]]
+    likely = exact_engine.likely_next(prompts, 40)
+    assert all(len(each) == 40 for each in likely)
+    assert likely[0] == likely[5]  # the same prompt
+    logs = [[log for _, log in each] for each in likely]
+    assert all(each == sorted(each, reverse=True) and np.exp(each).sum() <= 1 for each in logs)
+    tokens = [token for token, _ in likely[0]]
+    scores, following = exact_engine.score_and_next(prompts, INTENTS, tokens)
+    assert np.abs(scores - exact_engine.score(prompts, INTENTS)).max() < 1e-6
+    assert np.abs(following[0] - logs[0]).max() < 1e-6
+    alone = np.concatenate([exact_engine.score_and_next([prompt], SENTIMENTS, tokens)[1] for prompt in prompts])
+    assert np.abs(following - alone).max() < 0.02
+    pieces = [exact_engine.vocabulary.piece(token).decode("utf-8", "replace") for token in tokens]
+    whole = [
+        place
+        for place, piece in enumerate(pieces)
+        if exact_engine.vocabulary.tokenize_continuation(piece) == (tokens[place],)
+    ]
+    texts = exact_engine.score(prompts, [pieces[place] for place in whole])
+    assert len(whole) > 30
+    assert np.abs(following[:, whole] - texts).max() < 1e-6
+
+
+def test_all_next_tokens_together_are_certain(engine: LlamaEngine) -> None:
+    everything = range(engine.vocabulary.size)
+    _, following = engine.score_and_next(QUERIES[:2], SENTIMENTS, everything)
+    assert np.allclose(np.exp(following).sum(axis=1), 1.0)
+
+
+@pytest.mark.parametrize("token", [-1, 10**6])
+def test_a_token_outside_the_vocabulary_is_an_error(engine: LlamaEngine, token: int) -> None:
+    with pytest.raises(DataError, match="tokens 0 to"):
+        engine.score_and_next(QUERIES[:1], SENTIMENTS, [token])
+
+
 @pytest.fixture(scope="module")
 def reference(model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """The exact engine's weights in llama-cpp-python's own class, which keeps the logits of every token."""

@@ -26,6 +26,7 @@ __all__ = [
     "Rendered",
     "ScoresEach",
     "Segment",
+    "TellsNext",
     "score_each",
     "segments_of",
 ]
@@ -228,6 +229,30 @@ def score_each(lm: LM, prompts: Sequence[str], continuations: Sequence[Sequence[
         scores = lm.score([prompt], different)[0]
         found.append(scores[[different.index(text) for text in texts]])
     return found
+
+
+@runtime_checkable
+class TellsNext(Protocol):
+    """A model that tells how likely every token of its vocabulary comes next."""
+
+    def likely_next(self, prompts: Sequence[str], count: int) -> list[list[tuple[int, float]]]:
+        """The likeliest next tokens of each prompt with their natural log-probabilities, the likeliest first."""
+        ...
+
+    def score_and_next(
+        self, prompts: Sequence[str], continuations: Sequence[str], tokens: Sequence[int]
+    ) -> tuple[FloatArray, FloatArray]:
+        """What :meth:`LM.score` gives, and from the same run the log-probabilities of next tokens.
+
+        Args:
+            prompts: the prompts.
+            continuations: the continuations.
+            tokens: numbers of tokens of the vocabulary.
+
+        Returns:
+            Shapes (prompts, continuations) and (prompts, tokens).
+        """
+        ...
 
 
 class Engine(LM, Protocol):

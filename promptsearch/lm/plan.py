@@ -21,6 +21,7 @@ from itertools import accumulate
 from typing import NamedTuple
 
 __all__ = [
+    "PROMPT_END",
     "Decode",
     "Drop",
     "Fork",
@@ -37,6 +38,9 @@ __all__ = [
 ]
 
 Tokens = tuple[int, ...]
+
+PROMPT_END = -1
+"""Stands for the node of the tail from which its first tokens are predicted: a prompt's last token."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class Tail:
 
     Attributes:
         tokens: token of each node, parents before children.
-        parents: index of each node's parent; -1 is the prompt's last token.
+        parents: index of each node's parent; :data:`PROMPT_END` is the prompt's last token.
         branches: for each node, the numbers of the branches that pass through it.
         width: number of branches, at least 1.
     """
@@ -88,14 +92,14 @@ def label_tail(labels: Sequence[Tokens]) -> tuple[Tail, tuple[tuple[int, ...], .
         labels: token sequence of each label, none empty.
 
     Returns:
-        The tail, and for each label the nodes whose predictions give its tokens (-1: the prompt's last
-        token).
+        The tail, and for each label the nodes whose predictions give its tokens (:data:`PROMPT_END`:
+        the prompt's last token).
     """
     nodes: dict[Tokens, int] = {}
     parents: list[int] = []
     paths: list[tuple[int, ...]] = []
     for label in labels:
-        path = [-1]
+        path = [PROMPT_END]
         for end in range(1, len(label)):
             prefix = label[:end]
             if prefix not in nodes:
@@ -129,7 +133,7 @@ class Row(NamedTuple):  # a tuple, since a plan makes tens of thousands
 
 
 class Read(NamedTuple):
-    """A wanted prediction: after ``node`` (-1: the last token) of ``prompt``, at ``row`` of the batch."""
+    """A wanted prediction: at a batch's ``row``, after ``node`` of ``prompt`` (:data:`PROMPT_END`: its last one)."""
 
     prompt: int
     node: int
@@ -354,7 +358,7 @@ class _Planner:
             trunk.pending.append(len(self.batch.rows))
             self.batch.rows.append((path[position], position, [trunk.sequence]))
         if shared == len(path):
-            self.batch.reads.append(Read(self.numbers[low], -1, len(self.batch.rows) - 1))
+            self.batch.reads.append(Read(self.numbers[low], PROMPT_END, len(self.batch.rows) - 1))
 
     def _end_trunk(self) -> Iterator[Operation]:
         """Drop the innermost trunk: at once, or with the batch that still needs it."""
@@ -406,7 +410,7 @@ class _Planner:
                 seen_by = seen_by[: (1 + len(ends)) * width]
             batch.rows.append((path[position], position, seen_by))
         if first < len(path):  # otherwise its trunk has read it
-            batch.reads.append(Read(self.numbers[index], -1, len(batch.rows) - 1))
+            batch.reads.append(Read(self.numbers[index], PROMPT_END, len(batch.rows) - 1))
         for node, token in enumerate(self.tail.tokens):
             passing = [sequences[branch] for branch in self.tail.branches[node]]
             batch.rows.append((token, len(path) - 1 + self.tail_depths[node], passing))

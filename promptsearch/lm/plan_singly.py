@@ -17,7 +17,19 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import NamedTuple
 
-from promptsearch.lm.plan import Decode, Drop, Fork, Limits, Operation, Read, Row, SortedPaths, Tail, Tokens
+from promptsearch.lm.plan import (
+    PROMPT_END,
+    Decode,
+    Drop,
+    Fork,
+    Limits,
+    Operation,
+    Read,
+    Row,
+    SortedPaths,
+    Tail,
+    Tokens,
+)
 
 __all__ = ["plan_singly"]
 
@@ -150,7 +162,7 @@ class _Planner:
         """Decode a part of a path in batches of its own; the path's last token is read."""
         for first in range(start, end, self.limits.batch):
             last = min(end, first + self.limits.batch)
-            reads = (Read(number, -1, last - first - 1),) if last == len(path) else ()
+            reads = (Read(number, PROMPT_END, last - first - 1),) if last == len(path) else ()
             yield Decode(tuple(Row(path[at], at, (sequence,)) for at in range(first, last)), reads)
 
     def _add_leaf(self, index: int, depth: int, trunk: int | None) -> Iterator[Operation]:
@@ -200,7 +212,7 @@ class _Planner:
             if leaf.trunk is not None:
                 yield Fork(leaf.trunk, (sequence,))
             rows += [Row(leaf.path[at], at, (sequence,)) for at in range(leaf.depth, len(leaf.path))]
-            reads.append(Read(leaf.number, -1, len(rows) - 1))
+            reads.append(Read(leaf.number, PROMPT_END, len(rows) - 1))
         yield Decode(tuple(rows), tuple(reads))
         self.held += waiting
         ends = zip(leaves, sequences, strict=True)

@@ -52,7 +52,8 @@ class Space:
         clusters: numbers of clusters that queries may be routed by.
         templates: names of templates.
         names: pairs of names that the prompt may give input and output; empty ones keep the columns' own.
-        calibrations: among "none", "batch", "contextual", "fitted" and "matrix".
+        calibrations: among "none", "batch", "contextual", "fitted", "matrix" and "readout", which reads labels off
+            all that the model expects next (:mod:`promptsearch.readout`) where the model tells that.
         prior: whether labels of similar examples may be added to the model's log-probabilities.
         instructions: whether the prompt may also go without the task's instruction.
         reasoning: among "none", "cue", "gold" and "self": whether the model reasons before it answers, and what
@@ -72,7 +73,7 @@ class Space:
     clusters: tuple[int, ...] = (4, 8, 16)
     templates: tuple[str, ...] | None = None
     names: tuple[tuple[str, str], ...] | None = None
-    calibrations: tuple[str, ...] = ("batch", "contextual", "fitted", "matrix", "none")
+    calibrations: tuple[str, ...] = CALIBRATIONS
     prior: bool = True
     instructions: bool = True
     reasoning: tuple[str, ...] = REASONINGS

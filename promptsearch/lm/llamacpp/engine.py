@@ -36,6 +36,7 @@ from promptsearch.lm.llamacpp.stem import FIRST_PLACE, FixedStem, Stem
 from promptsearch.lm.llamacpp.traits import read_traits
 from promptsearch.lm.llamacpp.vocabulary import Vocabulary
 from promptsearch.lm.plan import (
+    PROMPT_END,
     Decode,
     Fork,
     Limits,
@@ -202,16 +203,48 @@ class LlamaEngine:
 
     def score(self, prompts: Sequence[str], continuations: Sequence[str]) -> FloatArray:
         """Natural log-probability of each continuation after each prompt, shape (prompts, continuations)."""
+        return self.score_and_next(prompts, continuations, ())[0]
+
+    def score_and_next(
+        self, prompts: Sequence[str], continuations: Sequence[str], tokens: Sequence[int]
+    ) -> tuple[FloatArray, FloatArray]:
+        """Scores of continuations, and from the same run the log-probabilities of next tokens.
+
+        Args:
+            prompts: the prompts.
+            continuations: the continuations, at least one.
+            tokens: numbers of tokens of the vocabulary.
+
+        Returns:
+            Shapes (prompts, continuations) and (prompts, tokens).
+
+        Raises:
+            DataError: the vocabulary has no such token.
+        """
         with self._lock:
             self._require_open()
+            columns = self._checked_tokens(tokens)
             labels = self._labels(continuations)
             paths = self._paths(prompts, [max(map(len, labels), default=0)] * len(prompts))
             prefix = self._shared_prefix(prompts, paths)
-            scores = np.zeros((len(prompts), len(labels)))
+            scores, following = np.zeros((len(prompts), len(labels))), np.zeros((len(prompts), len(columns)))
             longest = max(map(len, paths), default=0)
             for group in _label_groups(labels, min(_LARGEST_BATCH - 1, self._context.cells - longest)):
-                scores[:, group] = self._score_labels(paths, [labels[index] for index in group], prefix)
-            return scores
+                part = [labels[index] for index in group]
+                scores[:, group], following = self._score_labels(paths, part, prefix, columns)
+            return scores, following
+
+    def likely_next(self, prompts: Sequence[str], count: int) -> list[list[tuple[int, float]]]:
+        """The likeliest next tokens of each prompt with their natural log-probabilities, the likeliest first."""
+        with self._lock:
+            self._require_open()
+            paths = self._paths(prompts, [0] * len(prompts))
+            found: dict[Tokens, list[tuple[int, float]]] = {}
+            prefix = self._shared_prefix(prompts, paths)
+            for read, logits, normalizer in self._run(self._plan(paths, Tail(), held=len(prefix)), prefix):
+                best = np.argsort(-logits, kind="stable")[:count]
+                found[paths[read.prompt]] = [(int(token), float(logits[token] - normalizer)) for token in best]
+            return [list(found[path]) for path in paths]
 
     def score_each(self, prompts: Sequence[str], continuations: Sequence[Sequence[str]]) -> list[FloatArray]:
         """Natural log-probability of each prompt's own continuations, one array for each prompt.
@@ -425,14 +458,25 @@ class LlamaEngine:
             self._context.decode([Row(token, position, (_PREFIX,)) for position, token in part], [])
         self._states.keep(prefix, self._context.state(_PREFIX))
 
-    def _score_labels(self, paths: Sequence[Tokens], labels: Sequence[Tokens], prefix: Tokens) -> FloatArray:
+    def _score_labels(
+        self, paths: Sequence[Tokens], labels: Sequence[Tokens], prefix: Tokens, columns: NDArray[np.intp]
+    ) -> tuple[FloatArray, FloatArray]:
+        """Scores of labels, and log-probabilities of what may come next instead."""
         tail, label_paths = label_tail(labels)
         wanted = _wanted_by_node(labels, label_paths)
-        scores = np.zeros((len(paths), len(labels)))
+        scores, following = np.zeros((len(paths), len(labels))), np.zeros((len(paths), len(columns)))
         for read, logits, normalizer in self._run(self._plan(paths, tail, held=len(prefix)), prefix):
-            columns, tokens = wanted[read.node]
-            scores[read.prompt, columns] += logits[tokens] - normalizer
-        return _spread_duplicates(scores, paths)
+            places, tokens = wanted[read.node]
+            scores[read.prompt, places] += logits[tokens] - normalizer
+            if read.node == PROMPT_END:
+                following[read.prompt] = logits[columns] - normalizer
+        return _spread_duplicates(scores, paths), _spread_duplicates(following, paths)
+
+    def _checked_tokens(self, tokens: Sequence[int]) -> NDArray[np.intp]:
+        columns = np.array(tokens, dtype=np.intp)
+        if not ((columns >= 0) & (columns < self.vocabulary.size)).all():
+            raise DataError(f"the model has tokens 0 to {self.vocabulary.size - 1}, and others were asked for")
+        return columns
 
     def _score_answers(
         self, paths: Sequence[Tokens], answers: Sequence[Sequence[Tokens]], prefix: Tokens

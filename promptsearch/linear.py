@@ -66,8 +66,9 @@ class LinearClassifier:
                 f"vectors have shape {vectors.shape} and the linear classifier takes (items, "
                 f"{self.weights.shape[1]}); give those of the encoder that it was fitted with"
             )
-        # Not a matrix product: that rounds differently with the number of items.
-        logits = np.einsum("id,ld->il", vectors.astype(np.float64), self.weights.astype(np.float64)) + self.intercepts
+        # Not a matrix product, and rows in one order: sums round differently with the number of items and the layout.
+        rows, weights = (np.ascontiguousarray(array, dtype=np.float64) for array in (vectors, self.weights))
+        logits = np.einsum("id,ld->il", rows, weights) + self.intercepts
         shares = np.zeros((len(vectors), label_count))
         shares[:, self.labels] = np.exp(normalized(logits))
         return np.asarray(np.log((self.rows * shares + 1.0 / label_count) / (self.rows + 1)))

@@ -339,7 +339,7 @@ class _Job:
         shots = min(_WORDING_SHOTS, len(space.pool))
         few = replace(zero, demonstrations=draw_balanced(space, shots, np.random.default_rng([self.seed, 6])))
         others = [replace(zero, template=name) for name in space.templates[1:] if not TEMPLATES[name].scores_options]
-        prompts = [each for each in (zero, few, *others[-1:]) if space.allows(each)]
+        prompts = [each for each in (zero, few, *others[-1:]) if space.fits(each)]
         once = len(prompts) if plan.unit == "evaluations" else sum(space.price(each, 1) for each in prompts)
         rows = splits.search[: min(_LOOKED_ROWS, int(_LOOKED_SHARE * plan.total / max(1.0, once)))]
         engine, builder = evaluator.asker.engine, evaluator.asker.builder
@@ -541,7 +541,8 @@ class _Job:
             self.listen(Progress("test", (place + 1) / len(asked)))
         measured = self._baselines(study, near, items, baselines)
         if winner.words_alone is not None:
-            measured["without_readout"] = study.judged_alone(replace(winner, alone=winner.words_alone), items)
+            by_words = study.judged_alone(replace(winner, alone=winner.words_alone), items)
+            measured = {"without_readout": by_words, **measured}
         return _Measured(items, study.judged(winner, items), study.judged_alone(winner, items), measured)
 
     def _affordable_test(

@@ -84,13 +84,11 @@ class PromptParts:
         """The same, its labels told by their own words."""
         if not self.read_tokens:
             return self
-        has_prior = self.prior is not None
-        weighing = self.weighing_words if has_prior else self.weighing_words_alone
+        weighing = self.weighing_words_alone if self.prior is None else self.weighing_words
+        calibration = "none" if weighing is None else weighing.calibration
         return replace(
             self,
-            candidate=self.candidate
-            if weighing is None
-            else replace(self.candidate, calibration=weighing.calibration),
+            candidate=replace(self.candidate, calibration=calibration),
             weighing=weighing,
             weighing_alone=self.weighing_words_alone,
             weighing_words=None,

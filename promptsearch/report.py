@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from promptsearch.calibration import Weighing
 from promptsearch.candidate import Candidate
 from promptsearch.errors import PromptsearchError
 from promptsearch.files import write_whole
@@ -92,11 +93,19 @@ def _what_is_shown(prompt: Prompt) -> str:
         votes = f", {candidate.samples} samples vote" if candidate.samples > 1 else ""
         parts.append(f"reasons {kinds[candidate.reasoning]}, {candidate.thinking_tokens} tokens at most{votes}")
     if weighing is not None:
-        parts.append(f"calibration {weighing.calibration}")
+        parts.append(f"calibration {weighing.calibration}{_readout(weighing)}")
         prior = prompt.parts.prior
         if prior is not None and prompt.parts.uses_prior:
             parts.append(f"prior ({prior.description}) with weight {weighing.prior_weight:.2g}")
     return "; ".join(parts)
+
+
+def _readout(weighing: Weighing) -> str:
+    """What a readout reads; empty without one."""
+    readout = weighing.readout
+    if readout is None:
+        return ""
+    return f" (labels told by {len(readout.tokens)} next tokens, fitted on {readout.classifier.rows:,} rows)"
 
 
 def _retrieval(candidate: Candidate) -> str:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["BASELINE_NAMES", "Result", "Trial", "Trials"]
 
 BASELINE_NAMES = {
+    "without_readout": "  by its labels' own words",
     "zero_shot": "zero-shot",
     "zero_shot_calibrated": "zero-shot, calibrated",
     "without_reasoning": "the same without reasoning",

@@ -197,7 +197,12 @@ class Judge:
         return fit_weighing(calibration, unmoved, held_out, self.prior(items), golds, weights)
 
     def cross_fitted(
-        self, calibration: str, items: Sequence[int], answers: Answers, content_free: FloatArray | None = None
+        self,
+        calibration: str,
+        items: Sequence[int],
+        answers: Answers,
+        content_free: FloatArray | None = None,
+        others: Asked | None = None,
     ) -> Judged:
         """Judge items with weighings that did not see them, each fifth of every label by a fit on the others.
 
@@ -209,10 +214,11 @@ class Judge:
             items: search items.
             answers: the model's answers about them.
             content_free: log-probabilities on inputs without content, shape (inputs, labels).
+            others: further labelled items, on which a readout is fitted too.
         """
-        fitted = self.read(items, answers) if calibration == "readout" else None
+        fitted = self.read(items, answers, others) if calibration == "readout" else None
         if fitted is not None:
-            answers = replace(answers, log_probabilities=fitted.held_out, routes=None, route_count=0)
+            answers = replace(answers, log_probabilities=fitted.held_out[: len(items)], routes=None, route_count=0)
         folds = np.empty(len(items), dtype=np.int64)
         folds[np.argsort(self.golds(items), kind="stable")] = np.arange(len(items)) % _FOLDS
         predictions = np.full(len(items), "", dtype=object)
@@ -220,11 +226,11 @@ class Judge:
         failures: Counter[str] = Counter()
         for fold in range(min(_FOLDS, len(items))):
             inside, outside = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
-            others, seen = [items[at] for at in inside.tolist()], answers.take(inside)
+            learned, seen = [items[at] for at in inside.tolist()], answers.take(inside)
             if fitted is not None:
-                weighing = self._weigh_read(others, seen.log_probabilities)
+                weighing = self._weigh_read(learned, seen.log_probabilities)
             else:
-                weighing = self.fit(calibration, others, seen, content_free)
+                weighing = self.fit(calibration, learned, seen, content_free)
             judged = self.judge([items[at] for at in outside.tolist()], answers.take(outside), weighing)
             predictions[outside], scores[outside] = judged.predictions, judged.scores
             confidence[outside] = judged.confidence
@@ -232,10 +238,15 @@ class Judge:
         return Judged(tuple(predictions.tolist()), scores, confidence, dict(failures))
 
     def likelihood(
-        self, calibration: str, items: Sequence[int], answers: Answers, content_free: FloatArray | None = None
+        self,
+        calibration: str,
+        items: Sequence[int],
+        answers: Answers,
+        content_free: FloatArray | None = None,
+        others: Asked | None = None,
     ) -> float:
         """Mean log-likelihood of the right labels of items that the fit did not see, see :meth:`cross_fitted`."""
-        judged = self.cross_fitted(calibration, items, answers, content_free)
+        judged = self.cross_fitted(calibration, items, answers, content_free, others)
         return float(np.average(np.log(np.maximum(judged.confidence, 1e-9)), weights=self.weights(items)))
 
     def plain(self, label_count: int) -> Weighing:

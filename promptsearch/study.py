@@ -187,11 +187,6 @@ class Finalist:
     words: Weighing | None = None
     words_alone: Weighing | None = None
 
-    @property
-    def is_read(self) -> bool:
-        """Whether a readout tells its labels, with the prior or alone."""
-        return self.words_alone is not None
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -419,9 +414,7 @@ class Study:
             self._listen(Progress("confirm", (place + 1) / len(fitted), len(fitted), len(self._scores)))
         best = self._choose(fitted, search_items, items)
         confirmed = self.judge.measure(items, self.judged(fitted[best], items))
-        self._meter.enter("read")
-        others = self._read_more(fitted[best], more_items)
-        return self._refitted(fitted[best], search_items, items, others), confirmed
+        return self._refitted(fitted[best], search_items, items, more_items), confirmed
 
     def _in_time(self, finalists: Sequence[Candidate], items: Sequence[int]) -> Sequence[int]:
         """The confirmation rows that the clock leaves: as recorded, or else by the clock, which is then recorded.
@@ -495,39 +488,27 @@ class Study:
         winner: Finalist,
         search_items: Sequence[int],
         confirm_items: Sequence[int],
-        others: Sequence[int],
+        more_items: Sequence[int],
     ) -> Finalist:
         """The winner with its weights fitted on search and confirmation rows together, now that all is chosen.
 
-        Its readout is fitted on ``others`` as well.
+        A readout is fitted on pool rows as well.
         """
         if winner.weighing is None:
             return winner
-        candidate = winner.candidate
-        items = [*search_items[: self._scores[winner.raced or candidate].items], *confirm_items]
+        candidate = winner.raced or winner.candidate
+        items = [*search_items[: self._scores[candidate].items], *confirm_items]
+        return self._fitted(candidate, items, self._read_more(candidate, items, more_items))
 
-        def again(judge: Judge, fitted: Weighing | None) -> Weighing | None:
-            if fitted is None:
-                return None
-            return self._fit(judge, fitted.calibration, candidate, items, others)
+    def _read_more(self, candidate: Candidate, items: Sequence[int], rows: Sequence[int]) -> Sequence[int]:
+        """Ask the winner about pool rows, as many as the plan pays for; the rows asked about.
 
-        weighing, words = again(self.judge, winner.weighing), again(self.judge, winner.words)
-        alone, words_alone = weighing, words
-        if weighing is not None and weighing.prior_weight > 0:
-            alone = again(self._alone, winner.alone)
-        if words is not None and words.prior_weight > 0:
-            words_alone = again(self._alone, winner.words_alone)
-        return replace(winner, weighing=weighing, alone=alone, words=words, words_alone=words_alone)
-
-    def _read_more(self, winner: Finalist, rows: Sequence[int]) -> Sequence[int]:
-        """Ask the winner about further labelled rows, as many as the plan pays for; the rows asked about.
-
-        Rows are pool rows: a prompt that shows some of them knows those, and one that finds demonstrations for each
-        query, or routes it, would find the row itself.
+        A prompt that shows some of them knows those, and one that finds demonstrations for each query, or routes it,
+        would find the row itself.
         """
-        candidate = winner.candidate
-        if not winner.is_read or candidate.mode != "static":
+        if not rows or candidate.mode != "static" or "readout" not in self._usable_calibrations(candidate, items):
             return ()
+        self._meter.enter("read")
         shown = set(candidate.shown)
         rows = [row for row in rows if row not in shown][:_MOST_READ]
         self._store.record_fact("read rows", self._affordable_to_read(candidate, rows))
@@ -593,30 +574,42 @@ class Study:
         """Choose the calibration and fit the weights on the search rows that this candidate has seen."""
         if self.judge.labels is None:
             return Finalist(candidate, None, candidate)
-        items = search_items[: self._scores[candidate].items]
+        return self._fitted(candidate, search_items[: self._scores[candidate].items])
+
+    def _fitted(self, candidate: Candidate, items: Sequence[int], others: Sequence[int] = ()) -> Finalist:
+        """Choose the calibration and fit the weights on these rows; a readout on others too."""
         usable = self._usable_calibrations(candidate, items)
-        weighing = self._best_fit(self.judge, usable, candidate, items)
-        alone = weighing
-        if weighing.prior_weight > 0:  # what was fitted beside a prior leans on it
-            alone = self._best_fit(self._alone, usable, candidate, items)
+        weighing, alone = self._best_fits(usable, candidate, items, others)
         finalist = Finalist(replace(candidate, calibration=weighing.calibration), weighing, candidate, alone)
-        if "readout" not in (weighing.calibration, alone.calibration):
+        if weighing.readout is None and alone.readout is None:
             return finalist
-        of_words = [each for each in usable if each != "readout"] or ["batch"]
-        words = self._best_fit(self.judge, of_words, candidate, items)
-        words_alone = self._best_fit(self._alone, of_words, candidate, items) if words.prior_weight > 0 else words
+        by_words = [each for each in usable if each != "readout"] or ["batch"]
+        words, words_alone = self._best_fits(by_words, candidate, items)
         return replace(finalist, words=words, words_alone=words_alone)
 
+    def _best_fits(
+        self, calibrations: Sequence[str], candidate: Candidate, items: Sequence[int], others: Sequence[int] = ()
+    ) -> tuple[Weighing, Weighing]:
+        """Weights with the prior and alone: what was fitted beside a prior leans on it."""
+        weighing = self._best_fit(self.judge, calibrations, candidate, items, others)
+        if weighing.prior_weight == 0:
+            return weighing, weighing
+        return weighing, self._best_fit(self._alone, calibrations, candidate, items, others)
+
     def _best_fit(
-        self, judge: Judge, calibrations: Sequence[str], candidate: Candidate, items: Sequence[int]
+        self,
+        judge: Judge,
+        calibrations: Sequence[str],
+        candidate: Candidate,
+        items: Sequence[int],
+        others: Sequence[int],
     ) -> Weighing:
         """Weights under the calibration that makes the right labels of rows likeliest that it was not fitted on."""
         answers = self.evaluator.answers(candidate, items)
-        best = max(
-            calibrations,
-            key=lambda each: judge.likelihood(each, items, answers, self._content_free(each, candidate)),
-        )
-        return self._fit(judge, best, candidate, items)
+        more = Asked(others, self.evaluator.answers(candidate, others)) if others else None
+        content_free = {each: self._content_free(each, candidate) for each in calibrations}
+        best = max(calibrations, key=lambda each: judge.likelihood(each, items, answers, content_free[each], more))
+        return judge.fit(best, items, answers, content_free[best], more)
 
     def _usable_calibrations(self, candidate: Candidate, items: Sequence[int]) -> list[str]:
         """The space's calibrations that this candidate's answers on these rows can be corrected by.
@@ -634,19 +627,6 @@ class Study:
         if "readout" in usable and self.judge.read(items, self.evaluator.answers(candidate, items)) is None:
             usable.remove("readout")
         return usable or ["batch"]
-
-    def _fit(
-        self,
-        judge: Judge,
-        calibration: str,
-        candidate: Candidate,
-        items: Sequence[int],
-        others: Sequence[int] = (),
-    ) -> Weighing:
-        """A weighing fitted on rows that the candidate was asked about; its readout on others too."""
-        answers = self.evaluator.answers(candidate, items)
-        more = Asked(others, self.evaluator.answers(candidate, others)) if others else None
-        return judge.fit(calibration, items, answers, self._content_free(calibration, candidate), more)
 
     def _content_free(self, calibration: str, candidate: Candidate) -> FloatArray | None:
         """Log-probabilities on inputs without content, where the calibration reads them."""

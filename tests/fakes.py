@@ -151,6 +151,47 @@ class WatchedLM(FakeLM):
         super()._count_decoded(max(0, tokens - shared))
 
 
+class TellingLM(WatchedLM):
+    """Tells how likely each of sixty tokens comes next, and those know the label better than its own word does.
+
+    Args:
+        golds: right label by the row's number.
+        clarity: nats by which the two tokens that know the label differ.
+        options: as for ``WatchedLM``.
+    """
+
+    vocabulary = 60
+
+    def __init__(self, golds: Mapping[str, str], *, clarity: float = 6.0, **options: Any) -> None:
+        super().__init__(golds, **options)
+        self._labels = sorted(set(golds.values()))
+        self._clarity = clarity
+
+    def likely_next(self, prompts: Sequence[str], count: int) -> list[list[tuple[int, float]]]:
+        self._watch(prompts)
+        self._count_decoded(sum(self.count_tokens(prompts)))
+        found = []
+        for prompt in prompts:
+            logs = self._next(prompt)
+            best = np.argsort(-logs, kind="stable")[:count]
+            found.append([(int(token), float(logs[token])) for token in best])
+        return found
+
+    def score_and_next(
+        self, prompts: Sequence[str], continuations: Sequence[str], tokens: Sequence[int]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        following = [self._next(prompt)[list(tokens)] for prompt in prompts]
+        return self.score(prompts, continuations), np.array(following).reshape(len(prompts), len(tokens))
+
+    def _next(self, prompt: str) -> NDArray[np.float64]:
+        digest = int(hashlib.md5(prompt.encode()).hexdigest(), 16) % 2**32
+        logits = np.random.default_rng(digest).normal(0, 1, self.vocabulary)
+        gold = self._right_answer(prompt)
+        if gold in self._labels:
+            logits[7 + self._labels.index(gold)] += self._clarity
+        return np.asarray(logits - np.log(np.exp(logits).sum()))
+
+
 def numbered_task(count: int = 240, **options: Any) -> ps.Task:
     given: dict[str, Any] = {"inputs": "text", "output": "label", "instruction": "Say which.", **options}
     return ps.Task(numbered_rows(count), **given)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes import WatchedLM, WordEncoder, golds_of, numbered_rows, numbered_task
+from fakes import TellingLM, WatchedLM, WordEncoder, golds_of, last_number, numbered_rows, numbered_task
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,18 +23,19 @@ from promptsearch.candidate import Candidate
 from promptsearch.embed.cache import CachedEncoder
 from promptsearch.errors import ArtifactError, ContextError, DataError, UserError
 from promptsearch.lm.base import Rendered
-from promptsearch.lm.fake import ScriptedLM
+from promptsearch.lm.fake import FakeLM, ScriptedLM
 from promptsearch.lm.llamacpp.engine import LlamaEngine
 from promptsearch.lm.resolve import OpenedModel
 from promptsearch.parts import PromptParts, Retriever
 from promptsearch.pool import Neighbours, Pool
 from promptsearch.prior import EmbeddingPrior, LinearClassifier, NeighbourVote
+from promptsearch.readout import Readout
 from promptsearch.routing import Router
 from promptsearch.template import Demonstration
 
 TASK = numbered_task(120)
 ITEMS = [row["text"] for row in numbered_rows(40, seed=9)]
-KINDS = ("static", "retrieved", "routed", "prior", "vote", "linear")
+KINDS = ("static", "retrieved", "routed", "prior", "vote", "linear", "read")
 
 
 SHOWN: dict[str, dict[str, Any]] = {
@@ -45,7 +46,7 @@ SHIFTS = ((0.2, 0.0), (-0.4, 0.1))
 
 
 def model(**options: Any) -> WatchedLM:
-    return WatchedLM(golds_of(TASK), reliability=0.75, **options)
+    return TellingLM(golds_of(TASK), reliability=0.75, **options)
 
 
 def retriever() -> Retriever:
@@ -67,6 +68,18 @@ def prior_of(kind: str) -> EmbeddingPrior | None:
     )
 
 
+def weighings_of(kind: str, *, routed: bool) -> dict[str, Weighing]:
+    """How each kind weighs what the model says."""
+    weighing = Weighing("batch", (-0.3, -0.9), 0.6, 1.5 if prior_of(kind) else 0.0, SHIFTS if routed else ())
+    if kind != "read":
+        return {"weighing": weighing}
+    rng = np.random.default_rng(5)
+    classifier = LinearClassifier((0, 1), rng.normal(0, 3, (2, 6)).astype(np.float32), np.array([0.1, -0.1]), 40)
+    readout = Readout((3, 7, 8, 20), rng.normal(-4, 1, 6).astype(np.float32), 2.5, classifier)
+    read = Weighing("readout", (0.0, 0.0), 0.9, readout=readout)
+    return {"weighing": read, "weighing_alone": read, "weighing_words": weighing, "weighing_words_alone": weighing}
+
+
 def make(kind: str, lm: Any = None, **candidate: Any) -> ps.Prompt:
     """A prompt of each kind, over the first forty rows."""
     values: dict[str, Any] = {"instruction": "Say which.", "calibration": "batch", **candidate}
@@ -77,7 +90,7 @@ def make(kind: str, lm: Any = None, **candidate: Any) -> ps.Prompt:
         task=TASK,
         candidate=Candidate(**values),
         examples={n: Demonstration(TASK.examples[n].fields, TASK.examples[n].output) for n in range(40)},
-        weighing=Weighing("batch", (-0.3, -0.9), 0.6, 1.5 if prior_of(kind) else 0.0, SHIFTS if routed else ()),
+        **weighings_of(kind, routed=routed),
         prior=prior_of(kind),
         retriever=found,
         router=Router(found.pool.vectors[:2]) if routed and found and found.pool else None,
@@ -258,7 +271,9 @@ def test_a_loaded_prompt_is_the_saved_one(prompt: ps.Prompt, tmp_path: Path) -> 
     assert [loaded.render(item) for item in ITEMS] == [prompt.render(item) for item in ITEMS]
     assert loaded.messages(ITEMS[0]) == prompt.messages(ITEMS[0])
     assert loaded.candidate == prompt.candidate
-    assert loaded.weighing == prompt.weighing
+    assert loaded.weighing is not None
+    assert prompt.weighing is not None
+    assert loaded.weighing.to_dict() == prompt.weighing.to_dict()
     assert loaded.demonstrations == prompt.demonstrations
     assert loaded.parts.measured == prompt.parts.measured
     rows = TASK.examples[50:80]
@@ -308,6 +323,19 @@ def test_another_model_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFix
     with caplog.at_level(logging.WARNING):
         load(path, ScriptedLM(lambda text: "bad"))
     assert "its numbers may not hold" in caplog.text
+
+
+def test_another_model_tells_labels_by_their_words(tmp_path: Path) -> None:
+    prompt = make("read")
+    path = prompt.save(tmp_path / "p.json")
+    assert load(path).parts.read_tokens == (3, 7, 8, 20)
+    golds = golds_of(TASK)
+    other = FakeLM(lambda text: golds.get(last_number(text) or ""), reliability=0.75, name="other")
+    loaded = load(path, other)
+    assert loaded.parts.read_tokens == ()
+    by_words = ps.Prompt.from_parts(prompt.parts.without_readout(), OpenedModel(other, ""))
+    assert loaded.predict(ITEMS) == by_words.predict(ITEMS)
+    assert loaded.candidate.calibration == "batch"
 
 
 def test_a_model_object_must_be_given_again(tmp_path: Path) -> None:

@@ -38,7 +38,8 @@ __all__ = ["FEWEST_CONFIRM", "FEWEST_TEST", "Finalist", "Outcome", "Plan", "Stud
 _SEARCH_SHARE = 0.6
 _LEAST_SEARCH_SHARE = 0.2  # where a budget is so small that measuring would take nearly all
 _CONFIRM_SHARE = 0.12
-_READ_SHARE = 0.3  # of the search's units, for more rows that the winner's readout is fitted on
+_READ_SHARE = 0.15  # of the search's units, for more rows that the winner's readout is fitted on
+_FEWEST_READ = 96  # search rows from which readouts rank candidates better than labels' words do
 _MOST_READ = 2000  # such rows: more add little
 _READ_AT_ONCE = 256  # rows, between two words to who listens
 _USUAL_FINALISTS = 3
@@ -285,6 +286,7 @@ class Study:
         """
         self._meter.enter("search")
         finalists, stopped_by = self._race(strategy, anchors, search_items, rng)
+        finalists = self._by_readout(finalists, search_items)
         self._meter.enter("confirm")
         if stopped_by != "interrupt":  # the same call may go on with the search, and confirms anew
             confirm_items = self._in_time(finalists, confirm_items)
@@ -394,6 +396,26 @@ class Study:
                 left=max(0.0, 1 - self.spent / self.plan.total),
             )
         )
+
+    def _by_readout(self, finalists: Sequence[Candidate], items: Sequence[int]) -> Sequence[Candidate]:
+        """Those that a readout tells labels best by, of all that raced long enough, and then the race's own best.
+
+        Candidates race by labels' words, which few rows are enough for. On many rows a readout's own score says better
+        what it will do (rank correlation with its accuracy on other rows, over 16 prompts each of two tasks, 96 and
+        200 rows: 0.80 against 0.64), and what came next is known of all that were asked.
+        """
+        longest = max((scores.items for scores in self._scores.values()), default=0)
+        enough = max(_FEWEST_READ, _ROWS_A_LABEL * len(self.judge.labels or ()), longest // 2)
+        raced = [each for each, scores in self._scores.items() if scores.items >= enough]
+        rows = items[: min((self._scores[each].items for each in raced), default=0)]
+        worths: dict[Candidate, float] = {}
+        for candidate in raced:
+            answers = self.evaluator.answers(candidate, rows)
+            if self._alone.read(rows, answers) is not None:
+                steadied = _steadied(self._alone.cross_fitted("readout", rows, answers))
+                worths[candidate] = float(np.average(steadied, weights=self._alone.weights(rows)))
+        best = sorted(worths, key=lambda each: -worths[each])[:_USUAL_FINALISTS]
+        return list(dict.fromkeys([*best, *finalists]))
 
     # -- confirmation ---------------------------------------------------------------------------------------
 

@@ -400,9 +400,9 @@ class Study:
     def _by_readout(self, finalists: Sequence[Candidate], items: Sequence[int]) -> Sequence[Candidate]:
         """Those that a readout tells labels best by, of all that raced long enough, and then the race's own best.
 
-        Candidates race by labels' words, which few rows are enough for. On many rows a readout's own score says better
-        what it will do (rank correlation with its accuracy on other rows, over 16 prompts each of two tasks, 96 and
-        200 rows: 0.80 against 0.64), and what came next is known of all that were asked.
+        Candidates race by labels' words, which few rows are enough for. On many rows a readout's own score says
+        better what it will do: over 16 random prompts of SST-2 and of TREC, held-out scores on 96 and on 200 rows and
+        its accuracy on 300 others had a mean rank correlation of 0.80, scores by words and that accuracy 0.64.
         """
         longest = max((scores.items for scores in self._scores.values()), default=0)
         enough = max(_FEWEST_READ, _ROWS_A_LABEL * len(self.judge.labels or ()), longest // 2)

@@ -285,8 +285,8 @@ class Study:
             rng: what the strategy draws from.
         """
         self._meter.enter("search")
-        finalists, stopped_by = self._race(strategy, anchors, search_items, rng)
-        finalists = self._by_readout(finalists, search_items)
+        raced, stopped_by = self._race(strategy, anchors, search_items, rng)
+        finalists = self._by_readout(raced, search_items)
         self._meter.enter("confirm")
         if stopped_by != "interrupt":  # the same call may go on with the search, and confirms anew
             confirm_items = self._in_time(finalists, confirm_items)
@@ -398,7 +398,7 @@ class Study:
         )
 
     def _by_readout(self, finalists: Sequence[Candidate], items: Sequence[int]) -> Sequence[Candidate]:
-        """Those that a readout tells labels best by, of all that raced long enough, and then the race's own best.
+        """Fixed prompts that a readout tells labels best by, of all that raced long enough, then the race's own best.
 
         Candidates race by labels' words, which few rows are enough for. On many rows a readout's own score says
         better what it will do: over 16 random prompts of SST-2 and of TREC, held-out scores on 96 and on 200 rows and
@@ -406,7 +406,9 @@ class Study:
         """
         longest = max((scores.items for scores in self._scores.values()), default=0)
         enough = max(_FEWEST_READ, _ROWS_A_LABEL * len(self.judge.labels or ()), longest // 2)
-        raced = [each for each, scores in self._scores.items() if scores.items >= enough]
+        raced = [
+            each for each, scores in self._scores.items() if scores.items >= enough and each.mode == "static"
+        ]  # only these can be asked about further rows to read
         rows = items[: min((self._scores[each].items for each in raced), default=0)]
         worths: dict[Candidate, float] = {}
         for candidate in raced:
@@ -646,9 +648,16 @@ class Study:
         labels = len(self.judge.labels or ())
         if len(usable) > 1 and "matrix" in usable and (labels == 2 or len(items) < _ROWS_A_LABEL * labels):
             usable.remove("matrix")
-        if "readout" in usable and self.judge.read(items, self.evaluator.answers(candidate, items)) is None:
+        if "readout" in usable and not self._can_be_read(candidate, items):
             usable.remove("readout")
         return usable or ["batch"]
+
+    def _can_be_read(self, candidate: Candidate, items: Sequence[int]) -> bool:
+        """Whether there is a readout; none of routed candidates, each of whose prompts leans in its own way."""
+        return (
+            candidate.mode != "routed"
+            and self.judge.read(items, self.evaluator.answers(candidate, items)) is not None
+        )
 
     def _content_free(self, calibration: str, candidate: Candidate) -> FloatArray | None:
         """Log-probabilities on inputs without content, where the calibration reads them."""

@@ -195,13 +195,14 @@ def test_it_is_not_taken_where_it_tells_nothing() -> None:
     assert result.test_without_prior.value > 0.85
 
 
-@pytest.mark.parametrize("mode", ["retrieved", "routed"])
-def test_other_modes_are_read_too(mode: str) -> None:
+def test_demonstrations_found_for_each_query_are_read_too_and_routes_are_not() -> None:
     task = numbered_task(400)
-    space = ps.Space(modes=(mode,), clusters=(2, 4), shots=(1, 2))
-    result = search(TellingLM(golds_of(task), reliability=0.55), task, space=space)
-    assert result.prompt.mode == mode
-    assert result.test_without_prior.value > 0.8
+    for mode, reads in (("retrieved", True), ("routed", False)):
+        space = ps.Space(modes=(mode,), clusters=(2, 4), shots=(1, 2))
+        result = search(TellingLM(golds_of(task), reliability=0.55), task, space=space)
+        assert result.prompt.mode == mode
+        assert ("without_readout" in result.baselines) == reads
+        assert (result.test_without_prior.value > 0.8) == reads
 
 
 def test_rows_read_beyond_the_search_are_never_those_shown() -> None:

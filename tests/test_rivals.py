@@ -351,7 +351,7 @@ def test_prices_are_what_questions_cost(bench: Bench) -> None:
         assert bench.spent - begun == pytest.approx(price.opening + len(items) * price.row, rel=0.25)
 
 
-@pytest.mark.parametrize("recipe", ["best-of-10-random", "topk-mdl", "knn-prompting"])
+@pytest.mark.parametrize("recipe", ["best-of-10-random", "topk-mdl", "knn-prompting", "readout-random"])
 def test_recipes_stay_within_their_tokens(bench: Bench, recipe: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "test", bench.test[:3])
     monkeypatch.setattr(bench, "search", bench.search[:2])

@@ -17,11 +17,11 @@ from benchmarks.recipes import CALIBRATION_ROWS, Bench, offsets_of
 from benchmarks.rivals.decisions import anchor_votes, best_count, divergences, least_entropy, with_rest
 from promptsearch.candidate import Candidate
 from promptsearch.evaluation import Answers
-from promptsearch.lm.base import FloatArray
-from promptsearch.lm.llamacpp.engine import LlamaEngine
+from promptsearch.lm.base import FloatArray, TellsNext
 from promptsearch.measurement import Measurement
+from promptsearch.readout import fit_readout, likeliest_tokens
 
-__all__ = ["BUDGETED", "Found", "best_of_random", "knn_prompting", "topk_calibrated", "topk_mdl"]
+__all__ = ["BUDGETED", "Found", "best_of_random", "knn_prompting", "readout_of", "topk_calibrated", "topk_mdl"]
 
 _TOPK_SHOTS = (1, 2, 4, 8, 16)
 _MDL_SHOTS = (2, 4, 8)
@@ -29,6 +29,7 @@ _MDL_NEAREST = 30
 _MDL_SETS = 10
 _FEWEST_ROWS = 4
 _TOKENS_KEPT = 2000
+_TOKENS_READ = 256
 _PROBING_ANCHORS = 4
 _SCORED_AT_ONCE = 64
 _NEIGHBOUR_COUNTS = (1, 3, 5, 9, 17, 33)
@@ -126,66 +127,77 @@ def knn_prompting(bench: Bench, tokens: int) -> Found:
     A distribution is kept over the 2,000 tokens that are likeliest at the first anchors, and all others together.
     The number of neighbours is the one that labels the anchors best by each other.
     """
-    begun = bench.spent
-    prompt = bench.random_shots(np.random.default_rng([bench.seed, 11]))
-    rng = np.random.default_rng([bench.seed, 15])
-    shown = set(prompt.demonstrations)
-    others = [number for number in rng.permutation(bench.near.pool.ids).tolist() if number not in shown]
-    words = _likeliest_tokens(bench, prompt, others[:_PROBING_ANCHORS])
-    price = bench.price(prompt, bench.validation)
-    anchors = others[: max(1, int((tokens - (bench.spent - begun)) // price.row))]
-    kept = _distributions(bench, prompt, anchors, words)
-    labels = bench.judge.golds(anchors)
-    count, share = best_count(kept, labels, _NEIGHBOUR_COUNTS, len(bench.labels))
-    spent = bench.spent - begun
-    queries = _distributions(bench, prompt, bench.test, words)
-    votes = anchor_votes(divergences(queries, kept), labels, count, len(bench.labels))
+    asked = _Anchored(bench, bench.random_shots(np.random.default_rng([bench.seed, 11])), tokens, _TOKENS_KEPT)
+    kept = with_rest(asked.following)
+    count, share = best_count(kept, asked.golds, _NEIGHBOUR_COUNTS, len(bench.labels))
+    spent = asked.spent
+    queries = with_rest(asked.ask(bench.test)[1])
+    votes = anchor_votes(divergences(queries, kept), asked.golds, count, len(bench.labels))
     scores = np.log(votes + 1e-3)
-    details = {"anchors": len(anchors), "neighbours": count, "tokens_kept": len(words), "validation": share}
+    details = {"anchors": len(kept), "neighbours": count, "tokens_kept": len(asked.tokens), "validation": share}
     return Found({"": bench.measure_labels(scores)}, spent, details)
 
 
-def _likeliest_tokens(bench: Bench, prompt: Candidate, anchors: Sequence[int]) -> list[str]:
-    """The texts of the tokens that are likeliest on average after some prompts."""
-    texts = _single_tokens(bench.engine)
-    groups = [texts[start : start + _TOKENS_KEPT] for start in range(0, len(texts), _TOKENS_KEPT)]
-    means: list[float] = []
-    for group in groups:
-        means += np.exp(_scores(bench, prompt, anchors, group)).mean(axis=0).tolist()
-    best = np.argsort(-np.asarray(means), kind="stable")[:_TOKENS_KEPT]
-    return [texts[place] for place in sorted(best.tolist())]
+def readout_of(bench: Bench, tokens: int, prompt: Candidate) -> Found:
+    """A prompt that nothing was chosen about, its labels told by a readout (:mod:`promptsearch.readout`).
+
+    It is fitted on as many labelled rows as the tokens pay for, so that what a search finds has to be worth more than
+    reading more rows.
+    """
+    asked = _Anchored(bench, prompt, tokens, _TOKENS_READ)
+    fitted = fit_readout(asked.tokens, asked.scores, asked.following, asked.golds)
+    if fitted is None:
+        raise ValueError("the tokens pay for too few rows to fit a readout on")
+    spent = asked.spent
+    share = float((fitted.held_out.argmax(axis=1) == asked.golds).mean())
+    scores = fitted.readout.log_probabilities(*asked.ask(bench.test))
+    details = {"rows": len(asked.golds), "validation": share}
+    return Found({"": bench.measure_labels(scores)}, spent, details)
 
 
-def _single_tokens(engine: Any) -> list[str]:
-    """Texts that are one token each after a prompt."""
-    if not isinstance(engine, LlamaEngine):
-        raise TypeError("kNN prompting reads the tokens of a GGUF model; run it with one")
-    found: list[str] = []
-    for token in range(engine.vocabulary.size):
-        try:
-            text = engine.vocabulary.piece(token).decode("utf-8")
-        except UnicodeDecodeError:  # a part of a character
-            continue
-        if engine.vocabulary.tokenize_continuation(text) == (token,):
-            found.append(text)
-    return found
+class _Anchored:
+    """A static prompt asked about as many labelled rows as the tokens pay for: first those of the pool, then others.
 
+    Attributes:
+        tokens: next tokens whose log-probabilities are kept: the likeliest at the first rows.
+        golds: index of each row's right label, shape (rows,).
+        scores: log-probabilities of the labels, shape (rows, labels).
+        following: those of the next tokens, shape (rows, tokens).
+        spent: tokens that this took.
+    """
 
-def _distributions(bench: Bench, prompt: Candidate, items: Sequence[int], words: Sequence[str]) -> FloatArray:
-    """Log-probabilities of next tokens after each item's prompt, all others in the last column."""
-    parts = [
-        _scores(bench, prompt, items[start : start + _SCORED_AT_ONCE], words)
-        for start in range(0, len(items), _SCORED_AT_ONCE)
-    ]
-    return with_rest(np.vstack(parts))
+    def __init__(self, bench: Bench, prompt: Candidate, tokens: int, kept: int) -> None:
+        if not isinstance(bench.engine, TellsNext):
+            raise TypeError("this recipe reads all that a model expects next; run it with a GGUF model")
+        self._bench, self._engine, self._prompt = bench, bench.engine, prompt
+        begun = bench.spent
+        rng = np.random.default_rng([bench.seed, 15])
+        shown = set(prompt.demonstrations)
+        rows = [number for number in rng.permutation(bench.near.pool.ids).tolist() if number not in shown]
+        rows += bench.validation
+        with bench.metered(prompt):
+            likely = self._engine.likely_next(self._prompts(rows[:_PROBING_ANCHORS]), kept)
+        self.tokens = likeliest_tokens(likely, kept)
+        price = bench.price(prompt, bench.validation)
+        rows = rows[: max(1, int((tokens - (bench.spent - begun)) // price.row))]
+        self.golds = bench.judge.golds(rows)
+        self.scores, self.following = self.ask(rows)
+        self.spent = bench.spent - begun
 
+    def ask(self, rows: Sequence[int]) -> tuple[FloatArray, FloatArray]:
+        """Log-probabilities of labels and of next tokens after each row's prompt."""
+        labels = self._bench.builder.continuations(self._prompt, self._bench.labels)
+        parts = []
+        for start in range(0, len(rows), _SCORED_AT_ONCE):
+            prompts = self._prompts(rows[start : start + _SCORED_AT_ONCE])
+            with self._bench.metered(self._prompt):
+                parts.append(self._engine.score_and_next(prompts, labels, self.tokens))
+        scores, following = zip(*parts, strict=True)
+        return np.vstack(scores), np.vstack(following)
 
-def _scores(bench: Bench, prompt: Candidate, items: Sequence[int], words: Sequence[str]) -> FloatArray:
-    prompts = [
-        bench.builder.render(prompt, prompt.demonstrations, bench.task.examples[item].fields) for item in items
-    ]
-    with bench.metered(prompt):
-        return bench.engine.score(prompts, words)
+    def _prompts(self, rows: Sequence[int]) -> list[str]:
+        builder, prompt, examples = self._bench.builder, self._prompt, self._bench.task.examples
+        return [builder.render(prompt, prompt.demonstrations, examples[row].fields) for row in rows]
 
 
 def _rows_for(bench: Bench, candidates: Sequence[Candidate], tokens: int, times: int) -> int:
@@ -204,4 +216,8 @@ BUDGETED: dict[str, Callable[[Bench, int], Found]] = {
     "best-of-10-random": lambda bench, tokens: best_of_random(bench, tokens, 10),
     "best-of-64-random": lambda bench, tokens: best_of_random(bench, tokens, 64),
     "knn-prompting": knn_prompting,
+    "readout-zero-shot": lambda bench, tokens: readout_of(bench, tokens, bench.zero),
+    "readout-random": lambda bench, tokens: readout_of(
+        bench, tokens, bench.random_shots(np.random.default_rng([bench.seed, 11]))
+    ),
 }

@@ -14,7 +14,10 @@ __all__ = ["ADAPTERS", "RECIPES", "Method", "methods", "minutes_text", "selected
 ADAPTERS = ("chat", "plain", "json")
 
 _CHOOSING = ("labeled", "random-search", "knn", "mipro")
-RECIPES = ("topk-calibrated", "topk-mdl", "best-of-10-random", "best-of-64-random", "knn-prompting")
+RECIPES = (
+    *("topk-calibrated", "topk-mdl", "best-of-10-random", "best-of-64-random", "knn-prompting"),
+    *("readout-zero-shot", "readout-random"),
+)
 
 
 @dataclass(frozen=True)

@@ -238,6 +238,11 @@ class Prompt:
             return self
         return Prompt.from_parts(replace(self._parts, weighing=self._alone), self._opened)
 
+    def without_readout(self) -> Prompt:
+        """The same prompt, its labels told by their own words, see :mod:`promptsearch.readout`."""
+        parts = self._parts.without_readout()
+        return self if parts is self._parts else Prompt.from_parts(parts, self._opened)
+
     @property
     def _alone(self) -> Weighing | None:
         """How the model's log-probabilities become a choice without the prior."""

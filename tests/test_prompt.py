@@ -333,8 +333,11 @@ def test_another_model_tells_labels_by_their_words(tmp_path: Path) -> None:
     other = FakeLM(lambda text: golds.get(last_number(text) or ""), reliability=0.75, name="other")
     loaded = load(path, other)
     assert loaded.parts.read_tokens == ()
-    by_words = ps.Prompt.from_parts(prompt.parts.without_readout(), OpenedModel(other, ""))
-    assert loaded.predict(ITEMS) == by_words.predict(ITEMS)
+    assert loaded.without_readout() is loaded
+    by_words = prompt.without_readout()
+    assert by_words.predict(ITEMS) != prompt.predict(ITEMS)
+    assert by_words.weighing == prompt.parts.weighing_words
+    assert loaded.predict(ITEMS) == ps.Prompt.from_parts(by_words.parts, OpenedModel(other, "")).predict(ITEMS)
     assert loaded.candidate.calibration == "batch"
 
 

@@ -115,7 +115,7 @@ def measure(scores: Sequence[float] | FloatArray, failures: Mapping[str, int] | 
 
 
 def measure_statistic(
-    value: float, resampled: Sequence[float], n: int, failures: Mapping[str, int] | None = None
+    value: float, resampled: Sequence[float] | FloatArray, n: int, failures: Mapping[str, int] | None = None
 ) -> Measurement:
     """A statistic of a whole set (such as macro F1) with its percentile interval over resamples."""
     low, high = np.percentile(np.asarray(resampled), [2.5, 97.5])

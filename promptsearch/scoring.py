@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from promptsearch.calibration import Weighing, batch_offsets, contextual_offsets, fit_weighing, route_shifts
+from promptsearch.data.text import clean_text
 from promptsearch.evaluation import Answers
 from promptsearch.lm.base import FloatArray
 from promptsearch.measurement import Difference, Measurement, measure, measure_statistic, paired_difference
@@ -26,7 +27,7 @@ from promptsearch.readout import ReadoutFit, fit_readout
 from promptsearch.search.base import Scores
 from promptsearch.task import Example
 
-__all__ = ["Asked", "Judge", "Judged"]
+__all__ = ["Asked", "Judge", "Judged", "resampled_macro_f1"]
 
 _RESAMPLES = 1000
 _FOLDS = 5
@@ -297,11 +298,8 @@ class Judge:
         if judged.scores.min() == judged.scores.max():  # resamples would all be alike
             return measure(judged.scores, failures)
         golds = [self._examples[item].output for item in items]
-        rng = np.random.default_rng(0)
-        draws = rng.integers(len(items), size=(_RESAMPLES, len(items)))
-        resampled = [self._aggregate(judged, golds, draw) for draw in draws]
-        value = self._aggregate(judged, golds, np.arange(len(items)))
-        return measure_statistic(value, resampled, len(items), failures)
+        value = self._aggregate(judged, golds)
+        return measure_statistic(value, resampled_macro_f1(golds, [judged.predictions])[0], len(items), failures)
 
     def difference(self, items: Sequence[int], ours: Judged, theirs: Judged) -> Difference:
         """Paired difference of the metric's value on the same items, with interval and p-value.
@@ -312,24 +310,18 @@ class Judge:
         if not self.labels_alike:
             return paired_difference(ours.scores, theirs.scores)
         golds = [self._examples[item].output for item in items]
-        rng = np.random.default_rng(0)
-        draws = rng.integers(len(items), size=(_RESAMPLES, len(items)))
-        gains = np.array([self._aggregate(ours, golds, d) - self._aggregate(theirs, golds, d) for d in draws])
+        of_ours, of_theirs = resampled_macro_f1(golds, [ours.predictions, theirs.predictions])
+        gains = of_ours - of_theirs
         low, high = np.percentile(gains, [2.5, 97.5])
-        everything = np.arange(len(items))
-        value = self._aggregate(ours, golds, everything) - self._aggregate(theirs, golds, everything)
+        value = self._aggregate(ours, golds) - self._aggregate(theirs, golds)
         beyond = (min(int((gains <= 0).sum()), int((gains >= 0).sum())) + 1) / (_RESAMPLES + 1)
         if ours.predictions == theirs.predictions:
             return paired_difference(ours.scores, theirs.scores)
         low, high = min(value, float(low)), max(value, float(high))
         return Difference(value, low, high, min(1.0, 2 * beyond), len(items), "paired bootstrap 95 %")
 
-    def _aggregate(self, judged: Judged, golds: Sequence[str], chosen: NDArray[np.int64]) -> float:
-        return self._metric.aggregate(
-            judged.scores[chosen].tolist(),
-            [golds[number] for number in chosen],
-            [judged.predictions[number] for number in chosen],
-        )
+    def _aggregate(self, judged: Judged, golds: Sequence[str]) -> float:
+        return self._metric.aggregate(judged.scores.tolist(), golds, judged.predictions)
 
     def _judge_texts(self, items: Sequence[int], answers: Answers) -> Judged:
         failures = Counter({"too long": int((~answers.fits).sum())})
@@ -353,3 +345,32 @@ class Judge:
             dtype=np.float64,
         )
         return Judged(tuple(predictions), scores, scores if confidence is None else confidence, dict(failures))
+
+
+def resampled_macro_f1(golds: Sequence[str], predictions: Sequence[Sequence[str]]) -> list[FloatArray]:
+    """Macro F1 of each list of predictions on bootstrap resamples of the items, the same resamples for all.
+
+    Items with the same right label and the same predictions are alike, so that a resample is one multinomial draw of
+    how many of each kind there are.
+
+    Args:
+        golds: right label of each item.
+        predictions: lists of one prediction for each item.
+
+    Returns:
+        One array of shape (resamples,) for each list.
+    """
+    kinds = Counter(zip(golds, *(map(clean_text, said) for said in predictions), strict=True))
+    counts = np.array(list(kinds.values()))
+    draws = np.random.default_rng(0).multinomial(len(golds), counts / counts.sum(), size=_RESAMPLES)
+    columns = np.array(list(kinds), dtype=object)
+    labels = sorted(set(golds))
+    is_label = np.stack([columns[:, 0] == label for label in labels], axis=1)
+    rows = draws @ is_label
+    found = []
+    for place in range(1, len(predictions) + 1):
+        is_named = np.stack([columns[:, place] == label for label in labels], axis=1)
+        hits, named = draws @ (is_label & is_named), draws @ is_named
+        each = 2 * hits / np.maximum(rows + named, 1)
+        found.append(np.asarray((each * (rows > 0)).sum(axis=1) / (rows > 0).sum(axis=1)))
+    return found

@@ -19,7 +19,7 @@ from promptsearch.evaluation import Answers
 from promptsearch.lm.base import FloatArray
 from promptsearch.metrics import METRICS, Metric, resolve_metric
 from promptsearch.probabilities import softmax
-from promptsearch.scoring import Judge
+from promptsearch.scoring import Judge, resampled_macro_f1
 from promptsearch.task import Example
 
 LABELS = ("bad", "fine", "good")
@@ -149,6 +149,23 @@ def test_a_rare_label_is_named_where_labels_count_alike() -> None:
             judged = judge.judge(items, answers(logs), judge.fit("fitted", items, answers(logs)))
             found.append(slow_macro_f1(golds, judged.predictions))
     assert np.mean(values["macro_f1"]) > np.mean(values["accuracy"]) + 0.02
+
+
+@given(st.lists(st.tuples(*[st.sampled_from(LABELS)] * 3), min_size=1, max_size=40))
+def test_resamples_of_macro_f1_are_those_of_items(rows: list[tuple[str, str, str]]) -> None:
+    """Against resampling the items one by one: the same distribution, and the same resample for both predictions."""
+    golds, ours, theirs = map(list, zip(*rows, strict=True))
+    one, other = resampled_macro_f1(golds, [ours, theirs])
+    assert resampled_macro_f1(golds, [ours, ours])[1] == pytest.approx(resampled_macro_f1(golds, [ours, ours])[0])
+    rng = np.random.default_rng(1)
+    draws = rng.integers(len(rows), size=(300, len(rows)))
+    slow = [
+        slow_macro_f1([golds[at] for at in draw], [ours[at] for at in draw])
+        - slow_macro_f1([golds[at] for at in draw], [theirs[at] for at in draw])
+        for draw in draws
+    ]
+    error = np.std(slow) / math.sqrt(300) + np.std(one - other) / math.sqrt(1000)
+    assert abs(np.mean(one - other) - np.mean(slow)) <= 5 * error + 1e-9
 
 
 def test_macro_f1_has_an_interval_around_it() -> None:

@@ -12,9 +12,10 @@ shows label words and a format, and separators do matter, so a gain on test rows
 optimism, a gain on the search rows that the test rows do not confirm.
 
 Calibration gains by itself and is no null. Each winner therefore meets zero-shot with the winner's own calibration
-fitted on the same rows (``zero_shot_alike``), and where prompts may differ honestly also the average of candidates
-drawn at random from its space, calibrated in the same way (``average``). All differences are paired, on test rows
-that the search never saw, outside its budget. Interrupted, the same command goes on.
+fitted on the same rows (``zero_shot_alike``; batch calibration, where a readout tells the winner's labels), and where
+prompts may differ honestly also the average of candidates drawn at random from its space, calibrated in the same way
+(``average``). All differences are paired, on test rows that the search never saw, outside its budget. Interrupted,
+the same command goes on.
 """
 
 from __future__ import annotations

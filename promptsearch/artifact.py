@@ -198,7 +198,9 @@ def _require_words(path: Path, parts: PromptParts) -> None:
     readouts = [each.readout for each in (parts.weighing, parts.weighing_alone) if each is not None]
     read = {readout.tokens for readout in readouts if readout is not None}
     words = (parts.weighing_words, parts.weighing_words_alone)
-    if len(read) > 1 or (read and (None in words or parts.candidate.reasons)):
+    candidate = parts.candidate
+    tells_otherwise = candidate.reasons or candidate.mode == "routed" or TEMPLATES[candidate.template].scores_options
+    if len(read) > 1 or (read and (None in words or tells_otherwise)):
         raise ArtifactError(f"{str(path)!r} is damaged: what it reads does not hold together; save it anew")
     if any(each is not None and each.readout is not None for each in words):
         raise ArtifactError(f"{str(path)!r} is damaged: its weights without a readout have one; save it anew")

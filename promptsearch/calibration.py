@@ -8,8 +8,8 @@ calibration and move to where the labels of search items are likeliest; *matrix*
 mixes the labels' log-probabilities: a word that the model says too readily is evidence for another label. A *readout*
 (:mod:`promptsearch.readout`) takes the labels' place with what all likely next tokens tell of them. The *prior* adds
 ``weight * log p(label | the query's vector)``.
-Invariant: everything fitted is fitted on search items (the winner's once more with those that confirmed it, when all
-is chosen), is a plain value, and works on one query alone.
+Invariant: everything fitted is fitted on search items (the winner's once more with those that confirmed it, and a
+readout with pool items, when all is chosen), is a plain value, and works on one query alone.
 Leaves out: where log-probabilities come from, those of the model and those of the prior.
 """
 

@@ -147,13 +147,22 @@ class Asker:
         tokens: Sequence[int] = (),
     ) -> None:
         self.engine = engine
-        self.tokens = tuple(tokens)
+        self._tokens = tuple(tokens)
         self._grammar = grammar if engine.follows_grammars else None
         self.builder = builder
         self.labels = tuple(labels) if labels is not None else None
         self._answer_tokens = answer_tokens
         self._reranker = Reranker(engine, builder)
         self.reasoner = Reasoner(engine, builder, self._answers)
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """Next tokens whose log-probabilities are asked for."""
+        return self._tokens
+
+    def ask_for(self, tokens: Sequence[int]) -> None:
+        """Ask for the log-probabilities of these next tokens from now on."""
+        self._tokens = tuple(tokens)
 
     def build(
         self, reading: Candidate, inputs: Sequence[Mapping[str, str]], matches: Sequence[Sequence[int]]
@@ -242,12 +251,13 @@ class Asker:
         rows = [value if isinstance(value, list) else [None] * len(self.labels) for value in values]
         numbers = [[-np.inf if cell is None else float(cell) for cell in row] for row in rows]
         logs = np.array(numbers, dtype=np.float64).reshape(len(rows), len(self.labels))
-        return Answers(logs, (), fits, rationales=rationales, following=self._following(told))
+        is_read: NDArray[np.bool_] = np.asarray(np.isfinite(logs).any(axis=1))
+        return Answers(logs, (), fits, rationales=rationales, following=self._following(told, is_read))
 
-    def _following(self, told: Sequence[Mapping[str, object]]) -> FloatArray | None:
-        """What comes next after each item, where that was told of any."""
+    def _following(self, told: Sequence[Mapping[str, object]], is_read: NDArray[np.bool_]) -> FloatArray | None:
+        """What comes next after each item, where that is known of all that were read."""
         packs = [each.get("next") for each in told]
-        if not any(packs):
+        if not self.tokens or any(known and not pack for known, pack in zip(is_read, packs, strict=True)):
             return None
         rows = [unpacked(str(pack), len(self.tokens)) if pack else np.zeros(len(self.tokens)) for pack in packs]
         return np.array(rows)

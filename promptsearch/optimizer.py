@@ -44,7 +44,17 @@ from promptsearch.search.race import FIRST_RUNG
 from promptsearch.search.registry import STRATEGIES
 from promptsearch.search.space import SearchSpace, Space
 from promptsearch.store import RunStore
-from promptsearch.study import FEWEST_CONFIRM, FEWEST_TEST, Finalist, Outcome, Plan, Study, make_plan, require_enough
+from promptsearch.study import (
+    FEWEST_CONFIRM,
+    FEWEST_TEST,
+    MOST_READ,
+    Finalist,
+    Outcome,
+    Plan,
+    Study,
+    make_plan,
+    require_enough,
+)
 from promptsearch.task import Task
 from promptsearch.template import TEMPLATES
 from promptsearch.version import __version__
@@ -77,6 +87,7 @@ _LOOKED_SHARE = 0.02  # of the plan, that this may take
 _MOST_FINALISTS = 5
 _MOST_BASELINES = 5  # that are asked
 _LOADING_SECONDS = 6.0  # model and encoder, when nothing is cached
+_WITHOUT_READOUT = ("without_readout", "without_readout_alone")
 _WITHOUT_MODEL = {
     "label_vote": "The label vote of neighbours, which needs no model,",
     "embedding_prior": "The embedding prior (label vote and linear classifier), which needs no model,",
@@ -315,23 +326,33 @@ class _Job:
         plan = self._plan(opened, near, space, store)
         self.listen(Note(f"plan: {plan}"))
 
-        def evaluator_of(tokens: Sequence[int]) -> Evaluator:
-            grammar = answer_grammar(metric)
-            asker = Asker(opened.engine, builder, self.task.labels, GENERATED_TOKENS, grammar, tokens)
-            return Evaluator(asker, self.task.examples, near.matcher, store, self.meter)
-
-        tokens = self._next_tokens(evaluator_of(()), space, near.splits, plan) if self._reads(opened.engine) else ()
-        evaluator = evaluator_of(tokens)
-        judge = near.judge(self.task, metric, prior=self.user_space.prior, tokens=tokens)
+        asker = Asker(opened.engine, builder, self.task.labels, GENERATED_TOKENS, answer_grammar(metric))
+        evaluator = Evaluator(asker, self.task.examples, near.matcher, store, self.meter)
+        if self._reads(opened.engine, space):
+            self.meter.enter("search")
+            asker.ask_for(self._next_tokens(evaluator, space, near.splits, plan))
+        judge = near.judge(self.task, metric, prior=self.user_space.prior, tokens=asker.tokens)
         return Study(space, evaluator, judge, plan, self.limits, self.meter, self.listen, store, self.prefer)
 
-    def _reads(self, engine: Engine) -> bool:
+    def _reads(self, engine: Engine, space: SearchSpace) -> bool:
         """Whether labels may be read off all that the model expects next."""
         return (
             self.task.labels is not None
             and "readout" in self.user_space.calibrations
             and isinstance(engine, TellsNext)
+            and "none" in self.user_space.reasoning
+            and set(self.user_space.modes) != {"routed"}
+            and not all(TEMPLATES[name].scores_options for name in space.templates)
         )
+
+    def _most_to_read(self, engine: Engine, space: SearchSpace) -> float:
+        """Units of asking a winner about all pool rows that its readout may be fitted on."""
+        if not self._reads(engine, space) or "static" not in self.user_space.modes:
+            return 0.0
+        count = min(MOST_READ, len(space.pool))
+        if self.limits.seconds is None and self.limits.tokens is None:
+            return count
+        return space.price(Candidate(instruction=space.instructions[0]), count)
 
     def _next_tokens(self, evaluator: Evaluator, space: SearchSpace, splits: Splits, plan: Plan) -> tuple[int, ...]:
         """The tokens that are likeliest to come next after a few prompts; none where looking for them is too dear."""
@@ -374,7 +395,7 @@ class _Job:
                 setup_seconds=setup,
                 most_to_measure=self._most_to_measure(space, near.splits),
                 least_to_measure=self._least_to_measure(space),
-                reads=self._reads(opened.engine),
+                most_to_read=self._most_to_read(opened.engine, space),
                 tokens_per_evaluation=space.query_tokens(Candidate(instruction=space.instructions[0])),
             )
             store.record_fact("plan", {"plan": plan.to_dict(), "elapsed": self.meter.elapsed})
@@ -540,9 +561,10 @@ class _Job:
             study.evaluator.answers(candidate, items)
             self.listen(Progress("test", (place + 1) / len(asked)))
         measured = self._baselines(study, near, items, baselines)
-        if winner.words_alone is not None:
-            by_words = study.judged_alone(replace(winner, alone=winner.words_alone), items)
-            measured = {"without_readout": by_words, **measured}
+        if winner.words is not None:
+            by_words = replace(winner, weighing=winner.words, alone=winner.words_alone)
+            measured["without_readout"] = study.judged(by_words, items)
+            measured["without_readout_alone"] = study.judged_alone(by_words, items)
         return _Measured(items, study.judged(winner, items), study.judged_alone(winner, items), measured)
 
     def _affordable_test(
@@ -778,10 +800,16 @@ def _notes(
                 f"{said} does about as well ({value}): what the prompt adds to it is within the noise of these test "
                 "rows."
             )
-    best = max((name for name in baselines if name not in _WITHOUT_MODEL), key=lambda name: baselines[name].value)
+    rivals = [name for name in baselines if name not in _WITHOUT_MODEL and name not in _WITHOUT_READOUT]
+    best = max(rivals, key=lambda name: baselines[name].value)
     if baselines[best].value > test.value:
         notes.append(
             f"The baseline {best!r} did better on the test rows ({baselines[best]}): treat the gain as none."
+        )
+    if "without_readout" in differences and differences["without_readout"].high < 0:
+        notes.append(
+            f"By its labels' own words the prompt did better ({baselines['without_readout']}): "
+            "prompt.without_readout() answers so."
         )
     left_out = [name for name in ("random", "nearest") if name not in baselines]
     if stopped_by == "interrupt":

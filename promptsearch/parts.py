@@ -53,7 +53,7 @@ class PromptParts:
         measured: what was measured of it when it was made, as plain values.
         weighing_alone: the same as ``weighing`` fitted for the prompt without its prior; None where there is none.
         weighing_words: the same as ``weighing`` fitted on the labels' own words, for other models than the one whose
-            tokens a readout reads; None where there is no readout.
+            tokens a readout reads; not needed where there is no readout.
         weighing_words_alone: that without the prior.
     """
 
@@ -84,7 +84,7 @@ class PromptParts:
         """The same, its labels told by their own words."""
         if not self.read_tokens:
             return self
-        weighing = self.weighing_words_alone if self.prior is None else self.weighing_words
+        weighing = self.weighing_words if self.uses_prior else self.weighing_words_alone
         calibration = "none" if weighing is None else weighing.calibration
         return replace(
             self,

@@ -25,7 +25,7 @@ from promptsearch.data.text import normalised
 from promptsearch.errors import ArtifactError, ContextError, DataError, UserError
 from promptsearch.evaluation import Answers, Asker, answer_grammar, join, join_routes
 from promptsearch.files import write_whole
-from promptsearch.lm.base import FloatArray, Rendered
+from promptsearch.lm.base import Engine, FloatArray, Rendered, TellsNext
 from promptsearch.lm.resolve import OpenedModel, open_engine
 from promptsearch.matching import Matching
 from promptsearch.measurement import Measurement
@@ -236,7 +236,8 @@ class Prompt:
         """The same prompt without the prior."""
         if not self._parts.uses_prior:
             return self
-        return Prompt.from_parts(replace(self._parts, weighing=self._alone), self._opened)
+        words = self._parts.weighing_words_alone
+        return Prompt.from_parts(replace(self._parts, weighing=self._alone, weighing_words=words), self._opened)
 
     def without_readout(self) -> Prompt:
         """The same prompt, its labels told by their own words, see :mod:`promptsearch.readout`."""
@@ -315,8 +316,8 @@ class Prompt:
         """Measure the prompt on rows with the task's columns, in any form that :class:`Task` takes.
 
         Items that do not fit or cannot be understood are wrong, and are counted in ``failures``. A row that is also
-        among the prompt's examples never finds itself as its own neighbour; a linear classifier in the prior has seen
-        its label all the same, so measure on other rows.
+        among the prompt's examples never finds itself as its own neighbour; a linear classifier in the prior and a
+        readout have seen its label all the same, so measure on rows that were not given to the search.
 
         Args:
             examples: the rows.
@@ -563,6 +564,9 @@ class Prompt:
         if weights is None:  # another model chooses its own
             weights = saved["weights"] if model is None else ""
         opened = open_engine(saved["source"] if model is None else model, weights or "auto")
+        if parts.read_tokens and not _tells_the_same(opened.engine, saved["fingerprint"]):
+            _logger.warning("%s reads the tokens of another model; labels are told by their own words now", source)
+            parts = parts.without_readout()
         if opened.engine.fingerprint != saved["fingerprint"]:
             _logger.warning(
                 "%s was measured on model %s, and now runs on %s: its numbers may not hold",
@@ -570,7 +574,7 @@ class Prompt:
                 saved["fingerprint"],
                 opened.engine.fingerprint,
             )
-            return cls.from_parts(parts.without_readout(), opened)  # another model's tokens are others
+            return cls.from_parts(parts, opened)
         prompt = cls.from_parts(parts, opened)
         if document.get("prefix_state"):
             prompt._take_prefix_state(_prefix_file(source))
@@ -602,6 +606,12 @@ class Prompt:
         nearest: list[Sequence[int]] = [() for _ in inputs]
         values = self._asker.ask(self._parts.candidate, inputs, nearest)
         return self._asker.answers(values).log_probabilities
+
+
+def _tells_the_same(engine: Engine, fingerprint: str) -> bool:
+    """Whether a model tells of the tokens of another: it is the same file, whatever weight type runs."""
+    own, other = (each.split(":", 1)[0] for each in (engine.fingerprint, str(fingerprint)))
+    return isinstance(engine, TellsNext) and own == other
 
 
 def _failure(fits: bool) -> str:

@@ -29,6 +29,7 @@ __all__ = ["Readout", "ReadoutFit", "fit_readout", "likeliest_tokens", "packed",
 
 _LEAST = -30.0  # nats; what is less likely is all alike
 _LARGEST = 1e6  # of any number in a saved readout
+_MOST_TOKENS = 2**31  # of any vocabulary
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,12 +81,20 @@ class Readout:
             KeyError: a value lacks.
             TypeError, ValueError, OverflowError: a value is none that a fit could have found.
         """
-        tokens = tuple(int(token) for token in values["tokens"])
+        tokens = tuple(values["tokens"])
+        if not all(type(token) is int and 0 <= token < _MOST_TOKENS for token in tokens):
+            raise ValueError("a readout's tokens are numbers of a vocabulary")
+        if list(tokens) != sorted(set(tokens)):
+            raise ValueError("a readout's tokens are different ones in ascending order")
         means = np.frombuffer(base64.b64decode(values["means"], validate=True), dtype="<f4").astype(np.float32)
         scale = float(values["scale"])
         classifier = LinearClassifier.from_dict(values["classifier"], label_count)
         width = len(tokens) + label_count
-        if len(means) != width or classifier.weights.shape[1] != width or min(tokens, default=0) < 0:
+        if (
+            len(means) != width
+            or classifier.weights.shape[1] != width
+            or not 0 <= min(tokens, default=0) <= max(tokens, default=0) < _MOST_TOKENS
+        ):
             raise ValueError("a readout's numbers do not match its tokens")
         if not (np.abs(means) <= _LARGEST).all() or not 0 < scale <= _LARGEST:
             raise ValueError("no such numbers of a readout")

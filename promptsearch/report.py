@@ -52,7 +52,12 @@ def _rows(result: Result) -> list[_Row]:
     known = [name for name in BASELINE_NAMES if name in result.baselines]
     others = [name for name in result.baselines if name not in BASELINE_NAMES]
     for name in (*known, *others):
-        rows.append(_Row(BASELINE_NAMES.get(name, name), result.baselines[name], result.against.get(name)))
+        against = result.against
+        if name == "without_readout_alone":
+            if result.baselines[name] == result.baselines["without_readout"]:
+                continue
+            against = result.against_without_prior
+        rows.append(_Row(BASELINE_NAMES.get(name, name), result.baselines[name], against.get(name)))
     return rows
 
 

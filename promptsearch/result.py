@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["BASELINE_NAMES", "Result", "Trial", "Trials"]
 
 BASELINE_NAMES = {
-    "without_readout": "  by its labels' own words",
+    "without_readout": "the same by labels' own words",
+    "without_readout_alone": "  the prompt alone",
     "zero_shot": "zero-shot",
     "zero_shot_calibrated": "zero-shot, calibrated",
     "without_reasoning": "the same without reasoning",
@@ -100,7 +101,9 @@ class Result:
         validation: its value on the confirmation rows, by which it was chosen; not a result.
         baselines: other ways to answer, measured on the same test rows; see :data:`BASELINE_NAMES`.
         improvement: paired difference to zero-shot on the test rows.
-        against: paired difference to each baseline on the test rows.
+        against: paired difference to each baseline on the test rows. Where a readout tells the labels, one of them is
+            ``"without_readout"``, the same prompt by its labels' own words; ``"without_readout_alone"`` is that
+            without the prior.
         improvement_without_prior: the same as ``improvement`` for the prompt alone.
         against_without_prior: the same as ``against`` for the prompt alone.
         gain_of_prior: paired difference between the prompt with the prior and alone.

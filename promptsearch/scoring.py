@@ -1,7 +1,7 @@
 """What answers are worth: item scores, fitted weighings, and measurements.
 
-Invariant: whatever is fitted here is fitted on the items that are passed in, which callers take from the search
-split and, once the winner is chosen, from the confirmation split; measuring fits nothing.
+Invariant: whatever is fitted here is fitted on the items that are passed in, which callers take from the search split
+and, once the winner is chosen, from the confirmation split and the pool; measuring fits nothing.
 Leaves out: asking the model.
 """
 
@@ -31,7 +31,7 @@ __all__ = ["Asked", "Judge", "Judged", "resampled_macro_f1"]
 
 _RESAMPLES = 1000
 _FOLDS = 5
-_LEARNING = ("fitted", "matrix")  # calibrations whose correction comes from labels
+_LEARNING = ("fitted", "matrix", "readout")  # calibrations whose correction comes from labels
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ class Call:
 
     Attributes:
         key: content hash of what was asked.
-        kind: ``"items"``, ``"content-free"``, or ``"rationales"`` and which attempt.
+        kind: ``"items"``, ``"content-free"``, ``"next tokens"``, or ``"rationales"`` and which attempt.
         reading: the candidate, as JSON text.
         items: ids of the items asked about.
         answers: one JSON value for each item.

@@ -1,7 +1,8 @@
 """Runs a strategy: scores what it asks for, stops when the budget ends, and measures what it found.
 
 Three phases, each on its own rows: the race on the search split, finalists on the confirmation split, the winner and
-the baselines on the test split, which is read once. The race compares prompts by themselves; the prior joins when
+the baselines on the test split, which is read once. Between the last two a winner may be asked about pool rows, which
+its readout is then fitted on as well. The race compares prompts by themselves; the prior joins when
 finalists are weighed.
 Invariant: a phase spends what the plan gives it; every decision follows from recorded answers and the plan, so that
 a resumed run repeats them.
@@ -33,14 +34,25 @@ from promptsearch.search.log_knowledge import TRUSTED_ITEMS, leaders
 from promptsearch.search.space import SearchSpace
 from promptsearch.store import RunStore
 
-__all__ = ["FEWEST_CONFIRM", "FEWEST_TEST", "Finalist", "Outcome", "Plan", "Study", "make_plan", "require_enough"]
+__all__ = [
+    "FEWEST_CONFIRM",
+    "FEWEST_TEST",
+    "MOST_READ",
+    "Finalist",
+    "Outcome",
+    "Plan",
+    "Study",
+    "make_plan",
+    "require_enough",
+]
 
 _SEARCH_SHARE = 0.6
 _LEAST_SEARCH_SHARE = 0.2  # where a budget is so small that measuring would take nearly all
 _CONFIRM_SHARE = 0.12
 _READ_SHARE = 0.15  # of the search's units, for more rows that the winner's readout is fitted on
 _FEWEST_READ = 96  # search rows from which readouts rank candidates better than labels' words do
-_MOST_READ = 2000  # such rows: more add little
+_MOST_COMPARED = 12  # candidates, the race's best, whose readouts are compared: each takes a good part of a second
+MOST_READ = 2000  # such rows: more add little
 _READ_AT_ONCE = 256  # rows, between two words to who listens
 _USUAL_FINALISTS = 3
 _FEWEST_LOOKS = 24
@@ -64,16 +76,16 @@ class Plan:
         total: units for the whole run.
         search: units for the race.
         confirm: units for the confirmation.
-        read: units for asking the winner about further labelled rows, which its readout is fitted on.
         tokens_per_second: speed behind a plan made from a time; 0 otherwise.
+        read: units for asking the winner about further labelled rows, which its readout is fitted on.
     """
 
     unit: str
     total: int
     search: int
     confirm: int
-    read: int = 0
     tokens_per_second: float = 0.0
+    read: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -94,7 +106,7 @@ def make_plan(
     most_to_measure: float = float("inf"),
     least_to_measure: float = 0.0,
     tokens_per_evaluation: float = 0.0,
-    reads: bool = False,
+    most_to_read: float = 0.0,
 ) -> Plan:
     """Turn a budget into a plan.
 
@@ -107,12 +119,13 @@ def make_plan(
         least_to_measure: tokens that they take at least, which the search leaves them.
         tokens_per_evaluation: of a cheap prompt; a plan in tokens allows no more of these than the budget does
             evaluations.
-        reads: whether the winner may be read by all that comes next, so that more labelled rows make it better.
+        most_to_read: units that asking the winner about further labelled rows, which make a readout better, can take
+            at most; 0 where it cannot be read.
     """
     plan = _plan_without_reading(
         budget, tokens_per_second, setup_seconds, most_to_measure, least_to_measure, tokens_per_evaluation
     )
-    read = int(_READ_SHARE * plan.search) if reads else 0
+    read = int(min(_READ_SHARE * plan.search, most_to_read))
     return replace(plan, search=plan.search - read, read=read)
 
 
@@ -286,7 +299,7 @@ class Study:
         """
         self._meter.enter("search")
         raced, stopped_by = self._race(strategy, anchors, search_items, rng)
-        finalists = self._by_readout(raced, search_items)
+        finalists = raced if stopped_by == "interrupt" else self._by_readout(raced, search_items)
         self._meter.enter("confirm")
         if stopped_by != "interrupt":  # the same call may go on with the search, and confirms anew
             confirm_items = self._in_time(finalists, confirm_items)
@@ -351,15 +364,18 @@ class Study:
             self._require_budget(limit)
         self._asked += 1
         answers = self.evaluator.answers(candidate, items)
-        calibration = "none" if template_of(candidate).scores_options else candidate.calibration
-        self._scores[candidate] = self._alone.scores_for_race(items, answers, calibration)
+        self._scores[candidate] = self._alone.scores_for_race(items, answers, self._race_calibration(candidate))
         self._tell(alive)
+
+    def _race_calibration(self, candidate: Candidate) -> str:
+        """The calibration that a candidate races under."""
+        return "none" if template_of(candidate).scores_options else candidate.calibration
 
     def _require_budget(self, limit: float) -> None:
         if self.spent >= limit:
             raise _BudgetMetError(self._budget_unit())
         cost, budget = self._meter.cost, self._budget
-        remaining = 1.0 - self.plan.search / self.plan.total  # for confirmation and test
+        remaining = 1.0 - self.plan.search / self.plan.total  # for confirmation, reading and test
         evaluations = None if self.plan.unit == "evaluations" else budget.evaluations
         if evaluations is not None and cost.evaluations >= evaluations * (1 - remaining):
             raise _BudgetMetError("evaluations")
@@ -398,26 +414,38 @@ class Study:
         )
 
     def _by_readout(self, finalists: Sequence[Candidate], items: Sequence[int]) -> Sequence[Candidate]:
-        """Fixed prompts that a readout tells labels best by, of all that raced long enough, then the race's own best.
+        """As many finalists, the first of them now those of all that raced long whose labels can be told best.
 
         Candidates race by labels' words, which few rows are enough for. On many rows a readout's own score says
         better what it will do: over 16 random prompts of SST-2 and of TREC, held-out scores on 96 and on 200 rows and
-        its accuracy on 300 others had a mean rank correlation of 0.80, scores by words and that accuracy 0.64.
+        its accuracy on 300 others had a mean rank correlation of 0.80, scores by words and that accuracy 0.64. The
+        race's own best stays among the first three, which are confirmed on as many rows as the plan pays for.
         """
         longest = max((scores.items for scores in self._scores.values()), default=0)
         enough = max(_FEWEST_READ, _ROWS_A_LABEL * len(self.judge.labels or ()), longest // 2)
-        raced = [
-            each for each, scores in self._scores.items() if scores.items >= enough and each.mode == "static"
-        ]  # only these can be asked about further rows to read
-        rows = items[: min((self._scores[each].items for each in raced), default=0)]
+        long = {each: scores for each, scores in self._scores.items() if scores.items >= enough}
+        raced = best_first(long)[:_MOST_COMPARED]
+        rows = items[: min((long[each].items for each in raced), default=0)]
+        if not any(self._can_be_read(each, rows) for each in raced):
+            return finalists
         worths: dict[Candidate, float] = {}
         for candidate in raced:
-            answers = self.evaluator.answers(candidate, rows)
-            if self._alone.read(rows, answers) is not None:
-                steadied = _steadied(self._alone.cross_fitted("readout", rows, answers))
-                worths[candidate] = float(np.average(steadied, weights=self._alone.weights(rows)))
+            worths[candidate] = self._worth(candidate, rows)
+            self._listen(Progress("search", 1.0, len(raced), len(self._scores)))
         best = sorted(worths, key=lambda each: -worths[each])[:_USUAL_FINALISTS]
-        return list(dict.fromkeys([*best, *finalists]))
+        if finalists[0] not in best:
+            best[-1] = finalists[0]
+        return list(dict.fromkeys([*best, *finalists]))[: max(len(best), len(finalists))]
+
+    def _worth(self, candidate: Candidate, rows: Sequence[int]) -> float:
+        """What a prompt alone is worth on rows that it raced on, by its labels' words or by a readout."""
+        answers, weights = self.evaluator.answers(candidate, rows), self._alone.weights(rows)
+        scores = self._alone.scores_for_race(rows, answers, self._race_calibration(candidate))
+        worth = float(np.average((scores.values + scores.confidence) / 2, weights=weights))
+        if not self._can_be_read(candidate, rows):
+            return worth
+        read = _steadied(self._alone.cross_fitted("readout", rows, answers))
+        return max(worth, float(np.average(read, weights=weights)))
 
     # -- confirmation ---------------------------------------------------------------------------------------
 
@@ -534,7 +562,7 @@ class Study:
             return ()
         self._meter.enter("read")
         shown = set(candidate.shown)
-        rows = [row for row in rows if row not in shown][:_MOST_READ]
+        rows = [row for row in rows if row not in shown][:MOST_READ]
         self._store.record_fact("read rows", self._affordable_to_read(candidate, rows))
         rows = rows[: int(self._store.fact("read rows"))]
         for start in range(0, len(rows), _READ_AT_ONCE):

@@ -91,6 +91,7 @@ class WatchedLM(FakeLM):
         journal: file to which each call adds a line: its prompts' hash.
         on_call: told the number of each call before it runs.
         context_tokens: words that prompt and answer may take together.
+        seed: another seed errs on other prompts.
 
     Attributes:
         calls: the prompts of each call.
@@ -105,10 +106,12 @@ class WatchedLM(FakeLM):
         journal: Path | None = None,
         on_call: Callable[[int], None] | None = None,
         context_tokens: int = 4096,
+        seed: int = 0,
     ) -> None:
         super().__init__(
             lambda prompt: golds.get(last_number(prompt) or ""),
             reliability=reliability,
+            seed=seed,
             context_tokens=context_tokens,
         )
         self.calls: list[list[str]] = []

@@ -2,7 +2,8 @@
 
 Invariant: what a recipe spends on its choice stays within the tokens given, but for what prices round; where it
 chose on few rows, its winner is calibrated on 64 unlabelled ones beyond that. The rows that choices are made on are
-ours' search and confirmation rows. Answering the test rows is not in it.
+ours' search and confirmation rows; those whose next tokens are read are pool rows first and then these. Answering the
+test rows is not in it.
 """
 
 from __future__ import annotations
@@ -125,6 +126,7 @@ def knn_prompting(bench: Bench, tokens: int) -> Found:
     """The kNN prompting of Xu et al.: a static prompt, and as many labelled anchors as the tokens pay for.
 
     A distribution is kept over the 2,000 tokens that are likeliest at the first anchors, and all others together.
+    Anchors are pool rows and, where the tokens pay for more, the rows that other recipes choose on.
     The number of neighbours is the one that labels the anchors best by each other.
     """
     asked = _Anchored(bench, bench.random_shots(np.random.default_rng([bench.seed, 11])), tokens, _TOKENS_KEPT)

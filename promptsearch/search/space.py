@@ -317,9 +317,10 @@ class SearchSpace:
         """The calibration that candidates race with: the one that few rows can be fitted by and that tells most.
 
         What a prompt can be made to say counts, more than what it says: of two, the one whose labels are well told
-        apart under wrong names may be the better one. Mixing brings that out, where labels are few.
+        apart under wrong names may be the better one. Mixing brings that out, where labels are few. Never a readout,
+        which needs more rows than a race begins with.
         """
-        allowed = self.space.calibrations
+        allowed = [each for each in self.space.calibrations if each != "readout"] or ["batch"]
         mixed = "matrix" in allowed and _FEWEST_MIXED <= len(set(self.labels.tolist())) <= _MOST_MIXED
         return "matrix" if mixed else "batch" if "batch" in allowed else allowed[0]
 

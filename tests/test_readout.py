@@ -16,10 +16,16 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
 import promptsearch as ps
+from promptsearch.calibration import Weighing
+from promptsearch.candidate import Candidate
+from promptsearch.evaluation import Asker
 from promptsearch.events import Event, Progress
 from promptsearch.lm.base import FloatArray
 from promptsearch.lm.llamacpp.engine import LlamaEngine
+from promptsearch.lm.resolve import OpenedModel
+from promptsearch.parts import PromptParts
 from promptsearch.probabilities import normalized
+from promptsearch.prompting import PromptBuilder
 from promptsearch.readout import Readout, ReadoutFit, fit_readout, likeliest_tokens, packed, unpacked
 
 TOKENS = (2, 3, 5, 7, 11, 13, 17, 19)
@@ -347,22 +353,26 @@ def test_macro_f1_names_rare_labels_more_readily() -> None:
     assert 0.08 < np.mean([output == "good" for output in found]) < 0.5  # one in six is
 
 
-def test_on_the_packaged_model(engine: LlamaEngine, encoder: Any, tmp_path: Path) -> None:
-    """A readout reads the same alone, together, and after saving."""
-    from promptsearch.examples import example_task
-
-    task = example_task()
-    space = ps.Space(
-        modes=("static",), shots=(2,), templates=("fields",), names=(), reasoning=("none",), calibrations=("readout",)
-    )
-    result = ps.optimize(task, engine, "6k tokens", encoder=encoder, space=space, progress=False)
-    assert result.prompt.parts.read_tokens
-    texts = [task.examples[number].text for number in task.split(0).test[:12]]
-    together = result.prompt.predict(texts)
-    alone = [result.prompt(text) for text in texts]
-    for left, right in zip(together, alone, strict=True):
-        assert left.output == right.output or max(left.probabilities.values()) < 0.6
-        for label, share in left.probabilities.items():
-            assert share == pytest.approx(right.probabilities[label], abs=0.05)
-    loaded = ps.load(result.prompt.save(tmp_path / "p.json"), engine, encoder=encoder)
-    assert loaded.predict(texts) == together
+def test_on_the_packaged_model(engine: LlamaEngine, tmp_path: Path) -> None:
+    """A readout of a real model reads the same alone, together, and after saving."""
+    task = ps.example_task()
+    candidate = Candidate(instruction=task.instructions[0])
+    builder = PromptBuilder(engine, task.inputs, task.output, {}, 8)
+    prompts = [builder.render(candidate, (), row.fields) for row in task.examples[:4]]
+    tokens = likeliest_tokens(engine.likely_next(prompts, 64), 64)
+    asker = Asker(engine, builder, task.labels, tokens=tokens)
+    rows = task.examples[:56]
+    answers = asker.answers(asker.ask(candidate, [row.fields for row in rows], [()] * len(rows)))
+    assert answers.following is not None
+    golds = np.array([task.labels.index(row.output) for row in rows]) if task.labels else np.empty(0, dtype=np.int64)
+    fit = fit_readout(tokens, answers.log_probabilities, answers.following, golds)
+    assert fit is not None
+    words = Weighing("none", (0.0,) * 7)
+    read = Weighing("readout", (0.0,) * 7, readout=fit.readout)
+    parts = PromptParts(task, candidate, {}, read, weighing_words=words, weighing_words_alone=words)
+    prompt = ps.Prompt.from_parts(parts, OpenedModel(engine, ""))
+    texts = [row.text for row in task.examples[60:72]]
+    together, alone = prompt.predict(texts), [prompt(text) for text in texts]
+    shares = [[list(each.probabilities.values()) for each in said] for said in (together, alone)]
+    np.testing.assert_allclose(shares[0], shares[1], atol=0.05)
+    assert ps.load(prompt.save(tmp_path / "p.json"), engine).predict(texts) == together

@@ -237,8 +237,8 @@ def test_rows_read_beyond_the_search_are_pool_rows_that_are_not_shown() -> None:
 def test_shuffled_labels_gain_nothing(clarity: float) -> None:
     """Next tokens that know the labels that the rows would have, and labels that are shuffled."""
     gains, tests = [], []
-    for seed in range(5):
-        task = numbered_task(300)
+    for seed in range(4):
+        task = numbered_task(240)
         order = np.random.default_rng([seed, 1]).permutation(len(task.examples))
         golds = golds_of(task)
         shuffled = [
@@ -249,9 +249,9 @@ def test_shuffled_labels_gain_nothing(clarity: float) -> None:
         result = search(TellingLM(golds, clarity=clarity, reliability=0.5, seed=seed), of, seed=seed)
         gains.append(result.improvement_without_prior)
         tests.append(result.test.value)
-    assert sum(gain.low <= 0 <= gain.high for gain in gains) >= 3
-    assert abs(np.mean([gain.value for gain in gains])) < 0.1
-    assert abs(np.mean(tests) - 0.5) < 0.08
+    assert sum(gain.low <= 0 <= gain.high for gain in gains) >= 2
+    assert abs(np.mean([gain.value for gain in gains])) < 0.12
+    assert abs(np.mean(tests) - 0.5) < 0.1
 
 
 def test_items_that_do_not_fit_are_too_long_and_change_nothing_else() -> None:
@@ -286,7 +286,7 @@ def test_nothing_is_kept_for_reading_where_nothing_can_be_read() -> None:
         plan = search(TellingLM(golds_of(task)), task, space=space).facts["plan"]
         assert plan["read"] == 0
     plan = ps.optimize(
-        task, TellingLM(golds_of(task)), "9000 evaluations", encoder=WordEncoder(), progress=False
+        task, TellingLM(golds_of(task)), "3000 evaluations", encoder=WordEncoder(), progress=False
     ).facts["plan"]
     assert 0 < plan["read"] <= len(task.split(0).pool)
 
@@ -319,7 +319,7 @@ def test_a_stopped_run_goes_on_to_the_same_result(tmp_path: Path) -> None:
     task = numbered_task(240)
     whole = TellingLM(golds_of(task), reliability=0.6)
     expected = search(whole, task)
-    for call in (1, 3, len(whole.calls) // 2, len(whole.calls) - 2):
+    for call in (3, len(whole.calls) - 8):
         folder = tmp_path / str(call)
         lm = TellingLM(golds_of(task), reliability=0.6, on_call=lambda number, at=call: _die(number, at))
         with pytest.raises(RuntimeError, match="power"):

@@ -47,7 +47,6 @@ from promptsearch.store import RunStore
 from promptsearch.study import (
     FEWEST_CONFIRM,
     FEWEST_TEST,
-    MOST_READ,
     Finalist,
     Outcome,
     Plan,
@@ -345,14 +344,13 @@ class _Job:
             and not all(TEMPLATES[name].scores_options for name in space.templates)
         )
 
-    def _most_to_read(self, engine: Engine, space: SearchSpace) -> float:
-        """Units of asking a winner about all pool rows that its readout may be fitted on."""
+    def _row_to_read(self, engine: Engine, space: SearchSpace) -> float:
+        """Units of asking a winner about one more row that its readout is fitted on; 0 where it cannot be read."""
         if not self._reads(engine, space) or "static" not in self.user_space.modes:
             return 0.0
-        count = min(MOST_READ, len(space.pool))
         if self.limits.seconds is None and self.limits.tokens is None:
-            return count
-        return space.price(Candidate(instruction=space.instructions[0]), count)
+            return 1.0
+        return space.query_tokens(Candidate(instruction=space.instructions[0]))
 
     def _next_tokens(self, evaluator: Evaluator, space: SearchSpace, splits: Splits, plan: Plan) -> tuple[int, ...]:
         """The tokens that are likeliest to come next after a few prompts; none where looking for them is too dear."""
@@ -395,7 +393,8 @@ class _Job:
                 setup_seconds=setup,
                 most_to_measure=self._most_to_measure(space, near.splits),
                 least_to_measure=self._least_to_measure(space),
-                most_to_read=self._most_to_read(opened.engine, space),
+                row_to_read=self._row_to_read(opened.engine, space),
+                rows_to_read=len(space.pool),
                 tokens_per_evaluation=space.query_tokens(Candidate(instruction=space.instructions[0])),
             )
             store.record_fact("plan", {"plan": plan.to_dict(), "elapsed": self.meter.elapsed})

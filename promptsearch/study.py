@@ -37,7 +37,6 @@ from promptsearch.store import RunStore
 __all__ = [
     "FEWEST_CONFIRM",
     "FEWEST_TEST",
-    "MOST_READ",
     "Finalist",
     "Outcome",
     "Plan",
@@ -49,10 +48,12 @@ __all__ = [
 _SEARCH_SHARE = 0.6
 _LEAST_SEARCH_SHARE = 0.2  # where a budget is so small that measuring would take nearly all
 _CONFIRM_SHARE = 0.12
-_READ_SHARE = 0.15  # of the search's units, for more rows that the winner's readout is fitted on
+_READ_SHARE = 0.15  # of the search's units, for more rows that the winner's readout is fitted on,
+_MOST_READ_SHARE = 0.4  # and up to so much
+_WORTH_READING = 300  # where that buys no more rows than these: the first few hundred gain more than other prompts do
 _FEWEST_READ = 96  # search rows from which readouts rank candidates better than labels' words do
 _MOST_COMPARED = 12  # candidates, the race's best, whose readouts are compared: each takes a good part of a second
-MOST_READ = 2000  # such rows: more add little
+_MOST_READ = 2000  # such rows: more add little
 _READ_AT_ONCE = 256  # rows, between two words to who listens
 _USUAL_FINALISTS = 3
 _FEWEST_LOOKS = 24
@@ -106,7 +107,8 @@ def make_plan(
     most_to_measure: float = float("inf"),
     least_to_measure: float = 0.0,
     tokens_per_evaluation: float = 0.0,
-    most_to_read: float = 0.0,
+    row_to_read: float = 0.0,
+    rows_to_read: int = 0,
 ) -> Plan:
     """Turn a budget into a plan.
 
@@ -119,13 +121,15 @@ def make_plan(
         least_to_measure: tokens that they take at least, which the search leaves them.
         tokens_per_evaluation: of a cheap prompt; a plan in tokens allows no more of these than the budget does
             evaluations.
-        most_to_read: units that asking the winner about further labelled rows, which make a readout better, can take
-            at most; 0 where it cannot be read.
+        row_to_read: units of asking a winner about one further labelled row, which make a readout better; 0 where it
+            cannot be read.
+        rows_to_read: how many such rows there are.
     """
     plan = _plan_without_reading(
         budget, tokens_per_second, setup_seconds, most_to_measure, least_to_measure, tokens_per_evaluation
     )
-    read = int(min(_READ_SHARE * plan.search, most_to_read))
+    worth = min(_WORTH_READING * row_to_read, _MOST_READ_SHARE * plan.search)
+    read = int(min(max(_READ_SHARE * plan.search, worth), min(rows_to_read, _MOST_READ) * row_to_read))
     return replace(plan, search=plan.search - read, read=read)
 
 
@@ -562,7 +566,7 @@ class Study:
             return ()
         self._meter.enter("read")
         shown = set(candidate.shown)
-        rows = [row for row in rows if row not in shown][:MOST_READ]
+        rows = [row for row in rows if row not in shown][:_MOST_READ]
         self._store.record_fact("read rows", self._affordable_to_read(candidate, rows))
         rows = rows[: int(self._store.fact("read rows"))]
         for start in range(0, len(rows), _READ_AT_ONCE):

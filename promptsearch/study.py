@@ -48,9 +48,8 @@ __all__ = [
 _SEARCH_SHARE = 0.6
 _LEAST_SEARCH_SHARE = 0.2  # where a budget is so small that measuring would take nearly all
 _CONFIRM_SHARE = 0.12
-_READ_SHARE = 0.15  # of the search's units, for more rows that the winner's readout is fitted on,
-_MOST_READ_SHARE = 0.4  # and up to so much
-_WORTH_READING = 300  # where that buys no more rows than these: the first few hundred gain more than other prompts do
+_READ_SHARE = 0.33  # of the search's units, for more rows that the winner's readout is fitted on: they gain more
+# than a third more prompts would, as long as they are no more than some thousand
 _FEWEST_READ = 96  # search rows from which readouts rank candidates better than labels' words do
 _MOST_COMPARED = 12  # candidates, the race's best, whose readouts are compared: each takes a good part of a second
 _MOST_READ = 2000  # such rows: more add little
@@ -128,8 +127,7 @@ def make_plan(
     plan = _plan_without_reading(
         budget, tokens_per_second, setup_seconds, most_to_measure, least_to_measure, tokens_per_evaluation
     )
-    worth = min(_WORTH_READING * row_to_read, _MOST_READ_SHARE * plan.search)
-    read = int(min(max(_READ_SHARE * plan.search, worth), min(rows_to_read, _MOST_READ) * row_to_read))
+    read = int(min(_READ_SHARE * plan.search, min(rows_to_read, _MOST_READ) * row_to_read))
     return replace(plan, search=plan.search - read, read=read)
 
 

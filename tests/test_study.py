@@ -102,7 +102,7 @@ def test_a_search_leaves_what_measuring_takes_at_least(total: int, least: float,
 
 @given(st.integers(1_000, 10**7), st.floats(1, 500), st.integers(0, 5000))
 def test_reading_takes_its_units_from_the_search(total: int, row: float, rows: int) -> None:
-    """Some hundred rows where they are cheap, never much of the search, and no more than there are."""
+    """A part of the search's, and no more than there are rows."""
     budget = Budget(tokens=total)
     with_it = make_plan(budget, tokens_per_second=1, setup_seconds=0, row_to_read=row, rows_to_read=rows)
     without = make_plan(budget, tokens_per_second=1, setup_seconds=0)
@@ -110,8 +110,6 @@ def test_reading_takes_its_units_from_the_search(total: int, row: float, rows: i
     assert with_it.search + with_it.read == without.search
     assert with_it.confirm == without.confirm
     assert with_it.read <= min(0.4 * without.search, rows * row) + 1
-    if rows >= 300 and 300 * row <= 0.4 * without.search:
-        assert with_it.read >= 300 * row - 1
 
 
 def test_finalists_that_cannot_be_measured_any_more_are_left_out() -> None:

@@ -6,14 +6,13 @@ on another day; a machine that is now much slower or faster than kept is measure
 
 from __future__ import annotations
 
-import json
+import math
 import time
 from collections.abc import Sequence
 
 from promptsearch.embed.base import Encoder
-from promptsearch.files import write_whole
+from promptsearch.kept import keep, kept
 from promptsearch.lm.base import Engine, GenerationParams
-from promptsearch.paths import cache_dir
 
 __all__ = ["encoder_speed", "measure_encoder_speed", "model_speed"]
 
@@ -30,28 +29,28 @@ def model_speed(engine: Engine, *, generates: bool) -> float:
         generates: whether answers are generated rather than scored.
     """
     name = f"{'generate' if generates else 'score'}: {engine.fingerprint}"
-    measured, kept = _measure(engine, generates), _read().get(name)
-    if kept is None or not _is_near(measured, kept):
+    measured, known = _measure(engine, generates), _known(name)
+    if known is None or not _is_near(measured, known):
         measured = max(measured, _measure(engine, generates))  # other work only slows
-    if kept is None:
+    if known is None:
         _keep(name, measured)
         return measured
-    return kept if _is_near(measured, kept) else measured
+    return known if _is_near(measured, known) else measured
 
 
-def _is_near(measured: float, kept: float) -> bool:
-    return 1 / _DRIFT < measured / kept < _DRIFT
+def _is_near(measured: float, known: float) -> bool:
+    return 1 / _DRIFT < measured / known < _DRIFT
 
 
 def encoder_speed(fingerprint: str) -> float | None:
     """Characters per second that the encoder takes, None where it was never measured."""
-    return _read().get(f"encode: {fingerprint}")
+    return _known(f"encode: {fingerprint}")
 
 
 def measure_encoder_speed(fingerprint: str, encoder: Encoder) -> None:
     """Measure a loaded encoder's speed and keep it; one that is kept stays."""
     name = f"encode: {fingerprint}"
-    if name in _read():
+    if _known(name) is not None:
         return
     words = _WORDS.split()
     texts = [f"{' '.join(_rotated(words, place))} {place}" for place in range(64)]
@@ -83,13 +82,11 @@ def _rotated(words: Sequence[str], by: int) -> list[str]:
     return [*words[place:], *words[:place]]
 
 
-def _read() -> dict[str, float]:
-    try:
-        kept = json.loads((cache_dir() / _FILE).read_text("utf-8"))
-        return {str(name): float(value) for name, value in kept.items()}
-    except (OSError, ValueError, AttributeError, TypeError):
-        return {}  # what is lost is measured again
+def _known(name: str) -> float | None:
+    """A kept speed; None where there is none that could have been measured."""
+    value = kept(_FILE).get(name)
+    return float(value) if isinstance(value, (int, float)) and 0 < value < math.inf else None
 
 
 def _keep(name: str, value: float) -> None:
-    write_whole(cache_dir() / _FILE, json.dumps({**_read(), name: round(value, 3)}, indent=1))
+    keep(_FILE, {**kept(_FILE), name: round(value, 3)})

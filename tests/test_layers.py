@@ -26,6 +26,7 @@ LAYERS = (
         "measurement",
         "embed",
         "embed.base",
+        "kept",
         "probabilities",
     ),
     (

@@ -9,14 +9,12 @@ Leaves out: what the hash is used for.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import time
 from pathlib import Path
 from typing import Any
 
-from promptsearch.files import write_whole
-from promptsearch.paths import cache_dir
+from promptsearch.kept import keep, kept
 
 __all__ = ["file_hash"]
 
@@ -31,13 +29,13 @@ def file_hash(path: Path) -> str:
         OSError: the file cannot be read.
     """
     place, state = str(path.resolve()), _state(path)
-    kept = _read()
-    if kept.get(place, {}).get("state") == state:
-        return str(kept[place]["sha256"])
+    known = _known()
+    if known.get(place, {}).get("state") == state:
+        return str(known[place]["sha256"])
     digest = _digest(path)
     settled = time.time_ns() - path.stat().st_mtime_ns > _SETTLED_NANOSECONDS
     if settled and _state(path) == state:
-        _keep(kept, place, {"state": state, "sha256": digest})
+        _keep(known, place, {"state": state, "sha256": digest})
     return digest
 
 
@@ -55,13 +53,9 @@ def _state(path: Path) -> list[int]:
     return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev]
 
 
-def _read() -> dict[str, dict[str, Any]]:
+def _known() -> dict[str, dict[str, Any]]:
     """Entries that hold together; what is damaged is computed again."""
-    try:
-        kept = json.loads((cache_dir() / _FILE).read_text("utf-8"))
-        return {str(place): entry for place, entry in kept.items() if _whole(entry)}
-    except (OSError, ValueError, AttributeError):
-        return {}
+    return {place: entry for place, entry in kept(_FILE).items() if _whole(entry)}
 
 
 def _whole(entry: Any) -> bool:
@@ -69,7 +63,7 @@ def _whole(entry: Any) -> bool:
     return isinstance(digest, str) and len(digest) == 64 and set(digest) <= set("0123456789abcdef")
 
 
-def _keep(kept: dict[str, dict[str, Any]], place: str, entry: dict[str, Any]) -> None:
+def _keep(known: dict[str, dict[str, Any]], place: str, entry: dict[str, Any]) -> None:
     """Remember one more file, and forget those that are gone."""
-    there = {name: value for name, value in kept.items() if os.path.exists(name)}
-    write_whole(cache_dir() / _FILE, json.dumps({**there, place: entry}, indent=1))
+    there = {name: value for name, value in known.items() if os.path.exists(name)}
+    keep(_FILE, {**there, place: entry})

@@ -10,7 +10,6 @@ Leaves out: how models are opened.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import platform
@@ -20,8 +19,7 @@ import sys
 from functools import lru_cache
 from pathlib import Path
 
-from promptsearch.files import write_whole
-from promptsearch.paths import cache_dir
+from promptsearch.kept import keep, kept
 
 __all__ = ["repacked_weights_run"]
 
@@ -55,17 +53,17 @@ def repacked_weights_run(path: Path) -> bool:
     if not _has_tiles():
         return True
     name = _name(path)
-    kept = _read().get(name)
-    if kept is None:
+    runs = kept(_FILE).get(name)
+    if not isinstance(runs, bool):
         ended = _try(path)
-        kept = ended is not None and ended.returncode >= 0
+        runs = ended is not None and ended.returncode >= 0
         ran = ended is not None and b"done" in ended.stdout
         # What ended otherwise, for lack of memory or time, or before the model ran, is tried again.
         if ran or (ended is not None and ended.returncode == -signal.SIGILL):
-            write_whole(cache_dir() / _FILE, json.dumps({**_read(), name: kept}, indent=1))
-    if not kept:
+            keep(_FILE, {**kept(_FILE), name: runs})
+    if not runs:
         _logger.info("%s runs without repacked weights: a try with them did not end by itself", path.name)
-    return kept
+    return runs
 
 
 @lru_cache(maxsize=1)
@@ -97,11 +95,3 @@ def _try(path: Path) -> subprocess.CompletedProcess[bytes] | None:
         return subprocess.run(command, capture_output=True, timeout=_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
-
-
-def _read() -> dict[str, bool]:
-    try:
-        kept = json.loads((cache_dir() / _FILE).read_text("utf-8"))
-        return {str(name): bool(value) for name, value in kept.items()}
-    except (OSError, ValueError, AttributeError, TypeError):
-        return {}  # what is lost is tried again

@@ -1,8 +1,8 @@
 """Runs a strategy: scores what it asks for, stops when the budget ends, and measures what it found.
 
 Three phases, each on its own rows: the race on the search split, finalists on the confirmation split, the winner and
-the baselines on the test split, which is read once. Between the last two a winner may be asked about pool rows, which
-its readout is then fitted on as well. The race compares prompts by themselves; the prior joins when
+the baselines on the test split, which is read once. Between the first two the best fixed prompt may be asked about
+pool rows, which its readout is then fitted on as well. The race compares prompts by themselves; the prior joins when
 finalists are weighed.
 Invariant: a phase spends what the plan gives it; every decision follows from recorded answers and the plan, so that
 a resumed run repeats them.
@@ -77,7 +77,7 @@ class Plan:
         search: units for the race.
         confirm: units for the confirmation.
         tokens_per_second: speed behind a plan made from a time; 0 otherwise.
-        read: units for asking the winner about further labelled rows, which its readout is fitted on.
+        read: units for asking a finalist about further labelled rows, which its readout is fitted on.
     """
 
     unit: str
@@ -194,6 +194,7 @@ class Finalist:
         alone: weights fitted for the prompt alone, without the prior.
         words: what ``weighing`` would be without a readout, by the labels' own words; None where it has none.
         words_alone: the same of ``alone``; None where neither has a readout.
+        others: rows beyond those of the race and the confirmation that a readout was fitted on.
     """
 
     candidate: Candidate
@@ -202,6 +203,7 @@ class Finalist:
     alone: Weighing | None = None
     words: Weighing | None = None
     words_alone: Weighing | None = None
+    others: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -461,14 +463,17 @@ class Study:
         """Choose among finalists on rows that the race did not see."""
         finalists = self._measurable(finalists, confirm_items)
         items = self._affordable_items(finalists, confirm_items)
-        fitted = [self.fit(candidate, search_items) for candidate in finalists[: self._finalists(finalists, items)]]
+        finalists = finalists[: self._finalists(finalists, items)]
+        others = self._read_more(finalists, search_items, more_items)
+        self._meter.enter("confirm")
+        fitted = [self.fit(candidate, search_items, others.get(candidate, ())) for candidate in finalists]
         fitted = self._not_certainly_worse(fitted, items)
         for place, finalist in enumerate(fitted):
             self.evaluator.answers(finalist.candidate, items)
             self._listen(Progress("confirm", (place + 1) / len(fitted), len(fitted), len(self._scores)))
         best = self._choose(fitted, search_items, items)
         confirmed = self.judge.measure(items, self.judged(fitted[best], items))
-        return self._refitted(fitted[best], search_items, items, more_items), confirmed
+        return self._refitted(fitted[best], search_items, items), confirmed
 
     def _in_time(self, finalists: Sequence[Candidate], items: Sequence[int]) -> Sequence[int]:
         """The confirmation rows that the clock leaves: as recorded, or else by the clock, which is then recorded.
@@ -537,31 +542,30 @@ class Study:
             count += 1
         return count
 
-    def _refitted(
-        self,
-        winner: Finalist,
-        search_items: Sequence[int],
-        confirm_items: Sequence[int],
-        more_items: Sequence[int],
-    ) -> Finalist:
-        """The winner with its weights fitted on search and confirmation rows together, now that all is chosen.
-
-        A readout is fitted on pool rows as well.
-        """
+    def _refitted(self, winner: Finalist, search_items: Sequence[int], confirm_items: Sequence[int]) -> Finalist:
+        """The winner with its weights fitted on search and confirmation rows together, now that all is chosen."""
         if winner.weighing is None:
             return winner
         candidate = winner.raced or winner.candidate
         items = [*search_items[: self._scores[candidate].items], *confirm_items]
-        return self._fitted(candidate, items, self._read_more(candidate, items, more_items))
+        return self._fitted(candidate, items, winner.others)
 
-    def _read_more(self, candidate: Candidate, items: Sequence[int], rows: Sequence[int]) -> Sequence[int]:
-        """Ask the winner about pool rows, as many as the plan pays for; the rows asked about.
+    def _read_more(
+        self, finalists: Sequence[Candidate], search_items: Sequence[int], rows: Sequence[int]
+    ) -> dict[Candidate, Sequence[int]]:
+        """Ask the best fixed prompt about pool rows, as many as the plan pays for: it is judged as it will be.
 
-        A prompt that shows some of them knows those, and one that finds demonstrations for each query, or routes it,
-        would find the row itself.
+        Only such a prompt: one that finds demonstrations for each query, or routes it, would find the row itself. It
+        is not asked about rows that it shows.
+
+        Returns:
+            The rows that this prompt was asked about; empty where no finalist can be read.
         """
-        if not rows or candidate.mode != "static" or "readout" not in self._usable_calibrations(candidate, items):
-            return ()
+        candidate = next((each for each in finalists if each.mode == "static"), None)
+        if candidate is None or not rows:
+            return {}
+        if "readout" not in self._usable_calibrations(candidate, search_items[: self._scores[candidate].items]):
+            return {}
         self._meter.enter("read")
         shown = set(candidate.shown)
         rows = [row for row in rows if row not in shown][:_MOST_READ]
@@ -570,15 +574,15 @@ class Study:
         for start in range(0, len(rows), _READ_AT_ONCE):
             self.evaluator.answers(candidate, rows[: start + _READ_AT_ONCE])
             self._listen(Progress("read", min(1.0, (start + _READ_AT_ONCE) / len(rows))))
-        return rows
+        return {candidate: rows}
 
     def _affordable_to_read(self, candidate: Candidate, rows: Sequence[int]) -> int:
-        """How many rows the plan pays for, with what search and confirmation left of their shares."""
+        """How many rows the plan pays for, with what the search left of its share."""
         plan, budget = self.plan, self._budget
         if not rows or not plan.read:
             return 0
         row = self._price([candidate], rows) / len(rows)
-        units = plan.search + plan.confirm + plan.read - self.spent
+        units = plan.search + plan.read - self.spent
         counts = [len(rows), units / row]
         share = units / max(1, plan.total - self.spent)  # of what is left
         if budget.evaluations is not None and plan.unit != "evaluations":
@@ -613,28 +617,38 @@ class Study:
         """Steadied scores on the search rows that it has seen, as deployed and alone, by fits that left each out."""
         candidate = finalist.candidate
         items = search_items[: self._scores[finalist.raced or candidate].items]
+        others = self._asked_about(candidate, finalist.others)
         if finalist.weighing is None or finalist.alone is None:
             return [_steadied(self.judged(finalist, items))]
         answers = self.evaluator.answers(candidate, items)
         judged = [
-            judge.cross_fitted(fitted.calibration, items, answers, self._content_free(fitted.calibration, candidate))
+            judge.cross_fitted(
+                fitted.calibration, items, answers, self._content_free(fitted.calibration, candidate), others
+            )
             for judge, fitted in ((self.judge, finalist.weighing), (self._alone, finalist.alone))
         ]
         return [_steadied(each) for each in judged]
 
     # -- fitting and measuring ------------------------------------------------------------------------------
 
-    def fit(self, candidate: Candidate, search_items: Sequence[int]) -> Finalist:
-        """Choose the calibration and fit the weights on the search rows that this candidate has seen."""
+    def fit(self, candidate: Candidate, search_items: Sequence[int], others: Sequence[int] = ()) -> Finalist:
+        """Choose the calibration and fit the weights on the search rows that this candidate has seen.
+
+        Args:
+            candidate: what raced.
+            search_items: rows of the race.
+            others: further rows that it was asked about, for its readout alone.
+        """
         if self.judge.labels is None:
             return Finalist(candidate, None, candidate)
-        return self._fitted(candidate, search_items[: self._scores[candidate].items])
+        return self._fitted(candidate, search_items[: self._scores[candidate].items], others)
 
     def _fitted(self, candidate: Candidate, items: Sequence[int], others: Sequence[int] = ()) -> Finalist:
         """Choose the calibration and fit the weights on these rows; a readout on others too."""
         usable = self._usable_calibrations(candidate, items)
         weighing, alone = self._best_fits(usable, candidate, items, others)
-        finalist = Finalist(replace(candidate, calibration=weighing.calibration), weighing, candidate, alone)
+        chosen = replace(candidate, calibration=weighing.calibration)
+        finalist = Finalist(chosen, weighing, candidate, alone, others=tuple(others))
         if weighing.readout is None and alone.readout is None:
             return finalist
         by_words = [each for each in usable if each != "readout"] or ["batch"]
@@ -660,10 +674,14 @@ class Study:
     ) -> Weighing:
         """Weights under the calibration that makes the right labels of rows likeliest that it was not fitted on."""
         answers = self.evaluator.answers(candidate, items)
-        more = Asked(others, self.evaluator.answers(candidate, others)) if others else None
+        more = self._asked_about(candidate, others)
         content_free = {each: self._content_free(each, candidate) for each in calibrations}
         best = max(calibrations, key=lambda each: judge.likelihood(each, items, answers, content_free[each], more))
         return judge.fit(best, items, answers, content_free[best], more)
+
+    def _asked_about(self, candidate: Candidate, others: Sequence[int]) -> Asked | None:
+        """Further rows with the answers about them; None for none."""
+        return Asked(others, self.evaluator.answers(candidate, others)) if others else None
 
     def _usable_calibrations(self, candidate: Candidate, items: Sequence[int]) -> list[str]:
         """The space's calibrations that this candidate's answers on these rows can be corrected by.

@@ -238,17 +238,20 @@ class Judge:
             failures.update(judged.failures)
         return Judged(tuple(predictions.tolist()), scores, confidence, dict(failures))
 
-    def likelihood(
+    def likelihoods(
         self,
         calibration: str,
         items: Sequence[int],
         answers: Answers,
         content_free: FloatArray | None = None,
         others: Asked | None = None,
-    ) -> float:
-        """Mean log-likelihood of the right labels of items that the fit did not see, see :meth:`cross_fitted`."""
+    ) -> FloatArray:
+        """Log-likelihood of the right label of each item under fits that did not see it, see :meth:`cross_fitted`.
+
+        What an item counts (:meth:`weights`) is in it; shape (items,).
+        """
         judged = self.cross_fitted(calibration, items, answers, content_free, others)
-        return float(np.average(np.log(np.maximum(judged.confidence, 1e-9)), weights=self.weights(items)))
+        return self.weights(items) * np.log(np.maximum(judged.confidence, 1e-9))
 
     def plain(self, label_count: int) -> Weighing:
         """The model's own choice: nothing subtracted, nothing added."""

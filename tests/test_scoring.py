@@ -201,7 +201,7 @@ def slow_likelihood(judge: Judge, calibration: str, items: list[int], given: Ans
 @pytest.mark.parametrize("count", [3, 11, 30])
 def test_likelihood_is_its_slow_twin(calibration: str, count: int) -> None:
     judge, given, items = random_case(2, count)
-    assert judge.likelihood(calibration, items, given) == pytest.approx(
+    assert judge.likelihoods(calibration, items, given).mean() == pytest.approx(
         slow_likelihood(judge, calibration, items, given), abs=1e-9
     )
 
@@ -225,7 +225,7 @@ def test_every_item_is_judged_by_a_fit_without_it() -> None:
 def test_a_single_item_has_a_likelihood(with_prior: bool) -> None:
     judge, given, _ = random_case(3, 1)
     judge = judge if with_prior else classifier(["bad"])
-    assert judge.likelihood("batch", [0], given) < 0
+    assert judge.likelihoods("batch", [0], given).mean() < 0
 
 
 def test_likelihood_prefers_calibration_where_a_label_is_favoured() -> None:
@@ -234,7 +234,10 @@ def test_likelihood_prefers_calibration_where_a_label_is_favoured() -> None:
     rows = np.eye(3)[golds] * 1.5 + rng.normal(0, 0.7, (120, 3)) + [3.0, 0.0, 0.0]
     judge = classifier([LABELS[gold] for gold in golds])
     items = list(range(120))
-    assert judge.likelihood("batch", items, answers(rows)) > judge.likelihood("none", items, answers(rows)) + 0.05
+    assert (
+        judge.likelihoods("batch", items, answers(rows)).mean()
+        > judge.likelihoods("none", items, answers(rows)).mean() + 0.05
+    )
 
 
 def test_contextual_offsets_come_from_inputs_without_content() -> None:
@@ -265,7 +268,7 @@ def test_any_answers_are_judged(count: int, data: st.DataObject) -> None:
     judge = classifier([data.draw(st.sampled_from(LABELS)) for _ in range(count)])
     items, given = list(range(count)), Answers(table, (), np.array(fits))
     for calibration in ("none", "batch", "fitted", "matrix"):
-        assert math.isfinite(judge.likelihood(calibration, items, given))
+        assert math.isfinite(judge.likelihoods(calibration, items, given).mean())
         judged = judge.judge(items, given, judge.fit(calibration, items, given))
         unread = [not np.isfinite(row).any() for row in table]
         assert [not prediction for prediction in judged.predictions] == unread

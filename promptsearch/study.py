@@ -48,8 +48,7 @@ __all__ = [
 _SEARCH_SHARE = 0.6
 _LEAST_SEARCH_SHARE = 0.2  # where a budget is so small that measuring would take nearly all
 _CONFIRM_SHARE = 0.12
-_READ_SHARE = 0.33  # of the search's units, for more rows that the winner's readout is fitted on: they gain more
-# than a third more prompts would, as long as they are no more than some thousand
+_READ_SHARE = 0.33  # of the search's units, for more rows that a finalist's readout is fitted on
 _FEWEST_READ = 96  # search rows from which readouts rank candidates better than labels' words do
 _MOST_COMPARED = 12  # candidates, the race's best, whose readouts are compared: each takes a good part of a second
 _MOST_READ = 2000  # such rows: more add little

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -301,6 +301,24 @@ class Evaluator:
             chunk = missing[start : start + size]
             self._remember(reading, chunk, self._call("items", reading, chunk))
         return self.asker.answers([self._known[reading.key, item] for item in items])
+
+    def likely_next(self, candidate: Candidate, items: Sequence[int], count: int) -> list[list[tuple[int, float]]]:
+        """For each item the likeliest tokens after a static candidate's prompt, with their log-probabilities.
+
+        None after one that does not fit, and none at all where the engine does not tell them.
+        """
+        engine, reading = self.asker.engine, candidate.reading
+        if not isinstance(engine, TellsNext) or not items:
+            return [[] for _ in items]
+
+        def ask() -> list[object]:
+            inputs, matches = self._questions("items", reading, items)
+            prompts = [built.prompt for built in self.asker.build(reading, inputs, matches)]
+            found = iter(engine.likely_next([each for each in prompts if each is not None], count))
+            return [[] if each is None else next(found) for each in prompts]
+
+        values: Sequence[Any] = self.recorded("next tokens", reading, items, ask)
+        return [[(int(token), float(log)) for token, log in value] for value in values]
 
     def has_begun(self, candidate: Candidate) -> bool:
         """Whether a candidate was asked about some item, with all of its routes."""

@@ -33,7 +33,7 @@ from promptsearch.parts import PromptParts, Retriever
 from promptsearch.prompt import Prompt
 from promptsearch.prompting import GENERATED_TOKENS, PromptBuilder, answer_room, template_of
 from promptsearch.rationales import Rationalizer
-from promptsearch.readout import likeliest_tokens
+from promptsearch.readout import READ_TOKENS, likeliest_tokens
 from promptsearch.reasoning import one_line
 from promptsearch.result import Result, Trial, Trials
 from promptsearch.scoring import Judge, Judged
@@ -80,7 +80,6 @@ _RATIONALES_SHARE = 0.1  # of the search, for having the model write reasoning
 _ATTEMPTS = 3.0  # of an example, that its share pays for: most are asked more than once
 _FEWEST_RATIONALES, _MOST_RATIONALES = 8, 64  # examples that reasoning is written for
 _FEWEST_KEPT = 2
-_READ_TOKENS = 256  # next tokens that a readout reads; a thousand read hardly better
 _LOOKED_ROWS = 8  # after which those tokens are looked for, under each of a few prompts
 _LOOKED_SHARE = 0.02  # of the plan, that this may take
 _MOST_FINALISTS = 5
@@ -361,20 +360,8 @@ class _Job:
         prompts = [each for each in (zero, few, *others[-1:]) if space.fits(each)]
         once = len(prompts) if plan.unit == "evaluations" else sum(space.price(each, 1) for each in prompts)
         rows = splits.search[: min(_LOOKED_ROWS, int(_LOOKED_SHARE * plan.total / max(1.0, once)))]
-        engine, builder = evaluator.asker.engine, evaluator.asker.builder
-        if not rows or not isinstance(engine, TellsNext):
-            return ()
-        found: list[Any] = []
-        for candidate in prompts:
-
-            def ask(candidate: Candidate = candidate) -> list[object]:
-                inputs = [self.task.examples[row].fields for row in rows]
-                rendered = [builder.build(candidate, each).prompt for each in inputs]
-                likely = iter(engine.likely_next([each for each in rendered if each is not None], _READ_TOKENS))
-                return [[] if each is None else [list(pair) for pair in next(likely)] for each in rendered]
-
-            found += evaluator.recorded("next tokens", candidate.reading, rows, ask)
-        return likeliest_tokens(found, _READ_TOKENS)
+        found = itertools.chain.from_iterable(evaluator.likely_next(each, rows, READ_TOKENS) for each in prompts)
+        return likeliest_tokens(found, READ_TOKENS)
 
     def _plan(self, opened: OpenedModel, near: Neighbourhood, space: SearchSpace, store: RunStore) -> Plan:
         """The recorded plan, or one made now and recorded."""

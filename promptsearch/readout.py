@@ -25,8 +25,10 @@ from promptsearch.linear import LinearClassifier, fit_linear
 from promptsearch.lm.base import FloatArray
 from promptsearch.probabilities import normalized
 
-__all__ = ["Readout", "ReadoutFit", "fit_readout", "likeliest_tokens", "packed", "unpacked"]
+__all__ = ["READ_TOKENS", "Readout", "ReadoutFit", "fit_readout", "likeliest_tokens", "packed", "unpacked"]
 
+READ_TOKENS = 256
+"""Next tokens that a search reads; a thousand tell hardly more."""
 _LEAST = -30.0  # nats; what is less likely is all alike
 _LARGEST = 1e6  # of any number in a saved readout
 _MOST_TOKENS = 2**31  # of any vocabulary

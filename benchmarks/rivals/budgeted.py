@@ -20,7 +20,7 @@ from promptsearch.candidate import Candidate
 from promptsearch.evaluation import Answers
 from promptsearch.lm.base import FloatArray, TellsNext
 from promptsearch.measurement import Measurement
-from promptsearch.readout import fit_readout, likeliest_tokens
+from promptsearch.readout import READ_TOKENS, fit_readout, likeliest_tokens
 
 __all__ = ["BUDGETED", "Found", "best_of_random", "knn_prompting", "readout_of", "topk_calibrated", "topk_mdl"]
 
@@ -30,7 +30,6 @@ _MDL_NEAREST = 30
 _MDL_SETS = 10
 _FEWEST_ROWS = 4
 _TOKENS_KEPT = 2000
-_TOKENS_READ = 256
 _PROBING_ANCHORS = 4
 _SCORED_AT_ONCE = 64
 _NEIGHBOUR_COUNTS = (1, 3, 5, 9, 17, 33)
@@ -146,7 +145,7 @@ def readout_of(bench: Bench, tokens: int, prompt: Candidate) -> Found:
     It is fitted on as many labelled rows as the tokens pay for, so that what a search finds has to be worth more than
     reading more rows.
     """
-    asked = _Anchored(bench, prompt, tokens, _TOKENS_READ)
+    asked = _Anchored(bench, prompt, tokens, READ_TOKENS)
     fitted = fit_readout(asked.tokens, asked.scores, asked.following, asked.golds)
     if fitted is None:
         raise ValueError("the tokens pay for too few rows to fit a readout on")

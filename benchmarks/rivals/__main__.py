@@ -7,11 +7,13 @@ the packaged model (``--weights``; by default the type that is fastest here, whi
 answers the same test rows. The methods (``--only`` takes some by parts of their names):
 
     ours 2m, ours 2m alone     ``optimize`` with its whole space, and without the retrieval prior; for each of
-                               ``--budget-minutes``. The first is also measured with its prior taken away
+                               ``--budget-minutes``, and of ``--budget-tokens`` (``ours 60k``). The first is also
+                               measured with its prior taken away
     recipe plain               zero-shot, eight random, eight nearest demonstrations, each as the model answers and
                                calibrated; the label vote of neighbours
     recipe topk-mdl 2m         recipes that choose by the model, with the tokens that ``ours 2m`` spent on this
-                               dataset and seed (or ``--tokens``); for each of ``--recipe-minutes``
+                               dataset and seed (or ``--tokens``); for each of ``--recipe-minutes`` and of
+                               ``--budget-tokens``
     dspy mipro chat            a DSPy optimizer with its own defaults and one of ``--adapters``: DSPy's default
                                (chat), a plain one that small models can follow, JSON held to a schema (json)
     dspy mipro chat 2m         the same asked for as much as fits each of ``--rival-minutes``
@@ -55,7 +57,13 @@ def main() -> None:
         return
     try:
         chosen = selected(
-            methods(options.budget_minutes, options.rival_minutes, options.recipe_minutes, options.adapters),
+            methods(
+                options.budget_minutes,
+                options.rival_minutes,
+                options.recipe_minutes,
+                options.adapters,
+                options.budget_tokens,
+            ),
             options.only,
         )
         weights = choose_weights(packaged_model(), options.weights)
@@ -101,6 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=int, default=2, help="of DSPy's optimizers")
     parser.add_argument("--our-seeds", type=int, default=3, help="of ours and of recipes")
     parser.add_argument("--budget-minutes", type=_numbers, default=[0.5, 2, 10], help="budgets of ours")
+    parser.add_argument("--budget-tokens", type=_counts, default=[], help="budgets of ours and of recipes, in tokens")
     parser.add_argument("--rival-minutes", type=_numbers, default=[2], help="what bounded optimizers may take")
     parser.add_argument("--recipe-minutes", type=_numbers, default=[2], help="ours whose tokens recipes may spend")
     parser.add_argument("--tokens", type=int, default=None, help="what recipes may spend instead")
@@ -120,6 +129,10 @@ def _names(text: str) -> list[str]:
 
 def _numbers(text: str) -> list[float]:
     return [float(number) for number in _names(text)]
+
+
+def _counts(text: str) -> list[int]:
+    return [int(number) for number in _names(text)]
 
 
 def _adapters(text: str) -> list[str]:

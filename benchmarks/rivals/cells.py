@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+import promptsearch as ps
 from benchmarks.rivals.jobs import DspyJob, OursJob, RecipeJob, Row, TaskJob
 from benchmarks.rivals.methods import Method
 from benchmarks.throughput_processes import DEFAULT, USERS_OWN, ContenderError, Spec, Worker
@@ -60,8 +61,7 @@ def measured(method: Method, dataset: str, seed: int, setting: Setting, cells: M
     task = TaskJob(setting.data, dataset, setting.test_rows, setting.pool_rows, seed)
     job: OursJob | RecipeJob | DspyJob
     if method.family == "ours":
-        assert method.minutes is not None
-        job = OursJob(task, 60 * method.minutes, prior=method.kind == "full")
+        job = OursJob(task, _budget(method), prior=method.kind == "full")
     elif method.family == "recipe":
         job = RecipeJob(task, method.kind, recipe_tokens(method, dataset, seed, setting, cells))
     else:
@@ -78,15 +78,22 @@ def recipe_tokens(method: Method, dataset: str, seed: int, setting: Setting, cel
     Raises:
         ContenderError: nobody says.
     """
-    if method.minutes is None:
+    if method.minutes is None and method.tokens is None:
         return 0
     if setting.tokens is not None:
         return setting.tokens
-    ours = Method("ours", "full", minutes=method.minutes).name
+    ours = Method("ours", "full", minutes=method.minutes, tokens=method.tokens).name
     cell = cells.get(f"{dataset}|{ours}|{seed}")
     if cell is None:
         raise ContenderError(f"it may spend the tokens of {ours!r}, which is not measured yet; or give --tokens")
     return int(cell["tokens"])
+
+
+def _budget(method: Method) -> ps.Budget:
+    if method.tokens is not None:
+        return ps.Budget(tokens=method.tokens)
+    assert method.minutes is not None
+    return ps.Budget(seconds=60 * method.minutes)
 
 
 def dspy_job(method: Method, task: TaskJob, setting: Setting) -> DspyJob:

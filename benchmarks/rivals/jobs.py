@@ -45,12 +45,12 @@ class OursJob:
 
     Attributes:
         task: the task.
-        seconds: its budget.
+        budget: of time or of tokens.
         prior: whether neighbours' labels may be added.
     """
 
     task: TaskJob
-    seconds: float
+    budget: ps.Budget
     prior: bool
 
 

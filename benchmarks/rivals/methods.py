@@ -30,20 +30,27 @@ class Method:
         adapter: DSPy's adapter; empty for others.
         minutes: ours: its budget. DSPy: what bounds it, None for its defaults. Recipe: the budget of ours whose
             tokens it may spend, None for one that spends nothing.
+        tokens: the same for a budget of model tokens, which gives the same search on any machine.
     """
 
     family: str
     kind: str
     adapter: str = ""
     minutes: float | None = None
+    tokens: int | None = None
 
     @property
     def name(self) -> str:
         """What the results call it."""
-        time = "" if self.minutes is None else minutes_text(self.minutes)
         if self.family == "ours":
-            return f"ours {time}" + " alone" * (self.kind == "alone")
-        return " ".join(part for part in (self.family, self.kind, self.adapter, time) if part)
+            return f"ours {self._bound}" + " alone" * (self.kind == "alone")
+        return " ".join(part for part in (self.family, self.kind, self.adapter, self._bound) if part)
+
+    @property
+    def _bound(self) -> str:
+        if self.tokens is not None:
+            return f"{self.tokens / 1000:g}k"
+        return "" if self.minutes is None else minutes_text(self.minutes)
 
 
 def minutes_text(minutes: float) -> str:
@@ -56,11 +63,18 @@ def methods(
     rival_minutes: Sequence[float],
     recipe_minutes: Sequence[float],
     adapters: Sequence[str],
+    tokens: Sequence[int] = (),
 ) -> list[Method]:
-    """All methods, in the order in which they run: ours first, since recipes spend what ours spent."""
-    found = [Method("ours", kind, minutes=minutes) for minutes in our_minutes for kind in ("full", "alone")]
+    """All methods, in the order in which they run: ours first, since recipes spend what ours spent.
+
+    For each of ``tokens`` there are ours and the recipes, as for ``our_minutes`` and ``recipe_minutes``.
+    """
+    kinds = ("full", "alone")
+    found = [Method("ours", kind, minutes=minutes) for minutes in our_minutes for kind in kinds]
+    found += [Method("ours", kind, tokens=count) for count in tokens for kind in kinds]
     found.append(Method("recipe", "plain"))
     found += [Method("recipe", recipe, minutes=minutes) for minutes in recipe_minutes for recipe in RECIPES]
+    found += [Method("recipe", recipe, tokens=count) for count in tokens for recipe in RECIPES]
     found += [Method("dspy", "zero-shot", adapter) for adapter in adapters]
     for kind in _CHOOSING:
         for adapter in adapters:

@@ -37,7 +37,7 @@ class OursContender:
             result = ps.optimize(
                 task,
                 self._spec.model,
-                ps.Budget(seconds=job.seconds),
+                job.budget,
                 encoder=CachedEncoder(resolve_encoder(None), Path(folder) / "vectors.sqlite3"),
                 weights=self._spec.weights,
                 space=ps.Space(prior=job.prior),

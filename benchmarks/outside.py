@@ -21,7 +21,7 @@ from promptsearch.embed.base import Encoder
 from promptsearch.evaluation import Answers
 from promptsearch.lm.resolve import OpenedModel
 from promptsearch.result import Trial
-from promptsearch.scoring import Judge
+from promptsearch.scoring import Asked, Judge
 from promptsearch.task import Example, input_text
 from promptsearch.workbench import Neighbourhood, embed_splits
 
@@ -160,7 +160,7 @@ def _fit(plain: ps.Prompt, calibration: str, rows: Sequence[Example]) -> tuple[W
     answers = Answers(logs, (), fits, _routes(plain, rows), len(plain.parts.candidate.routes))
     numbered = [replace(row, id=place) for place, row in enumerate(rows)]
     judge = Judge(numbered, plain.task.labels, plain.task.require_metric(), {})
-    return judge.fit(calibration, range(len(rows)), answers), answers, judge
+    return judge.fit(calibration, Asked(range(len(rows)), answers)), answers, judge
 
 
 def _routes(prompt: ps.Prompt, rows: Sequence[Example]) -> NDArray[np.int64] | None:

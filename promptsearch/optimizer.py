@@ -22,6 +22,7 @@ from promptsearch.embed.transformer import resolve_encoder
 from promptsearch.errors import ArtifactError, UserError
 from promptsearch.evaluation import Asker, Evaluator, answer_grammar
 from promptsearch.events import Listener, Note, Progress, silent
+from promptsearch.finalists import Finalist
 from promptsearch.lm.base import Engine, TellsNext
 from promptsearch.lm.llamacpp.busy import QUIET_SHARE
 from promptsearch.lm.resolve import OpenedModel, open_engine
@@ -30,13 +31,14 @@ from promptsearch.machine import encoder_speed, measure_encoder_speed, model_spe
 from promptsearch.measurement import Difference, Measurement
 from promptsearch.multiple_choice import MultipleChoice, find_multiple_choice, may_name_options
 from promptsearch.parts import PromptParts, Retriever
+from promptsearch.phases import FEWEST_CONFIRM, FEWEST_TEST, Plan, make_plan, require_enough
 from promptsearch.prompt import Prompt
 from promptsearch.prompting import GENERATED_TOKENS, PromptBuilder, answer_room, template_of
 from promptsearch.rationales import Rationalizer
 from promptsearch.readout import READ_TOKENS, likeliest_tokens
 from promptsearch.reasoning import one_line
 from promptsearch.result import Result, Trial, Trials
-from promptsearch.scoring import Judge, Judged
+from promptsearch.scoring import Asked, Judge, Judged
 from promptsearch.search.base import Strategy
 from promptsearch.search.drawing import draw_balanced, draw_fresh, draw_shown_reasoning
 from promptsearch.search.front import PREFERENCES
@@ -44,16 +46,7 @@ from promptsearch.search.race import FIRST_RUNG
 from promptsearch.search.registry import STRATEGIES
 from promptsearch.search.space import SearchSpace, Space
 from promptsearch.store import RunStore
-from promptsearch.study import (
-    FEWEST_CONFIRM,
-    FEWEST_TEST,
-    Finalist,
-    Outcome,
-    Plan,
-    Study,
-    make_plan,
-    require_enough,
-)
+from promptsearch.study import Outcome, Study
 from promptsearch.task import Task
 from promptsearch.template import TEMPLATES
 from promptsearch.version import __version__
@@ -549,9 +542,11 @@ class _Job:
         measured = self._baselines(study, near, items, baselines)
         if winner.words is not None:
             by_words = replace(winner, weighing=winner.words, alone=winner.words_alone)
-            measured["without_readout"] = study.judged(by_words, items)
-            measured["without_readout_alone"] = study.judged_alone(by_words, items)
-        return _Measured(items, study.judged(winner, items), study.judged_alone(winner, items), measured)
+            measured["without_readout"] = study.fitter.judged(by_words, items)
+            measured["without_readout_alone"] = study.fitter.judged_alone(by_words, items)
+        return _Measured(
+            items, study.fitter.judged(winner, items), study.fitter.judged_alone(winner, items), measured
+        )
 
     def _affordable_test(
         self, study: Study, splits: Splits, outcome: Outcome, baselines: Mapping[str, Candidate]
@@ -576,7 +571,7 @@ class _Job:
         """Each baseline as the model answers by itself and calibrated, and what vectors say without a model."""
         labels = self.task.labels
         if labels is None:
-            return {name: study.judged(Finalist(each, None), items) for name, each in candidates.items()}
+            return {name: study.fitter.judged(Finalist(each, None), items) for name, each in candidates.items()}
         found: dict[str, Judged] = {}
         alone = near.judge(self.task, self.task.require_metric(), prior=False)
         for name, candidate in candidates.items():
@@ -597,7 +592,7 @@ class _Job:
     def _calibrated(self, study: Study, alone: Judge, near: Neighbourhood, candidate: Candidate) -> Any:
         """Batch calibration on the search rows that the race began with: some twenty unlabelled inputs settle it."""
         rows = near.splits.search[:FIRST_RUNG]
-        return alone.fit("batch", rows, study.evaluator.answers(candidate, rows))
+        return alone.fit("batch", Asked(rows, study.evaluator.answers(candidate, rows)))
 
     # -- the result -----------------------------------------------------------------------------------------
 

@@ -53,10 +53,20 @@ class Judged:
 
 @dataclass(frozen=True)
 class Asked:
-    """Items and the model's answers about them."""
+    """Labelled items and the model's answers about them: what weights are fitted on.
+
+    Attributes:
+        items: the items.
+        answers: the model's answers about them.
+        content_free: its log-probabilities on inputs without content, shape (inputs, labels), where the calibration
+            is ``"contextual"``.
+        others: further items, on which a readout is fitted too.
+    """
 
     items: Sequence[int]
     answers: Answers
+    content_free: FloatArray | None = None
+    others: Asked | None = None
 
 
 class Judge:
@@ -126,29 +136,20 @@ class Judge:
             return None
         return np.array([self._priors[item] for item in items]).reshape(len(items), len(self.labels or ()))
 
-    def fit(
-        self,
-        calibration: str,
-        items: Sequence[int],
-        answers: Answers,
-        content_free: FloatArray | None = None,
-        others: Asked | None = None,
-    ) -> Weighing:
+    def fit(self, calibration: str, asked: Asked) -> Weighing:
         """Fit how log-probabilities are weighed, on search items.
 
         Args:
             calibration: which correction; ``"contextual"`` needs ``content_free``, ``"readout"`` items on which
                 :meth:`read` finds one.
-            items: search items.
-            answers: the model's answers about them.
-            content_free: log-probabilities on inputs without content, shape (inputs, labels).
-            others: further labelled items, on which a readout is fitted too.
+            asked: search items and what goes with them.
 
         Raises:
             ValueError: no readout can be fitted on these items.
         """
+        items, answers = asked.items, asked.answers
         if calibration == "readout":
-            fitted = self.read(items, answers, others)
+            fitted = self.read(asked)
             if fitted is None:
                 raise ValueError("there is nothing to fit a readout on")
             weighing = self._weigh_read(items, fitted.held_out[: len(items)])
@@ -162,22 +163,16 @@ class Judge:
         offsets = np.zeros(logs.shape[1])
         if calibration in ("batch", "fitted", "matrix"):
             offsets = batch_offsets(normalized(logs), self.weights(items))
-        elif calibration == "contextual" and content_free is not None:
-            offsets = contextual_offsets(normalized(content_free))
+        elif calibration == "contextual" and asked.content_free is not None:
+            offsets = contextual_offsets(normalized(asked.content_free))
         golds, weights = self.golds(items), self.weights(items)
         return replace(fit_weighing(calibration, offsets, logs, self.prior(items), golds, weights), shifts=shifts)
 
-    def read(self, items: Sequence[int], answers: Answers, others: Asked | None = None) -> ReadoutFit | None:
-        """Fit a readout on what came next after items; None where nothing is known of that, or there are too few.
-
-        Args:
-            items: search items.
-            answers: the model's answers about them.
-            others: further labelled items for the fit.
-        """
-        if answers.following is None:
+    def read(self, asked: Asked) -> ReadoutFit | None:
+        """Fit a readout on what came next after items; None where nothing is known of that, or there are too few."""
+        if asked.answers.following is None:
             return None
-        parts = [Asked(items, answers), *([] if others is None else [others])]
+        parts = [asked, *([] if asked.others is None else [asked.others])]
         following = [part.answers.following for part in parts if part.answers.following is not None]
         golds = np.concatenate([self.golds(part.items) for part in parts])
         logs = np.concatenate([part.answers.log_probabilities for part in parts])
@@ -197,14 +192,7 @@ class Judge:
         unmoved = np.zeros(held_out.shape[1])
         return fit_weighing(calibration, unmoved, held_out, self.prior(items), golds, weights)
 
-    def cross_fitted(
-        self,
-        calibration: str,
-        items: Sequence[int],
-        answers: Answers,
-        content_free: FloatArray | None = None,
-        others: Asked | None = None,
-    ) -> Judged:
+    def cross_fitted(self, calibration: str, asked: Asked) -> Judged:
         """Judge items with weighings that did not see them, each fifth of every label by a fit on the others.
 
         A readout is fitted once: what it says of each item is from a fit without it, and only the weights are then
@@ -212,12 +200,10 @@ class Judge:
 
         Args:
             calibration: which correction; ``"contextual"`` needs ``content_free``.
-            items: search items.
-            answers: the model's answers about them.
-            content_free: log-probabilities on inputs without content, shape (inputs, labels).
-            others: further labelled items, on which a readout is fitted too.
+            asked: search items and what goes with them.
         """
-        fitted = self.read(items, answers, others) if calibration == "readout" else None
+        items, answers = asked.items, asked.answers
+        fitted = self.read(asked) if calibration == "readout" else None
         if fitted is not None:
             answers = replace(answers, log_probabilities=fitted.held_out[: len(items)], routes=None, route_count=0)
         folds = np.empty(len(items), dtype=np.int64)
@@ -231,27 +217,20 @@ class Judge:
             if fitted is not None:
                 weighing = self._weigh_read(learned, seen.log_probabilities)
             else:
-                weighing = self.fit(calibration, learned, seen, content_free)
+                weighing = self.fit(calibration, Asked(learned, seen, asked.content_free))
             judged = self.judge([items[at] for at in outside.tolist()], answers.take(outside), weighing)
             predictions[outside], scores[outside] = judged.predictions, judged.scores
             confidence[outside] = judged.confidence
             failures.update(judged.failures)
         return Judged(tuple(predictions.tolist()), scores, confidence, dict(failures))
 
-    def likelihoods(
-        self,
-        calibration: str,
-        items: Sequence[int],
-        answers: Answers,
-        content_free: FloatArray | None = None,
-        others: Asked | None = None,
-    ) -> FloatArray:
+    def likelihoods(self, calibration: str, asked: Asked) -> FloatArray:
         """Log-likelihood of the right label of each item under fits that did not see it, see :meth:`cross_fitted`.
 
         What an item counts (:meth:`weights`) is in it; shape (items,).
         """
-        judged = self.cross_fitted(calibration, items, answers, content_free, others)
-        return self.weights(items) * np.log(np.maximum(judged.confidence, 1e-9))
+        judged = self.cross_fitted(calibration, asked)
+        return self.weights(asked.items) * np.log(np.maximum(judged.confidence, 1e-9))
 
     def plain(self, label_count: int) -> Weighing:
         """The model's own choice: nothing subtracted, nothing added."""
@@ -288,9 +267,9 @@ class Judge:
         if self.labels is None:
             judged = self.judge(items, answers, None)
         elif calibration in _LEARNING or (answers.routes is not None and calibration != "none"):
-            judged = self.cross_fitted(calibration, items, answers)
+            judged = self.cross_fitted(calibration, Asked(items, answers))
         else:
-            judged = self.judge(items, answers, self.fit(calibration, items, answers))
+            judged = self.judge(items, answers, self.fit(calibration, Asked(items, answers)))
         return Scores(judged.scores, judged.confidence)
 
     def measure(self, items: Sequence[int], judged: Judged) -> Measurement:

@@ -11,21 +11,18 @@ a resumed run repeats them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from promptsearch.budget import Budget, Meter
-from promptsearch.calibration import Weighing
 from promptsearch.candidate import Candidate
-from promptsearch.errors import BudgetError
 from promptsearch.evaluation import Evaluator
 from promptsearch.events import Listener, Note, Progress
-from promptsearch.lm.base import FloatArray
+from promptsearch.finalists import ROWS_A_LABEL, Finalist, Fitter, race_calibration, steadied
 from promptsearch.measurement import Measurement, measure
-from promptsearch.prompting import template_of
-from promptsearch.scoring import Asked, Judge, Judged
+from promptsearch.phases import FEWEST_CONFIRM, FEWEST_TEST, MOST_READ, OVERSPENT, Plan
+from promptsearch.scoring import Judge
 from promptsearch.search.base import Allowance, Scores, Strategy, best_first
 from promptsearch.search.confidence_sequence import certainly_better
 from promptsearch.search.front import choose
@@ -34,175 +31,17 @@ from promptsearch.search.log_knowledge import TRUSTED_ITEMS, leaders
 from promptsearch.search.space import SearchSpace
 from promptsearch.store import RunStore
 
-__all__ = [
-    "FEWEST_CONFIRM",
-    "FEWEST_TEST",
-    "Finalist",
-    "Outcome",
-    "Plan",
-    "Study",
-    "make_plan",
-    "require_enough",
-]
+__all__ = ["Outcome", "Study"]
 
-_SEARCH_SHARE = 0.6
-_LEAST_SEARCH_SHARE = 0.2  # where a budget is so small that measuring would take nearly all
-_CONFIRM_SHARE = 0.12
-_READ_SHARE = 0.33  # of the search's units, for more rows that a finalist's readout is fitted on
 _FEWEST_READ = 96  # search rows from which readouts rank candidates better than labels' words do
 _MOST_COMPARED = 12  # candidates, the race's best, whose readouts are compared: each takes a good part of a second
-_MOST_READ = 2000  # such rows: more add little
 _READ_AT_ONCE = 256  # rows, between two words to who listens
 _USUAL_FINALISTS = 3
-_FEWEST_LOOKS = 24
 _FEWEST_RACED = TRUSTED_ITEMS  # search rows
 _RACED_WHOLE = 8  # prompts without demonstrations that the race could ask about all its rows
 _MUCH_TOO_SLOW = 0.9  # share of the planned rows that the clock must allow at least for the plan to stand
-FEWEST_CONFIRM = 30
 _FEWEST_HURRIED = 10  # rows of a confirmation for which there is no time
-_OVERSPENT = 1.1  # of its units, that a race may spend at most: prices are expectations
 _CONFIRMED_PARTS = (0.34, 0.67)  # of the confirmation rows, after which finalists that are certainly worse go
-_ROWS_A_LABEL = 4  # under these, mixing of labels has too little to be fitted by
-FEWEST_TEST = 30
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What each phase may spend.
-
-    Attributes:
-        unit: "tokens" or "evaluations".
-        total: units for the whole run.
-        search: units for the race.
-        confirm: units for the confirmation.
-        tokens_per_second: speed behind a plan made from a time; 0 otherwise.
-        read: units for asking a finalist about further labelled rows, which its readout is fitted on.
-    """
-
-    unit: str
-    total: int
-    search: int
-    confirm: int
-    tokens_per_second: float = 0.0
-    read: int = 0
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
-
-    def __str__(self) -> str:
-        speed = f" (at {self.tokens_per_second:,.0f} tokens/s)" if self.tokens_per_second else ""
-        read = f"{self.read:,} to read more rows, " if self.read else ""
-        shares = f"{self.search:,} to search, {self.confirm:,} to confirm, {read}the rest to test"
-        return f"{self.total:,} {self.unit}{speed}: {shares}"
-
-
-def make_plan(
-    budget: Budget,
-    *,
-    tokens_per_second: float,
-    setup_seconds: float,
-    most_to_measure: float = float("inf"),
-    least_to_measure: float = 0.0,
-    tokens_per_evaluation: float = 0.0,
-    row_to_read: float = 0.0,
-    rows_to_read: int = 0,
-) -> Plan:
-    """Turn a budget into a plan.
-
-    Args:
-        budget: what the user allows.
-        tokens_per_second: speed of the model on this machine; used for a budget in time only.
-        setup_seconds: expected seconds of loading and embedding.
-        most_to_measure: units that confirmation and final measurement can take at most; what they leave of their
-            shares goes to the search.
-        least_to_measure: tokens that they take at least, which the search leaves them.
-        tokens_per_evaluation: of a cheap prompt; a plan in tokens allows no more of these than the budget does
-            evaluations.
-        row_to_read: units of asking a winner about one further labelled row, which make a readout better; 0 where it
-            cannot be read.
-        rows_to_read: how many such rows there are.
-    """
-    plan = _plan_without_reading(
-        budget, tokens_per_second, setup_seconds, most_to_measure, least_to_measure, tokens_per_evaluation
-    )
-    read = int(min(_READ_SHARE * plan.search, min(rows_to_read, _MOST_READ) * row_to_read))
-    return replace(plan, search=plan.search - read, read=read)
-
-
-def _plan_without_reading(
-    budget: Budget,
-    tokens_per_second: float,
-    setup_seconds: float,
-    most_to_measure: float,
-    least_to_measure: float,
-    tokens_per_evaluation: float,
-) -> Plan:
-    if budget.tokens is None and budget.evaluations is not None and budget.seconds is None:
-        least = FEWEST_CONFIRM + 2 * FEWEST_TEST
-        return _shared_out("evaluations", budget.evaluations, 0.0, most_to_measure, least)
-    totals = [] if budget.tokens is None else [budget.tokens]
-    if budget.evaluations is not None and tokens_per_evaluation > 0:
-        totals.append(max(1, int(budget.evaluations * tokens_per_evaluation)))
-    if budget.seconds is not None:
-        seconds = max(0.25 * budget.seconds, budget.seconds - setup_seconds)
-        # Fits and files take time, but a search's batches run faster than those that the speed was measured on.
-        totals.append(max(1, int(round(seconds * tokens_per_second, -2))))
-    total = min(totals)
-    by_time = budget.seconds is not None and total == totals[-1]
-    return _shared_out("tokens", total, tokens_per_second if by_time else 0.0, most_to_measure, least_to_measure)
-
-
-def require_enough(plan: Plan, space: SearchSpace, zero_shot: Candidate) -> None:
-    """Refuse a budget that cannot pay for one candidate and the measurement of it.
-
-    Raises:
-        BudgetError: saying about how much is needed.
-    """
-    rows = _FEWEST_LOOKS + FEWEST_CONFIRM + 2 * FEWEST_TEST
-    needed = rows if plan.unit == "evaluations" else space.price(zero_shot, rows)
-    if plan.total < needed:
-        raise BudgetError(
-            f"the budget comes to {plan.total:,} {plan.unit} and this task needs about {needed:,.0f} to try and "
-            "measure one prompt; allow several times that"
-        )
-
-
-def _shared_out(
-    unit: str,
-    total: int,
-    speed: float = 0.0,
-    most_to_measure: float = float("inf"),
-    least_to_measure: float = 0.0,
-) -> Plan:
-    search = min(max(_SEARCH_SHARE * total, total - most_to_measure), (total - least_to_measure) / _OVERSPENT)
-    search = max(search, _LEAST_SEARCH_SHARE * total)
-    return Plan(
-        unit, total, int(search), min(int(_CONFIRM_SHARE * total), total - int(search)), tokens_per_second=speed
-    )
-
-
-@dataclass(frozen=True)
-class Finalist:
-    """A candidate with the weighing fitted for it; None for free text.
-
-    Attributes:
-        candidate: the candidate, with the calibration that was chosen for it.
-        weighing: the fitted weights.
-        raced: the candidate as it raced; None for one that did not.
-        alone: weights fitted for the prompt alone, without the prior.
-        words: what ``weighing`` would be without a readout, by the labels' own words; None where it has none.
-        words_alone: the same of ``alone``; None where neither has a readout.
-        others: rows beyond those of the race and the confirmation that a readout was fitted on.
-    """
-
-    candidate: Candidate
-    weighing: Weighing | None
-    raced: Candidate | None = None
-    alone: Weighing | None = None
-    words: Weighing | None = None
-    words_alone: Weighing | None = None
-    others: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -230,11 +69,6 @@ class _BudgetMetError(Exception):
     """Ends the race; its argument says what was met."""
 
 
-def _steadied(judged: Judged) -> FloatArray:
-    """Item scores that also move with the right answer's probability: fewer rows tell candidates apart by them."""
-    return (judged.scores + judged.confidence) / 2
-
-
 class Study:
     """One search.
 
@@ -248,6 +82,10 @@ class Study:
         listen: hears of progress.
         store: where it is written that the clock ended a race, so that a resumed run ends it there too.
         prefer: "accuracy" or "cheap", see :func:`promptsearch.search.front.choose`.
+
+    Attributes:
+        fitter: fits and judges; a race goes by its ``alone``, since a strong prior would make all candidates look
+            alike.
     """
 
     def __init__(
@@ -264,8 +102,7 @@ class Study:
     ) -> None:
         self.space = space
         self.evaluator = evaluator
-        self.judge = judge
-        self._alone = judge.without_prior()  # a strong prior would make all candidates look alike
+        self.fitter = Fitter(evaluator, judge, space.space.calibrations)
         self.plan = plan
         self._budget = budget
         self._meter = meter
@@ -323,7 +160,7 @@ class Study:
         units = max(1.0, self.plan.search - self.spent)
         items = self._raced_items(units, items)
         allowance = Allowance(units, len(items), self.plan.unit == "evaluations")
-        limit = self.spent + allowance.total * _OVERSPENT
+        limit = self.spent + allowance.total * OVERSPENT
         race = strategy(self.space, anchors, allowance, rng)
         try:
             request = next(race)
@@ -367,12 +204,8 @@ class Study:
             self._require_budget(limit)
         self._asked += 1
         answers = self.evaluator.answers(candidate, items)
-        self._scores[candidate] = self._alone.scores_for_race(items, answers, self._race_calibration(candidate))
+        self._scores[candidate] = self.fitter.alone.scores_for_race(items, answers, race_calibration(candidate))
         self._tell(alive)
-
-    def _race_calibration(self, candidate: Candidate) -> str:
-        """The calibration that a candidate races under."""
-        return "none" if template_of(candidate).scores_options else candidate.calibration
 
     def _require_budget(self, limit: float) -> None:
         if self.spent >= limit:
@@ -424,30 +257,20 @@ class Study:
         rows as the plan pays for.
         """
         longest = max((scores.items for scores in self._scores.values()), default=0)
-        enough = max(_FEWEST_READ, _ROWS_A_LABEL * len(self.judge.labels or ()), longest // 2)
+        enough = max(_FEWEST_READ, ROWS_A_LABEL * len(self.fitter.judge.labels or ()), longest // 2)
         long = {each: scores for each, scores in self._scores.items() if scores.items >= enough}
         raced = best_first(long)[:_MOST_COMPARED]
         rows = items[: min((long[each].items for each in raced), default=0)]
-        if not any(self._can_be_read(each, rows) for each in raced):
+        if not any(self.fitter.can_be_read(each, rows) for each in raced):
             return finalists
         worths: dict[Candidate, float] = {}
         for candidate in raced:
-            worths[candidate] = self._worth(candidate, rows)
+            worths[candidate] = self.fitter.worth(candidate, rows)
             self._listen(Progress("search", 1.0, len(raced), len(self._scores)))
         best = sorted(worths, key=lambda each: -worths[each])[:_USUAL_FINALISTS]
         if finalists[0] not in best:
             best[-1] = finalists[0]
         return list(dict.fromkeys([*best, *finalists]))[: max(len(best), len(finalists))]
-
-    def _worth(self, candidate: Candidate, rows: Sequence[int]) -> float:
-        """What a prompt alone is worth on rows that it raced on, by its labels' words or by a readout."""
-        answers, weights = self.evaluator.answers(candidate, rows), self._alone.weights(rows)
-        scores = self._alone.scores_for_race(rows, answers, self._race_calibration(candidate))
-        worth = float(np.average((scores.values + scores.confidence) / 2, weights=weights))
-        if not self._can_be_read(candidate, rows):
-            return worth
-        read = _steadied(self._alone.cross_fitted("readout", rows, answers))
-        return max(worth, float(np.average(read, weights=weights)))
 
     # -- confirmation ---------------------------------------------------------------------------------------
 
@@ -464,13 +287,16 @@ class Study:
         finalists = finalists[: self._finalists(finalists, items)]
         others = self._read_more(finalists, search_items, more_items)
         self._meter.enter("confirm")
-        fitted = [self.fit(candidate, search_items, others.get(candidate, ())) for candidate in finalists]
+        fitted = [
+            self.fitter.fit(candidate, self._seen(candidate, search_items), others.get(candidate, ()))
+            for candidate in finalists
+        ]
         fitted = self._not_certainly_worse(fitted, items)
         for place, finalist in enumerate(fitted):
             self.evaluator.answers(finalist.candidate, items)
             self._listen(Progress("confirm", (place + 1) / len(fitted), len(fitted), len(self._scores)))
         best = self._choose(fitted, search_items, items)
-        confirmed = self.judge.measure(items, self.judged(fitted[best], items))
+        confirmed = self.fitter.judge.measure(items, self.fitter.judged(fitted[best], items))
         return self._refitted(fitted[best], search_items, items), confirmed
 
     def _in_time(self, finalists: Sequence[Candidate], items: Sequence[int]) -> Sequence[int]:
@@ -502,13 +328,13 @@ class Study:
         The test holds however often it is made, see :mod:`promptsearch.search.confidence_sequence`.
         """
         kept = list(finalists)
-        if self.judge.labels_alike:  # the test is about means over rows
+        if self.fitter.judge.labels_alike:  # the test is about means over rows
             return kept
         for part in _CONFIRMED_PARTS:
             seen = items[: int(part * len(items))]
             if len(kept) < 2 or not seen:
                 break
-            scores = {finalist: self.judged(finalist, seen).scores for finalist in kept}
+            scores = {finalist: self.fitter.judged(finalist, seen).scores for finalist in kept}
             best = max(kept, key=lambda finalist: float(scores[finalist].mean()))
             kept = [each for each in kept if certainly_better(scores[best] - scores[each]) <= 0]
         return kept
@@ -545,8 +371,7 @@ class Study:
         if winner.weighing is None:
             return winner
         candidate = winner.raced or winner.candidate
-        items = [*search_items[: self._scores[candidate].items], *confirm_items]
-        return self._fitted(candidate, items, winner.others)
+        return self.fitter.fit(candidate, [*self._seen(candidate, search_items), *confirm_items], winner.others)
 
     def _read_more(
         self, finalists: Sequence[Candidate], search_items: Sequence[int], rows: Sequence[int]
@@ -562,11 +387,11 @@ class Study:
         candidate = next((each for each in finalists if each.mode == "static"), None)
         if candidate is None or not rows:
             return {}
-        if "readout" not in self._usable_calibrations(candidate, search_items[: self._scores[candidate].items]):
+        if "readout" not in self.fitter.usable_calibrations(candidate, self._seen(candidate, search_items)):
             return {}
         self._meter.enter("read")
         shown = set(candidate.shown)
-        rows = [row for row in rows if row not in shown][:_MOST_READ]
+        rows = [row for row in rows if row not in shown][:MOST_READ]
         self._store.record_fact("read rows", self._affordable_to_read(candidate, rows))
         rows = rows[: int(self._store.fact("read rows"))]
         for start in range(0, len(rows), _READ_AT_ONCE):
@@ -598,138 +423,23 @@ class Study:
 
         Scores count as deployed and of the prompt alone: a strong prior makes finalists look alike.
         """
-        shortest = min(self._scores[finalist.raced or finalist.candidate].items for finalist in finalists)
+        seen = [self._seen(finalist.raced or finalist.candidate, search_items) for finalist in finalists]
+        shortest = min(map(len, seen))
         pooled = []
-        for finalist in finalists:
-            early = [judged[:shortest] for judged in self._held_out(finalist, search_items)]
+        for finalist, items in zip(finalists, seen, strict=True):
+            early = [judged[:shortest] for judged in self.fitter.held_out(finalist, items)]
             late = [
-                _steadied(self.judged(finalist, confirm_items)),
-                _steadied(self.judged_alone(finalist, confirm_items)),
+                steadied(self.fitter.judged(finalist, confirm_items)),
+                steadied(self.fitter.judged_alone(finalist, confirm_items)),
             ]
             pooled.append(np.concatenate([np.mean(early, axis=0), np.mean(late, axis=0)]))
         tokens = [self.space.prompt_tokens(finalist.candidate) for finalist in finalists]
-        weights = self.judge.weights([*search_items[:shortest], *confirm_items])
+        weights = self.fitter.judge.weights([*search_items[:shortest], *confirm_items])
         return choose([scores * weights / weights.max() for scores in pooled], tokens, self._prefer)
 
-    def _held_out(self, finalist: Finalist, search_items: Sequence[int]) -> list[FloatArray]:
-        """Steadied scores on the search rows that it has seen, as deployed and alone, by fits that left each out."""
-        candidate = finalist.candidate
-        items = search_items[: self._scores[finalist.raced or candidate].items]
-        others = self._asked_about(candidate, finalist.others)
-        if finalist.weighing is None or finalist.alone is None:
-            return [_steadied(self.judged(finalist, items))]
-        answers = self.evaluator.answers(candidate, items)
-        judged = [
-            judge.cross_fitted(
-                fitted.calibration, items, answers, self._content_free(fitted.calibration, candidate), others
-            )
-            for judge, fitted in ((self.judge, finalist.weighing), (self._alone, finalist.alone))
-        ]
-        return [_steadied(each) for each in judged]
-
-    # -- fitting and measuring ------------------------------------------------------------------------------
-
-    def fit(self, candidate: Candidate, search_items: Sequence[int], others: Sequence[int] = ()) -> Finalist:
-        """Choose the calibration and fit the weights on the search rows that this candidate has seen.
-
-        Args:
-            candidate: what raced.
-            search_items: rows of the race.
-            others: further rows that it was asked about, for its readout alone.
-        """
-        if self.judge.labels is None:
-            return Finalist(candidate, None, candidate)
-        return self._fitted(candidate, search_items[: self._scores[candidate].items], others)
-
-    def _fitted(self, candidate: Candidate, items: Sequence[int], others: Sequence[int] = ()) -> Finalist:
-        """Choose the calibration and fit the weights on these rows; a readout on others too."""
-        usable = self._usable_calibrations(candidate, items)
-        weighing, words = self._best_fits(self.judge, usable, candidate, items, others)
-        alone, words_alone = weighing, words
-        if weighing.prior_weight > 0 or words.prior_weight > 0:  # what was fitted beside a prior leans on it
-            best, by_words = self._best_fits(self._alone, usable, candidate, items, others)
-            alone = best if weighing.prior_weight > 0 else weighing
-            words_alone = by_words if words.prior_weight > 0 else words
-        chosen = replace(candidate, calibration=weighing.calibration)
-        finalist = Finalist(chosen, weighing, candidate, alone, others=tuple(others))
-        if weighing.readout is None and alone.readout is None:
-            return finalist
-        return replace(finalist, words=words, words_alone=words_alone)
-
-    def _best_fits(
-        self,
-        judge: Judge,
-        calibrations: Sequence[str],
-        candidate: Candidate,
-        items: Sequence[int],
-        others: Sequence[int],
-    ) -> tuple[Weighing, Weighing]:
-        """Weights under the calibration that makes right labels of rows likeliest that it was not fitted on.
-
-        A readout is taken unless another one is better by more than a standard error: it sees all that the others
-        see, and few rows put others ahead by chance.
-
-        Returns:
-            The best, and the best of those that go by labels' words.
-        """
-        answers, more = self.evaluator.answers(candidate, items), self._asked_about(candidate, others)
-        by_words = [each for each in calibrations if each != "readout"] or ["batch"]
-        tried = list(dict.fromkeys([*calibrations, *by_words]))
-        content_free = {each: self._content_free(each, candidate) for each in tried}
-        likelihoods = {each: judge.likelihoods(each, items, answers, content_free[each], more) for each in tried}
-
-        def fitted(calibration: str) -> Weighing:
-            return judge.fit(calibration, items, answers, content_free[calibration], more)
-
-        best = max(by_words, key=lambda each: float(likelihoods[each].mean()))
-        words = fitted(best)
-        if "readout" not in calibrations:
-            return words, words
-        gains = likelihoods[best] - likelihoods["readout"]
-        is_better = best in calibrations and gains.mean() > gains.std() / len(gains) ** 0.5
-        return (words if is_better else fitted("readout")), words
-
-    def _asked_about(self, candidate: Candidate, others: Sequence[int]) -> Asked | None:
-        """Further rows with the answers about them; None for none."""
-        return Asked(others, self.evaluator.answers(candidate, others)) if others else None
-
-    def _usable_calibrations(self, candidate: Candidate, items: Sequence[int]) -> list[str]:
-        """The space's calibrations that this candidate's answers on these rows can be corrected by.
-
-        None where options are scored: what stands first in one item's list stands elsewhere in another's.
-        """
-        if template_of(candidate).scores_options:
-            return ["none"]
-        usable = list(self.space.space.calibrations)
-        if (candidate.mode != "static" or candidate.reasons) and "contextual" in usable:
-            usable.remove("contextual")  # inputs without content have no neighbours, and nothing to reason about
-        labels = len(self.judge.labels or ())
-        if len(usable) > 1 and "matrix" in usable and (labels == 2 or len(items) < _ROWS_A_LABEL * labels):
-            usable.remove("matrix")
-        if "readout" in usable and not self._can_be_read(candidate, items):
-            usable.remove("readout")
-        return usable or ["batch"]
-
-    def _can_be_read(self, candidate: Candidate, items: Sequence[int]) -> bool:
-        """Whether there is a readout; none of routed candidates, each of whose prompts leans in its own way."""
-        return (
-            candidate.mode != "routed"
-            and self.judge.read(items, self.evaluator.answers(candidate, items)) is not None
-        )
-
-    def _content_free(self, calibration: str, candidate: Candidate) -> FloatArray | None:
-        """Log-probabilities on inputs without content, where the calibration reads them."""
-        return self.evaluator.content_free(candidate) if calibration == "contextual" else None
-
-    def judged(self, finalist: Finalist, items: Sequence[int]) -> Judged:
-        """A finalist's predictions on items, asked where they are not known yet."""
-        answers = self.evaluator.answers(finalist.candidate, items)
-        return self.judge.judge(items, answers, finalist.weighing)
-
-    def judged_alone(self, finalist: Finalist, items: Sequence[int]) -> Judged:
-        """The same for the prompt alone, without the prior."""
-        answers = self.evaluator.answers(finalist.candidate, items)
-        return self._alone.judge(items, answers, finalist.alone)
+    def _seen(self, candidate: Candidate, search_items: Sequence[int]) -> Sequence[int]:
+        """The search rows that a candidate raced on."""
+        return search_items[: self._scores[candidate].items]
 
     def price_of_asking(self, candidate: Candidate, items: Sequence[int]) -> float:
         """Units of the plan that asking an unrouted candidate about those items costs that it was not asked about."""

@@ -19,7 +19,7 @@ from promptsearch.evaluation import Answers
 from promptsearch.lm.base import FloatArray
 from promptsearch.metrics import METRICS, Metric, resolve_metric
 from promptsearch.probabilities import softmax
-from promptsearch.scoring import Judge, resampled_macro_f1
+from promptsearch.scoring import Asked, Judge, resampled_macro_f1
 from promptsearch.task import Example
 
 LABELS = ("bad", "fine", "good")
@@ -146,7 +146,7 @@ def test_a_rare_label_is_named_where_labels_count_alike() -> None:
         logs[np.arange(200), [LABELS.index(gold) for gold in golds]] += 0.7
         for metric, found in values.items():
             judge, items = classifier(golds, metric), list(range(200))
-            judged = judge.judge(items, answers(logs), judge.fit("fitted", items, answers(logs)))
+            judged = judge.judge(items, answers(logs), judge.fit("fitted", Asked(items, answers(logs))))
             found.append(slow_macro_f1(golds, judged.predictions))
     assert np.mean(values["macro_f1"]) > np.mean(values["accuracy"]) + 0.02
 
@@ -191,7 +191,9 @@ def slow_likelihood(judge: Judge, calibration: str, items: list[int], given: Ans
     folds = slow_folds(judge, items)
     for place, item in enumerate(items):
         inside = [other for other in range(len(items)) if folds[other] != folds[place]]
-        weighing = judge.fit(calibration, [items[at] for at in inside], given.take(np.array(inside, dtype=np.int64)))
+        weighing = judge.fit(
+            calibration, Asked([items[at] for at in inside], given.take(np.array(inside, dtype=np.int64)))
+        )
         alone = judge.judge([item], given.take(np.array([place])), weighing)
         total += math.log(max(float(alone.confidence[0]), 1e-9))
     return total / len(items)
@@ -201,7 +203,7 @@ def slow_likelihood(judge: Judge, calibration: str, items: list[int], given: Ans
 @pytest.mark.parametrize("count", [3, 11, 30])
 def test_likelihood_is_its_slow_twin(calibration: str, count: int) -> None:
     judge, given, items = random_case(2, count)
-    assert judge.likelihoods(calibration, items, given).mean() == pytest.approx(
+    assert judge.likelihoods(calibration, Asked(items, given)).mean() == pytest.approx(
         slow_likelihood(judge, calibration, items, given), abs=1e-9
     )
 
@@ -209,11 +211,13 @@ def test_likelihood_is_its_slow_twin(calibration: str, count: int) -> None:
 def test_every_item_is_judged_by_a_fit_without_it() -> None:
     judge, given, items = random_case(4, 23)
     given.log_probabilities[3] = -np.inf
-    judged = judge.cross_fitted("fitted", items, given)
+    judged = judge.cross_fitted("fitted", Asked(items, given))
     folds = slow_folds(judge, items)
     for place, item in enumerate(items):
         inside = [other for other in range(len(items)) if folds[other] != folds[place]]
-        weighing = judge.fit("fitted", [items[at] for at in inside], given.take(np.array(inside, dtype=np.int64)))
+        weighing = judge.fit(
+            "fitted", Asked([items[at] for at in inside], given.take(np.array(inside, dtype=np.int64)))
+        )
         alone = judge.judge([item], given.take(np.array([place])), weighing)
         assert judged.predictions[place] == alone.predictions[0]
         assert judged.scores[place] == alone.scores[0]
@@ -225,7 +229,7 @@ def test_every_item_is_judged_by_a_fit_without_it() -> None:
 def test_a_single_item_has_a_likelihood(with_prior: bool) -> None:
     judge, given, _ = random_case(3, 1)
     judge = judge if with_prior else classifier(["bad"])
-    assert judge.likelihoods("batch", [0], given).mean() < 0
+    assert judge.likelihoods("batch", Asked([0], given)).mean() < 0
 
 
 def test_likelihood_prefers_calibration_where_a_label_is_favoured() -> None:
@@ -235,15 +239,15 @@ def test_likelihood_prefers_calibration_where_a_label_is_favoured() -> None:
     judge = classifier([LABELS[gold] for gold in golds])
     items = list(range(120))
     assert (
-        judge.likelihoods("batch", items, answers(rows)).mean()
-        > judge.likelihoods("none", items, answers(rows)).mean() + 0.05
+        judge.likelihoods("batch", Asked(items, answers(rows))).mean()
+        > judge.likelihoods("none", Asked(items, answers(rows))).mean() + 0.05
     )
 
 
 def test_contextual_offsets_come_from_inputs_without_content() -> None:
     judge, given, items = random_case(5, 20)
     free = np.log(np.array([[0.7, 0.2, 0.1], [0.5, 0.4, 0.1]]))
-    weighing = judge.fit("contextual", items, given, free)
+    weighing = judge.fit("contextual", Asked(items, given, free))
     assert weighing.offsets == pytest.approx(np.log([0.6, 0.3, 0.1]))
 
 
@@ -252,9 +256,9 @@ def test_no_item_helps_itself_in_a_race(calibration: str) -> None:
     judge, given, items = random_case(6, 40)
     raced = judge.scores_for_race(items, given, calibration)
     if calibration in ("fitted", "matrix"):
-        judged = judge.cross_fitted(calibration, items, given)
+        judged = judge.cross_fitted(calibration, Asked(items, given))
     else:
-        judged = judge.judge(items, given, judge.fit(calibration, items, given))
+        judged = judge.judge(items, given, judge.fit(calibration, Asked(items, given)))
     assert raced.values.tolist() == judged.scores.tolist()
     assert raced.confidence.tolist() == judged.confidence.tolist()
 
@@ -268,8 +272,8 @@ def test_any_answers_are_judged(count: int, data: st.DataObject) -> None:
     judge = classifier([data.draw(st.sampled_from(LABELS)) for _ in range(count)])
     items, given = list(range(count)), Answers(table, (), np.array(fits))
     for calibration in ("none", "batch", "fitted", "matrix"):
-        assert math.isfinite(judge.likelihoods(calibration, items, given).mean())
-        judged = judge.judge(items, given, judge.fit(calibration, items, given))
+        assert math.isfinite(judge.likelihoods(calibration, Asked(items, given)).mean())
+        judged = judge.judge(items, given, judge.fit(calibration, Asked(items, given)))
         unread = [not np.isfinite(row).any() for row in table]
         assert [not prediction for prediction in judged.predictions] == unread
         assert sum(judged.failures.values()) == sum(unread)

@@ -16,32 +16,35 @@ import promptsearch as ps
 from promptsearch.budget import Budget, Meter
 from promptsearch.candidate import Candidate
 from promptsearch.events import silent
+from promptsearch.finalists import Finalist, Fitter
 from promptsearch.metrics import resolve_metric
+from promptsearch.phases import Plan, make_plan
 from promptsearch.scoring import Judge, Judged
 from promptsearch.search.base import Scores
 from promptsearch.search.space import Lengths, SearchSpace
 from promptsearch.store import RunStore
-from promptsearch.study import Finalist, Plan, Study, make_plan
+from promptsearch.study import Study
 
 CHEAP = Candidate("", "fields")
 DEAR = Candidate("", "fields", mode="retrieved", count=4)
 OTHER = Candidate("", "arrow")
 
 
-class Known(Study):
-    """A study that knows how finalists did; confirmation rows are those from 1000 on."""
+class Known(Fitter):
+    """Knows how finalists did; confirmation rows are those from 1000 on."""
 
+    early: dict[Candidate, Any]
     late: dict[Candidate, list[float]]
 
     def judged(self, finalist: Finalist, items: Sequence[int]) -> Judged:
-        early, late = self._scores[finalist.candidate].values, self.late[finalist.candidate]
+        early, late = self.early[finalist.candidate], self.late[finalist.candidate]
         values = np.array([late[item - 1000] if item >= 1000 else early[item] for item in items])
         return Judged((), values, values, {})
 
     judged_alone = judged
 
 
-def study(scores: dict[Candidate, Any], prefer: str = "accuracy") -> Known:
+def study(scores: dict[Candidate, Any], prefer: str = "accuracy") -> Study:
     """A study that has seen these scores on search rows."""
     lengths = Lengths({"": 0}, dict.fromkeys(range(20), 25), 20.0, 30, 1000)
     space = SearchSpace(
@@ -56,7 +59,7 @@ def study(scores: dict[Candidate, Any], prefer: str = "accuracy") -> Known:
     plan = make_plan(budget, tokens_per_second=0.0, setup_seconds=0.0)
     judge = Judge((), None, resolve_metric("exact_match", False, []), {})
     store = RunStore(None, {})
-    made = Known(space, None, judge, plan, budget, Meter(), silent, store, prefer)  # type: ignore[arg-type]
+    made = Study(space, None, judge, plan, budget, Meter(), silent, store, prefer)  # type: ignore[arg-type]
     made._scores = {each: Scores(np.array(values), np.array(values)) for each, values in scores.items()}
     return made
 
@@ -64,9 +67,11 @@ def study(scores: dict[Candidate, Any], prefer: str = "accuracy") -> Known:
 def choose(scores: dict[Candidate, tuple[list[float], list[float]]], prefer: str = "accuracy") -> Candidate:
     """The winner, from scores on search rows and on confirmation rows."""
     made = study({candidate: seen for candidate, (seen, _) in scores.items()}, prefer)
-    made.late = {candidate: late for candidate, (_, late) in scores.items()}
+    made.fitter = known = Known(None, made.fitter.judge, ())  # type: ignore[arg-type]
+    known.early = {candidate: early for candidate, (early, _) in scores.items()}
+    known.late = {candidate: late for candidate, (_, late) in scores.items()}
     finalists = [Finalist(candidate, None) for candidate in scores]
-    confirmed = len(next(iter(made.late.values())))
+    confirmed = len(next(iter(known.late.values())))
     return list(scores)[made._choose(finalists, range(1000), range(1000, 1000 + confirmed))]
 
 

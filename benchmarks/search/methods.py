@@ -14,11 +14,11 @@ import numpy as np
 
 import promptsearch as ps
 from promptsearch.candidate import MODES, Candidate
+from promptsearch.phases import make_plan
 from promptsearch.search.base import Allowance, Strategy, StrategyRun
 from promptsearch.search.random_search import random_search
 from promptsearch.search.registry import STRATEGIES
 from promptsearch.search.space import SearchSpace
-from promptsearch.study import make_plan
 
 CANDIDATES = 64
 RECIPE = "best_of_64"

@@ -1,0 +1,186 @@
+"""From a candidate that raced to one that can be deployed: its calibration chosen, its weights fitted, and its worth.
+
+Invariant: nothing here depends on a budget; answers that are not known yet are asked for.
+Leaves out: which candidates get that far (:mod:`promptsearch.study`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from promptsearch.calibration import Weighing
+from promptsearch.candidate import Candidate
+from promptsearch.evaluation import Evaluator
+from promptsearch.lm.base import FloatArray
+from promptsearch.prompting import template_of
+from promptsearch.scoring import Asked, Judge, Judged
+
+__all__ = ["ROWS_A_LABEL", "Finalist", "Fitter", "race_calibration", "steadied"]
+
+ROWS_A_LABEL = 4  # under these, mixing of labels has too little to be fitted by
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A candidate with the weighing fitted for it; None for free text.
+
+    Attributes:
+        candidate: the candidate, with the calibration that was chosen for it.
+        weighing: the fitted weights.
+        raced: the candidate as it raced; None for one that did not.
+        alone: weights fitted for the prompt alone, without the prior.
+        words: what ``weighing`` would be without a readout, by the labels' own words; None where it has none.
+        words_alone: the same of ``alone``; None where neither has a readout.
+        others: rows beyond those of the race and the confirmation that a readout was fitted on.
+    """
+
+    candidate: Candidate
+    weighing: Weighing | None
+    raced: Candidate | None = None
+    alone: Weighing | None = None
+    words: Weighing | None = None
+    words_alone: Weighing | None = None
+    others: tuple[int, ...] = ()
+
+
+def steadied(judged: Judged) -> FloatArray:
+    """Item scores that also move with the right answer's probability: fewer rows tell candidates apart by them."""
+    return (judged.scores + judged.confidence) / 2
+
+
+def race_calibration(candidate: Candidate) -> str:
+    """The calibration that a candidate races under."""
+    return "none" if template_of(candidate).scores_options else candidate.calibration
+
+
+class Fitter:
+    """Fits and judges candidates.
+
+    Args:
+        evaluator: asks the model.
+        judge: scores answers, the prior included where it may be used.
+        calibrations: those of the space.
+
+    Attributes:
+        judge: scores answers as they are when deployed.
+        alone: scores those of the prompt alone, without the prior.
+    """
+
+    def __init__(self, evaluator: Evaluator, judge: Judge, calibrations: Sequence[str]) -> None:
+        self._evaluator = evaluator
+        self.judge = judge
+        self.alone = judge.without_prior()
+        self._calibrations = tuple(calibrations)
+
+    def fit(self, candidate: Candidate, items: Sequence[int], others: Sequence[int] = ()) -> Finalist:
+        """Choose the calibration and fit the weights.
+
+        Args:
+            candidate: what raced.
+            items: labelled rows.
+            others: further rows, for its readout alone.
+        """
+        if self.judge.labels is None:
+            return Finalist(candidate, None, candidate)
+        usable = self.usable_calibrations(candidate, items)
+        weighing, words = self._best_fits(self.judge, usable, candidate, items, others)
+        alone, words_alone = weighing, words
+        if weighing.prior_weight > 0 or words.prior_weight > 0:  # what was fitted beside a prior leans on it
+            best, by_words = self._best_fits(self.alone, usable, candidate, items, others)
+            alone = best if weighing.prior_weight > 0 else weighing
+            words_alone = by_words if words.prior_weight > 0 else words
+        chosen = replace(candidate, calibration=weighing.calibration)
+        finalist = Finalist(chosen, weighing, candidate, alone, others=tuple(others))
+        if weighing.readout is None and alone.readout is None:
+            return finalist
+        return replace(finalist, words=words, words_alone=words_alone)
+
+    def _best_fits(
+        self,
+        judge: Judge,
+        calibrations: Sequence[str],
+        candidate: Candidate,
+        items: Sequence[int],
+        others: Sequence[int],
+    ) -> tuple[Weighing, Weighing]:
+        """Weights under the calibration that makes right labels of rows likeliest that it was not fitted on.
+
+        A readout is taken unless another one is better by more than a standard error: it sees all that the others
+        see, and few rows put others ahead by chance.
+
+        Returns:
+            The best, and the best of those that go by labels' words.
+        """
+        by_words = [each for each in calibrations if each != "readout"] or ["batch"]
+        tried = dict.fromkeys([*calibrations, *by_words])
+        asked = {each: self._asked(candidate, items, others, each) for each in tried}
+        likelihoods = {each: judge.likelihoods(each, asked[each]) for each in tried}
+        best = max(by_words, key=lambda each: float(likelihoods[each].mean()))
+        words = judge.fit(best, asked[best])
+        if "readout" not in calibrations:
+            return words, words
+        gains = likelihoods[best] - likelihoods["readout"]
+        is_better = best in calibrations and gains.mean() > gains.std() / len(gains) ** 0.5
+        return (words if is_better else judge.fit("readout", asked["readout"])), words
+
+    def _asked(self, candidate: Candidate, items: Sequence[int], others: Sequence[int], calibration: str) -> Asked:
+        """All that this calibration is fitted on."""
+        more = Asked(others, self._evaluator.answers(candidate, others)) if others else None
+        content_free = self._evaluator.content_free(candidate) if calibration == "contextual" else None
+        return Asked(items, self._evaluator.answers(candidate, items), content_free, more)
+
+    def judged(self, finalist: Finalist, items: Sequence[int]) -> Judged:
+        """A finalist's predictions on items, asked where they are not known yet."""
+        answers = self._evaluator.answers(finalist.candidate, items)
+        return self.judge.judge(items, answers, finalist.weighing)
+
+    def judged_alone(self, finalist: Finalist, items: Sequence[int]) -> Judged:
+        """The same for the prompt alone, without the prior."""
+        answers = self._evaluator.answers(finalist.candidate, items)
+        return self.alone.judge(items, answers, finalist.alone)
+
+    def held_out(self, finalist: Finalist, items: Sequence[int]) -> list[FloatArray]:
+        """Steadied scores on rows that it was fitted on, as deployed and alone, by fits that left each out."""
+        if finalist.weighing is None or finalist.alone is None:
+            return [steadied(self.judged(finalist, items))]
+        found = []
+        for judge, weighing in ((self.judge, finalist.weighing), (self.alone, finalist.alone)):
+            asked = self._asked(finalist.candidate, items, finalist.others, weighing.calibration)
+            found.append(steadied(judge.cross_fitted(weighing.calibration, asked)))
+        return found
+
+    def worth(self, candidate: Candidate, rows: Sequence[int]) -> float:
+        """What a prompt alone is worth on rows that it raced on, by its labels' words or by a readout."""
+        answers, weights = self._evaluator.answers(candidate, rows), self.alone.weights(rows)
+        scores = self.alone.scores_for_race(rows, answers, race_calibration(candidate))
+        worth = float(np.average((scores.values + scores.confidence) / 2, weights=weights))
+        if not self.can_be_read(candidate, rows):
+            return worth
+        read = steadied(self.alone.cross_fitted("readout", Asked(rows, answers)))
+        return max(worth, float(np.average(read, weights=weights)))
+
+    def usable_calibrations(self, candidate: Candidate, items: Sequence[int]) -> list[str]:
+        """The space's calibrations that this candidate's answers on these rows can be corrected by.
+
+        None where options are scored: what stands first in one item's list stands elsewhere in another's.
+        """
+        if template_of(candidate).scores_options:
+            return ["none"]
+        usable = list(self._calibrations)
+        if (candidate.mode != "static" or candidate.reasons) and "contextual" in usable:
+            usable.remove("contextual")  # inputs without content have no neighbours, and nothing to reason about
+        labels = len(self.judge.labels or ())
+        if len(usable) > 1 and "matrix" in usable and (labels == 2 or len(items) < ROWS_A_LABEL * labels):
+            usable.remove("matrix")
+        if "readout" in usable and not self.can_be_read(candidate, items):
+            usable.remove("readout")
+        return usable or ["batch"]
+
+    def can_be_read(self, candidate: Candidate, items: Sequence[int]) -> bool:
+        """Whether there is a readout; none of routed candidates, each of whose prompts leans in its own way."""
+        if candidate.mode == "routed":
+            return False
+        return self.judge.read(Asked(items, self._evaluator.answers(candidate, items))) is not None

@@ -1,0 +1,144 @@
+"""What each phase of a search may spend: a budget turned into units for the race, for reading and for confirmation.
+
+Invariant: a plan follows from the budget, the speed and the prices that it is given; the clock has no say in it.
+Leaves out: spending it (:mod:`promptsearch.study`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from promptsearch.budget import Budget
+from promptsearch.candidate import Candidate
+from promptsearch.errors import BudgetError
+from promptsearch.search.space import SearchSpace
+
+__all__ = ["FEWEST_CONFIRM", "FEWEST_TEST", "MOST_READ", "OVERSPENT", "Plan", "make_plan", "require_enough"]
+
+FEWEST_CONFIRM = 30
+FEWEST_TEST = 30
+MOST_READ = 2000  # rows that a readout is fitted on beyond the search's: more add little
+OVERSPENT = 1.1  # of its units, that a race may spend at most: prices are expectations
+
+_SEARCH_SHARE = 0.6
+_LEAST_SEARCH_SHARE = 0.2  # where a budget is so small that measuring would take nearly all
+_CONFIRM_SHARE = 0.12
+_READ_SHARE = 0.33  # of the search's units, for more rows that a finalist's readout is fitted on
+_FEWEST_LOOKS = 24
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What each phase may spend.
+
+    Attributes:
+        unit: "tokens" or "evaluations".
+        total: units for the whole run.
+        search: units for the race.
+        confirm: units for the confirmation.
+        tokens_per_second: speed behind a plan made from a time; 0 otherwise.
+        read: units for asking a finalist about further labelled rows, which its readout is fitted on.
+    """
+
+    unit: str
+    total: int
+    search: int
+    confirm: int
+    tokens_per_second: float = 0.0
+    read: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        speed = f" (at {self.tokens_per_second:,.0f} tokens/s)" if self.tokens_per_second else ""
+        read = f"{self.read:,} to read more rows, " if self.read else ""
+        shares = f"{self.search:,} to search, {self.confirm:,} to confirm, {read}the rest to test"
+        return f"{self.total:,} {self.unit}{speed}: {shares}"
+
+
+def make_plan(
+    budget: Budget,
+    *,
+    tokens_per_second: float,
+    setup_seconds: float,
+    most_to_measure: float = float("inf"),
+    least_to_measure: float = 0.0,
+    tokens_per_evaluation: float = 0.0,
+    row_to_read: float = 0.0,
+    rows_to_read: int = 0,
+) -> Plan:
+    """Turn a budget into a plan.
+
+    Args:
+        budget: what the user allows.
+        tokens_per_second: speed of the model on this machine; used for a budget in time only.
+        setup_seconds: expected seconds of loading and embedding.
+        most_to_measure: units that confirmation and final measurement can take at most; what they leave of their
+            shares goes to the search.
+        least_to_measure: tokens that they take at least, which the search leaves them.
+        tokens_per_evaluation: of a cheap prompt; a plan in tokens allows no more of these than the budget does
+            evaluations.
+        row_to_read: units of asking a winner about one further labelled row, which make a readout better; 0 where it
+            cannot be read.
+        rows_to_read: how many such rows there are.
+    """
+    plan = _plan_without_reading(
+        budget, tokens_per_second, setup_seconds, most_to_measure, least_to_measure, tokens_per_evaluation
+    )
+    read = int(min(_READ_SHARE * plan.search, min(rows_to_read, MOST_READ) * row_to_read))
+    return replace(plan, search=plan.search - read, read=read)
+
+
+def _plan_without_reading(
+    budget: Budget,
+    tokens_per_second: float,
+    setup_seconds: float,
+    most_to_measure: float,
+    least_to_measure: float,
+    tokens_per_evaluation: float,
+) -> Plan:
+    if budget.tokens is None and budget.evaluations is not None and budget.seconds is None:
+        least = FEWEST_CONFIRM + 2 * FEWEST_TEST
+        return _shared_out("evaluations", budget.evaluations, 0.0, most_to_measure, least)
+    totals = [] if budget.tokens is None else [budget.tokens]
+    if budget.evaluations is not None and tokens_per_evaluation > 0:
+        totals.append(max(1, int(budget.evaluations * tokens_per_evaluation)))
+    if budget.seconds is not None:
+        seconds = max(0.25 * budget.seconds, budget.seconds - setup_seconds)
+        # Fits and files take time, but a search's batches run faster than those that the speed was measured on.
+        totals.append(max(1, int(round(seconds * tokens_per_second, -2))))
+    total = min(totals)
+    by_time = budget.seconds is not None and total == totals[-1]
+    return _shared_out("tokens", total, tokens_per_second if by_time else 0.0, most_to_measure, least_to_measure)
+
+
+def _shared_out(
+    unit: str,
+    total: int,
+    speed: float = 0.0,
+    most_to_measure: float = float("inf"),
+    least_to_measure: float = 0.0,
+) -> Plan:
+    search = min(max(_SEARCH_SHARE * total, total - most_to_measure), (total - least_to_measure) / OVERSPENT)
+    search = max(search, _LEAST_SEARCH_SHARE * total)
+    return Plan(
+        unit, total, int(search), min(int(_CONFIRM_SHARE * total), total - int(search)), tokens_per_second=speed
+    )
+
+
+def require_enough(plan: Plan, space: SearchSpace, zero_shot: Candidate) -> None:
+    """Refuse a budget that cannot pay for one candidate and the measurement of it.
+
+    Raises:
+        BudgetError: saying about how much is needed.
+    """
+    rows = _FEWEST_LOOKS + FEWEST_CONFIRM + 2 * FEWEST_TEST
+    needed = rows if plan.unit == "evaluations" else space.price(zero_shot, rows)
+    if plan.total < needed:
+        raise BudgetError(
+            f"the budget comes to {plan.total:,} {plan.unit} and this task needs about {needed:,.0f} to try and "
+            "measure one prompt; allow several times that"
+        )

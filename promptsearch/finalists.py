@@ -20,7 +20,7 @@ from promptsearch.scoring import Asked, Judge, Judged
 
 __all__ = ["ROWS_A_LABEL", "Finalist", "Fitter", "race_calibration", "steadied"]
 
-ROWS_A_LABEL = 4  # under these, mixing of labels has too little to be fitted by
+ROWS_A_LABEL = 4  # under these, labels have too little to be moved or mixed by
 
 
 @dataclass(frozen=True)
@@ -173,8 +173,10 @@ class Fitter:
         if (candidate.mode != "static" or candidate.reasons) and "contextual" in usable:
             usable.remove("contextual")  # inputs without content have no neighbours, and nothing to reason about
         labels = len(self.judge.labels or ())
-        if len(usable) > 1 and "matrix" in usable and (labels == 2 or len(items) < ROWS_A_LABEL * labels):
-            usable.remove("matrix")
+        for each in ("matrix", "fitted"):
+            is_idle = each == "matrix" and labels == 2
+            if len(usable) > 1 and each in usable and (is_idle or len(items) < ROWS_A_LABEL * labels):
+                usable.remove(each)
         if "readout" in usable and not self.can_be_read(candidate, items):
             usable.remove("readout")
         return usable or ["batch"]

@@ -22,7 +22,7 @@ from promptsearch.embed.transformer import resolve_encoder
 from promptsearch.errors import ArtifactError, UserError
 from promptsearch.evaluation import Asker, Evaluator, answer_grammar
 from promptsearch.events import Listener, Note, Progress, silent
-from promptsearch.finalists import Finalist
+from promptsearch.finalists import ROWS_A_LABEL, Finalist
 from promptsearch.lm.base import Engine, TellsNext
 from promptsearch.lm.llamacpp.busy import QUIET_SHARE
 from promptsearch.lm.resolve import OpenedModel, open_engine
@@ -71,6 +71,7 @@ _WEIGHTS_SHARE = 0.1  # of a time budget, for measuring which weights run fastes
 _LOOK_SHARE = 0.01  # of the search, that a first look at a prompt that reasons may take where labels are scored
 _RATIONALES_SHARE = 0.1  # of the search, for having the model write reasoning
 _ATTEMPTS = 3.0  # of an example, that its share pays for: most are asked more than once
+_TELLING_VOTE = 0.5  # accuracy
 _FEWEST_RATIONALES, _MOST_RATIONALES = 8, 64  # examples that reasoning is written for
 _FEWEST_KEPT = 2
 _LOOKED_ROWS = 8  # after which those tokens are looked for, under each of a few prompts
@@ -237,7 +238,7 @@ class _Job:
             zero_shot = Candidate(instruction=space.instructions[0], template=space.templates[0])
             require_enough(study.plan, space, zero_shot)
             self._let_reason(study, builder, store)
-            anchors, baselines = self._anchors(space)
+            anchors, baselines = self._anchors(space, near)
             outcome = study.run(
                 self.strategy,
                 anchors,
@@ -375,6 +376,7 @@ class _Job:
                 least_to_measure=self._least_to_measure(space),
                 row_to_read=self._row_to_read(opened.engine, space),
                 rows_to_read=len(space.pool),
+                fewest_to_read=ROWS_A_LABEL * len(self.task.labels or ()),
                 tokens_per_evaluation=space.query_tokens(Candidate(instruction=space.instructions[0])),
             )
             store.record_fact("plan", {"plan": plan.to_dict(), "elapsed": self.meter.elapsed})
@@ -402,7 +404,7 @@ class _Job:
         shown = replace(zero, demonstrations=tuple(space.pool[:shots].tolist()))
         return space.price(shown, FEWEST_CONFIRM + FEWEST_TEST) + space.price(zero, FEWEST_TEST)
 
-    def _anchors(self, space: SearchSpace) -> tuple[list[Candidate], dict[str, Candidate]]:
+    def _anchors(self, space: SearchSpace, near: Neighbourhood) -> tuple[list[Candidate], dict[str, Candidate]]:
         """Candidates that every search tries, the baselines first; and the baselines by name."""
         rng = np.random.default_rng([self.seed, 3])
         instruction, template = space.instructions[0], space.templates[0]
@@ -419,7 +421,9 @@ class _Job:
                 f"{name}_options": replace(baselines[name], template=by_options) for name in ("zero_shot", "random")
             }
             baselines = {"zero_shot": zero, **options, "random": random, "nearest": nearest}
+        first = [nearest] if self._needs_neighbours(near) else []
         anchors = [
+            *first,
             *baselines.values(),
             *_reasoned(space, zero, rng),
             *_wordings(space, random, self.task.instructions[1:], rng),
@@ -427,6 +431,19 @@ class _Job:
         usable = [anchor for anchor in anchors if space.allows(anchor)]
         usable = usable or [draw_fresh(space, rng)]
         return [replace(anchor, calibration=space.calibration) for anchor in dict.fromkeys(usable)], baselines
+
+    def _needs_neighbours(self, near: Neighbourhood) -> bool:
+        """Whether labels are more than a usual prompt shows, and similar rows tell most of them by their votes alone.
+
+        Then what retrieves is looked at first: where a budget is small, nothing else would be left for it.
+        """
+        labels, rows = self.task.labels, near.splits.search
+        if labels is None or len(labels) <= _BASELINE_SHOTS:
+            return False
+        voted = near.judge(self.task, self.task.require_metric(), prior=False).judge_labels(
+            rows, np.stack([near.votes[row] for row in rows])
+        )
+        return float(voted.scores.mean()) > _TELLING_VOTE
 
     def _let_reason(self, study: Study, builder: PromptBuilder, store: RunStore) -> None:
         """Open the space to candidates that reason, and have the model write reasoning to show.

@@ -69,6 +69,7 @@ def make_plan(
     tokens_per_evaluation: float = 0.0,
     row_to_read: float = 0.0,
     rows_to_read: int = 0,
+    fewest_to_read: int = 0,
 ) -> Plan:
     """Turn a budget into a plan.
 
@@ -84,11 +85,14 @@ def make_plan(
         row_to_read: units of asking a winner about one further labelled row, which make a readout better; 0 where it
             cannot be read.
         rows_to_read: how many such rows there are.
+        fewest_to_read: under so many nothing is set aside for them.
     """
     plan = _plan_without_reading(
         budget, tokens_per_second, setup_seconds, most_to_measure, least_to_measure, tokens_per_evaluation
     )
     read = int(min(_READ_SHARE * plan.search, min(rows_to_read, MOST_READ) * row_to_read))
+    if read < fewest_to_read * row_to_read:
+        return plan
     return replace(plan, search=plan.search - read, read=read)
 
 

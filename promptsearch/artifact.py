@@ -87,10 +87,16 @@ def read_document(path: Path) -> dict[str, Any]:
         document = json.loads(path.read_text("utf-8"))
     except FileNotFoundError as error:
         raise ArtifactError(f"there is no saved prompt {str(path)!r}; give the file that save() wrote") from error
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{str(path)!r} cannot be read as a saved prompt ({error}); save it anew") from error
+    except OSError as error:
+        raise ArtifactError(f"{str(path)!r} cannot be read ({error.strerror}); check its permissions") from error
+    except ValueError as error:
+        raise ArtifactError(
+            f"{str(path)!r} is no saved prompt, or a damaged one ({error}); give the file that save() wrote"
+        ) from error
     if not isinstance(document, dict) or document.get("format") != _FORMAT:
-        raise ArtifactError(f"{str(path)!r} is no saved prompt; give the file that save() wrote")
+        is_program = isinstance(document, dict) and "dspy" in str(document.get("metadata", ""))
+        way_out = "promptsearch.dspy.load reads DSPy's programs" if is_program else "give the file that save() wrote"
+        raise ArtifactError(f"{str(path)!r} is no saved prompt; {way_out}")
     if document.get("schema") == _VOTE_SCHEMA:
         document = _from_vote_schema(document)
     if document.get("schema") != _SCHEMA:

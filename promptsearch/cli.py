@@ -31,6 +31,7 @@ __all__ = ["app", "main"]
 
 _USAGE_ERROR = typer.BadParameter.__mro__[1]  # the base of everything that parsing refuses
 _INTERRUPTED = 130
+_BLANK = object()  # a line without text between others
 
 app = typer.Typer(
     name="promptsearch",
@@ -107,7 +108,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         code = _INTERRUPTED
     if code == _INTERRUPTED:
-        print("promptsearch: stopped", file=sys.stderr)
+        recorded = any(argument.split("=")[0] == "--run" for argument in given)
+        print(f"promptsearch: stopped{'; the same command goes on from there' * recorded}", file=sys.stderr)
     return code if isinstance(code, int) else 0
 
 
@@ -267,6 +269,8 @@ def optimize(
         run=run,
         progress=not quiet,
     )
+    if not as_json:
+        print(f"{task.describe()}\n")
     _finish(result, save, prefix_state, report, as_json)
 
 
@@ -317,7 +321,9 @@ def predict(
     from promptsearch.loading import load
 
     loaded = load(prompt, model, encoder=encoder)
-    predictions = loaded.predict(_items(loaded, text, file))
+    items = _items(loaded, text, file)
+    found = iter(loaded.predict([item for item in items if item is not _BLANK]))
+    predictions = [_nothing_to_predict() if item is _BLANK else next(found) for item in items]
     if as_json:
         _print_json({"predictions": [_prediction(each) for each in predictions]})
         return
@@ -450,7 +456,9 @@ def _check_targets(*targets: Path | None) -> None:
             continue
         if target.is_dir():
             raise UserError(f"{str(target)!r} is a folder; give the path of a file to write")
-        folder = next(parent for parent in target.absolute().parents if parent.exists())
+        folder = target.absolute().parent
+        if not folder.exists():
+            raise UserError(f"{str(target)!r} cannot be written: there is no folder {str(folder)!r}; make it first")
         if not folder.is_dir() or not os.access(folder, os.W_OK):
             raise UserError(f"{str(target)!r} cannot be written in {str(folder)!r}; choose another place")
 
@@ -473,8 +481,10 @@ def _finish(result: Result, save: Path | None, prefix_state: bool, report: Path 
         print(f"report       {page}")
     if saved is not None:
         print(f"saved        {saved}")
-        if prefix_state and not saved.with_name(saved.stem + ".prefix").exists():
-            print("             without a prefix state: queries share no beginning that could be kept")
+        if prefix_state:
+            state = saved.with_name(saved.stem + ".prefix")
+            without = "without a prefix state: queries share no beginning that could be kept"
+            print(f"             {state if state.exists() else without}")
     print(f"next         {_next_step(result.prompt, saved)}")
 
 
@@ -482,7 +492,8 @@ def _next_step(prompt: Prompt, saved: Path | None) -> str:
     if saved is None:
         return "add --save prompt.json to keep the prompt, and --report report.html to see all of it"
     columns = prompt.task.inputs
-    item = '"some text"' if len(columns) == 1 else "'" + json.dumps(dict.fromkeys(columns, "…")) + "'"
+    fields = json.dumps(dict.fromkeys(columns, "…"), ensure_ascii=False)
+    item = '"some text"' if len(columns) == 1 else f"'{fields}'"
     return f"promptsearch predict {saved} {item}"
 
 
@@ -498,6 +509,8 @@ def _items(prompt: Prompt, text: str | None, file: Path | None) -> list[Any]:
     from promptsearch.data.records import SUFFIXES, read_rows
 
     if text is not None:
+        if Path(text).suffix.lower() in SUFFIXES and not any(letter.isspace() for letter in text):
+            raise UserError(f"TEXT is {text!r}, which names a file; give it with --file to predict the rows in it")
         return [_item(prompt, text, "TEXT")]
     if file is not None and str(file) != "-":
         if file.suffix.lower() in SUFFIXES:
@@ -518,11 +531,14 @@ def _read(file: Path) -> str:
 
 
 def _lines(prompt: Prompt, text: str, name: str) -> list[Any]:
-    """One item a line. Blank lines end the text; between others they are items without text, an error."""
+    """One item a line. Blank lines end the text; between others they are no items, and keep their place."""
     lines = text.rstrip().split("\n") if text.strip() else []
     if not lines:
         raise DataError(f"{name} holds no items; give some, one a line")
-    return [_item(prompt, line, f"line {number} of {name}") for number, line in enumerate(lines, start=1)]
+    return [
+        _item(prompt, line, f"line {number} of {name}") if line.strip() else _BLANK
+        for number, line in enumerate(lines, start=1)
+    ]
 
 
 def _item(prompt: Prompt, text: str, where: str) -> Any:
@@ -538,6 +554,12 @@ def _item(prompt: Prompt, text: str, where: str) -> Any:
     if not isinstance(item, dict):
         raise DataError(f"{where} is {text[:40]!r}, for {len(columns)} columns; {way_out}")
     return item
+
+
+def _nothing_to_predict() -> Prediction:
+    from promptsearch.prompt import Prediction
+
+    return Prediction(None, {}, failure="no text")
 
 
 def _prediction(prediction: Prediction) -> dict[str, Any]:

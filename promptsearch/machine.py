@@ -1,7 +1,8 @@
 """How fast this machine is, measured once for each model and encoder and kept.
 
 A budget in time becomes a plan in tokens through these numbers. They are kept so that the same call plans the same
-on another day; a machine that is now much slower or faster than kept is measured for this run alone.
+on another day. Other work only slows, so that a number which is clearly larger than the kept one takes its place, and
+one that is much smaller is of this run alone.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from promptsearch.lm.base import Engine, GenerationParams
 
 __all__ = ["encoder_speed", "measure_encoder_speed", "model_speed"]
 
-_DRIFT = 2.0  # beyond this factor the kept speed says nothing about now; the clock bounds a run in any case
+_FASTER = 1.15  # from this factor on the kept speed was that of a busy machine
+_SLOWER = 0.5  # under this one it says nothing about now; the clock bounds a run in any case
 _FILE = "machine.json"
 _WORDS = "the parcel came late and the box was open but everything inside worked well so thank you"
 
@@ -30,16 +32,12 @@ def model_speed(engine: Engine, *, generates: bool) -> float:
     """
     name = f"{'generate' if generates else 'score'}: {engine.fingerprint}"
     measured, known = _measure(engine, generates), _known(name)
-    if known is None or not _is_near(measured, known):
-        measured = max(measured, _measure(engine, generates))  # other work only slows
-    if known is None:
+    if known is None or not _SLOWER < measured / known < _FASTER:
+        measured = max(measured, _measure(engine, generates))
+    if known is None or measured >= _FASTER * known:
         _keep(name, measured)
         return measured
-    return known if _is_near(measured, known) else measured
-
-
-def _is_near(measured: float, known: float) -> bool:
-    return 1 / _DRIFT < measured / known < _DRIFT
+    return known if measured > _SLOWER * known else measured
 
 
 def encoder_speed(fingerprint: str) -> float | None:

@@ -117,7 +117,14 @@ def _custom(function: Callable[..., float]) -> Metric:
     name = str(getattr(function, "__qualname__", type(function).__qualname__))
 
     def score(example: Gold, prediction: str) -> float:
-        return _checked_score(function(example, prediction), name)
+        try:
+            result = function(example, prediction)
+        except Exception as error:
+            raise DataError(
+                f"metric {name!r} failed with {type(error).__name__}: {error}; it is called as {name}(example, "
+                "prediction) with the row, whose .output and .inputs it may read, and the predicted text"
+            ) from error
+        return _checked_score(result, name)
 
     return Metric(name, score, is_custom=True)
 

@@ -6,6 +6,7 @@ Data flows one way: task, splits, pool, candidates, engine, calibration, item sc
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from promptsearch.candidate import CUES, SHOWN_THOUGHT, Candidate
 from promptsearch.data.splits import Splits, in_turns
 from promptsearch.embed.base import Encoder
 from promptsearch.embed.transformer import resolve_encoder
-from promptsearch.errors import ArtifactError, UserError
+from promptsearch.errors import UserError
 from promptsearch.evaluation import Asker, Evaluator, answer_grammar
 from promptsearch.events import Listener, Note, Progress, silent
 from promptsearch.finalists import ROWS_A_LABEL, Finalist
@@ -79,6 +80,8 @@ _LOOKED_SHARE = 0.02  # of the plan, that this may take
 _MOST_FINALISTS = 5
 _MOST_BASELINES = 5  # that are asked
 _LOADING_SECONDS = 6.0  # model and encoder, when nothing is cached
+_FEWEST_OF_A_LABEL = 3
+_LONG_SETUP = 0.4  # of a time budget
 _WITHOUT_READOUT = ("without_readout", "without_readout_alone")
 _WITHOUT_MODEL = {
     "label_vote": "The label vote of neighbours, which needs no model,",
@@ -227,16 +230,18 @@ class _Job:
     def run(self, opened: OpenedModel, encoder: Encoder, source: str, run: str | Path | None) -> Result:
         """Set up, search, measure."""
         engine = opened.engine
-        store = RunStore(None if run is None else Path(run).expanduser(), self._identity(opened))
+        store = RunStore(None if run is None else Path(run).expanduser(), self._identity(opened), str(self.limits))
         try:
             self.listen(Note(f"model: {opened.description}"))
+            if len(store):
+                self.listen(Note(f"going on with {str(run)!r}, where {len(store):,} calls of the model are recorded"))
             builder, space = self._lay_out(opened)
             near = self._embed(encoder)
-            _require_same(store, "encoder", near.encoder.fingerprint)
+            store.require_same("encoder", near.encoder.fingerprint)
             space = make_space(self.task, near.splits, self.user_space, engine, builder, self.room, near.matcher)
             study = self._study(opened, builder, space, near, store)
             zero_shot = Candidate(instruction=space.instructions[0], template=space.templates[0])
-            require_enough(study.plan, space, zero_shot)
+            require_enough(self.limits, study.plan, space, zero_shot)
             self._let_reason(study, builder, store)
             anchors, baselines = self._anchors(space, near)
             outcome = study.run(
@@ -255,10 +260,12 @@ class _Job:
     def _identity(self, opened: OpenedModel) -> dict[str, str]:
         """What a run folder belongs to; the encoder is compared once it is open."""
         return {
+            "instruction": " | ".join(self.task.instructions),
+            "metric": self.task.metric_name,
+            "labels": ", ".join(self.task.labels or ()),
             "task": self.task.fingerprint,
             "model": opened.engine.fingerprint,
             "seed": str(self.seed),
-            "budget": str(self.limits),
             "space": repr(self.user_space),
             "strategy": getattr(self.strategy, "__name__", type(self.strategy).__name__),
             "prefer": self.prefer,
@@ -663,6 +670,8 @@ class _Job:
             facts=facts,
             notes=(
                 *_notes(test, baselines, differences, len(near.splits.test), outcome.stopped_by),
+                *_rows_notes(self.task),
+                *_setup_notes(self.limits, self.meter.cost.seconds.get("setup", 0.0)),
                 *_processor_notes(opened.engine),
             ),
         )
@@ -742,18 +751,6 @@ def _readings(winner: Finalist, others: Iterable[Candidate]) -> list[Candidate]:
     return list(dict.fromkeys([winner.candidate.reading, *(each.reading for each in others)]))
 
 
-def _require_same(store: RunStore, name: str, value: str) -> None:
-    """Refuse a run that was recorded with something else.
-
-    Raises:
-        ArtifactError: naming both.
-    """
-    store.record_fact(name, value)
-    kept = store.fact(name)
-    if kept != value:
-        raise ArtifactError(f"the run was recorded with {name} {kept!r}, now it is {value!r}; give another folder")
-
-
 def _encoder_source(encoder: object) -> str:
     from promptsearch.embed.transformer import DEFAULT_ENCODER
 
@@ -814,10 +811,34 @@ def _notes(
         notes.append(f"Stopped early: measured on {test.n} of {test_rows} test rows, beside zero-shot alone.")
         return tuple(notes)
     if left_out:
-        notes.append(f"The budget did not pay for measuring the baselines {' and '.join(left_out)}.")
+        names = f"baseline{'s' * (len(left_out) > 1)} {' and '.join(left_out)}"
+        notes.append(f"The budget did not pay for measuring the {names}.")
     if test.n < test_rows:
         notes.append(f"The budget paid for {test.n} of {test_rows} test rows; a larger one narrows the interval.")
     return tuple(notes)
+
+
+def _rows_notes(task: Task) -> tuple[str, ...]:
+    """Rows that are probably not what was meant."""
+    notes = []
+    counts = Counter(example.output for example in task.examples)
+    rare = [label for label in task.labels or () if 0 < counts[label] < _FEWEST_OF_A_LABEL]
+    if rare:
+        shown = ", ".join(f"{label!r} ({counts[label]})" for label in rare[:5])
+        more = f" and {len(rare) - 5} more" if len(rare) > 5 else ""
+        notes.append(f"Labels with hardly a row: {shown}{more}. Misspelt, or too rare to be learnt or measured.")
+    if task.dropped:
+        notes.append(f"Left out {task.dropped:,} rows without an input or an output.")
+    return tuple(notes)
+
+
+def _setup_notes(limits: Budget, seconds: float) -> tuple[str, ...]:
+    if limits.seconds is None or seconds <= _LONG_SETUP * limits.seconds:
+        return ()
+    return (
+        f"Setting up took {seconds:.0f} of {limits.seconds:.0f} seconds: what a machine and these rows need once is "
+        "measured and kept, so that the next search has more time.",
+    )
 
 
 def _processor_notes(engine: Engine) -> tuple[str, ...]:

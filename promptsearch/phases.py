@@ -26,6 +26,7 @@ _LEAST_SEARCH_SHARE = 0.2  # where a budget is so small that measuring would tak
 _CONFIRM_SHARE = 0.12
 _READ_SHARE = 0.33  # of the search's units, for more rows that a finalist's readout is fitted on
 _FEWEST_LOOKS = 24
+_ENOUGH = 4  # times what one prompt needs
 
 
 @dataclass(frozen=True)
@@ -133,16 +134,20 @@ def _shared_out(
     )
 
 
-def require_enough(plan: Plan, space: SearchSpace, zero_shot: Candidate) -> None:
+def require_enough(budget: Budget, plan: Plan, space: SearchSpace, zero_shot: Candidate) -> None:
     """Refuse a budget that cannot pay for one candidate and the measurement of it.
 
     Raises:
-        BudgetError: saying about how much is needed.
+        BudgetError: saying about how much is needed, and what to allow, in the unit of the budget.
     """
     rows = _FEWEST_LOOKS + FEWEST_CONFIRM + 2 * FEWEST_TEST
     needed = rows if plan.unit == "evaluations" else space.price(zero_shot, rows)
     if plan.total < needed:
+        wanted = f"{_ENOUGH * needed:,.0f} {plan.unit}"
+        if plan.tokens_per_second and budget.seconds is not None:
+            lacking = (_ENOUGH * needed - plan.total) / plan.tokens_per_second
+            wanted = f"{-(-(budget.seconds + lacking) // 10) * 10:.0f} seconds on this machine"
         raise BudgetError(
-            f"the budget comes to {plan.total:,} {plan.unit} and this task needs about {needed:,.0f} to try and "
-            "measure one prompt; allow several times that"
+            f"the budget of {budget} comes to {plan.total:,} {plan.unit} and this task needs about {needed:,.0f} to "
+            f"try and measure one prompt; allow some {wanted}"
         )

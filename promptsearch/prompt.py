@@ -226,9 +226,12 @@ class Prompt:
         return self._opened.description
 
     def __repr__(self) -> str:
-        candidate = self._parts.candidate
+        candidate, weighing = self._parts.candidate, self._parts.weighing
+        weighed = "" if weighing is None else f"calibration {weighing.calibration}, "
+        if self._parts.uses_prior and weighing is not None:
+            weighed += f"prior with weight {weighing.prior_weight:.2g}, "
         return (
-            f"<Prompt {candidate.mode}, {candidate.shots} demonstrations, template {candidate.template!r}, "
+            f"<Prompt {candidate.mode}, {candidate.shots} demonstrations, template {candidate.template!r}, {weighed}"
             f"model {self._opened.engine.name}>"
         )
 

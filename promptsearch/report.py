@@ -239,6 +239,7 @@ def _aligned(cells: Sequence[Sequence[str]]) -> list[str]:
 
 def _facts_lines(result: Result) -> list[str]:
     """One line a fact, the fact's name in a column of its own."""
+    tried = len(result.trials)
     facts = {
         "improvement": f"{result.improvement} over zero-shot",
         "alone": _alone(result),
@@ -250,7 +251,7 @@ def _facts_lines(result: Result) -> list[str]:
         "order": _order(result),
         "front": _front(result),
         "predictors": _predictors(result),
-        "tried": f"{len(result.trials):,} candidates; stopped by {_stopped_by(result)}",
+        "tried": f"{tried:,} candidate{'s' * (tried != 1)}; stopped by {_stopped_by(result)}",
         "cost": f"{_cost(result)} ({_phases(result)})",
     }
     width = max(map(len, facts)) + 2
@@ -386,4 +387,5 @@ def _flat(facts: Mapping[str, Any], before: str = "") -> Iterable[tuple[str, str
         if isinstance(value, Mapping):
             yield from _flat(value, f"{words}: ")
         else:
-            yield words, f"{value:,}" if isinstance(value, int) and name != "seed" else str(value)
+            is_count = isinstance(value, int) and name != "seed"
+            yield words, f"{value:,}" if is_count else f"{value:,.4g}" if isinstance(value, float) else str(value)

@@ -1,7 +1,8 @@
 """The record of a run: every answer of the model is written here before it counts.
 
 One SQLite file. A call's answers are one transaction, so a call is there as a whole or not at all, whenever the
-process dies. Running the same search again finds them and asks the model only for what is missing.
+process dies. Running the same search again finds them and asks the model only for what is missing. So does a search
+with another budget: answers are the job's, what was decided with a budget is that budget's.
 Invariant: a file belongs to one job (task, model, seed, settings); opening it for another is an error.
 Leaves out: what the answers mean.
 """
@@ -58,6 +59,7 @@ class RunStore:
     Args:
         path: folder of the run, made if it does not exist; None keeps the record in memory.
         job: what the run belongs to, by name.
+        budget: whose facts are read and written.
 
     Raises:
         ArtifactError: the folder holds another job's run, is in use, or cannot be read.
@@ -65,10 +67,12 @@ class RunStore:
 
     FILE = "run.sqlite"
 
-    def __init__(self, path: Path | None, job: Mapping[str, str]) -> None:
+    def __init__(self, path: Path | None, job: Mapping[str, str], budget: str = "") -> None:
         self.path = path
         self._connection = self._connect(path)
-        self._check_job({"schema": str(_SCHEMA), **job})
+        self._budget = budget
+        for name, value in {"schema": str(_SCHEMA), **job}.items():
+            self.require_same(name, value)
         self._known = self._read_calls()
 
     def __len__(self) -> int:
@@ -105,12 +109,33 @@ class RunStore:
         self._known[call.key] = row
 
     def fact(self, name: str) -> Any:
-        """A recorded fact, None where there is none."""
-        row = self._connection.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
-        return None if row is None else json.loads(row[0])
+        """A recorded fact of this budget, None where there is none."""
+        return self._fact(f"{self._budget}: {name}")
 
     def record_fact(self, name: str, value: Any) -> None:
         """Write a fact once; a fact that is there stays."""
+        self._record(f"{self._budget}: {name}", value)
+
+    def require_same(self, name: str, value: str) -> None:
+        """Compare with what the file belongs to, whatever the budget, or say so in a new file.
+
+        Raises:
+            ArtifactError: naming both.
+        """
+        self._record(f"job: {name}", value)
+        kept = self._fact(f"job: {name}")
+        if kept != value:
+            self._connection.close()
+            raise ArtifactError(
+                f"run={str(self.path)!r} belongs to another job: its {name} was {_short(kept)}, now it is "
+                f"{_short(value)}; repeat the first call, or give another folder"
+            )
+
+    def _fact(self, name: str) -> Any:
+        row = self._connection.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        return None if row is None else json.loads(row[0])
+
+    def _record(self, name: str, value: Any) -> None:
         with self._connection:
             self._connection.execute("INSERT OR IGNORE INTO facts VALUES (?, ?)", (name, json.dumps(value)))
 
@@ -149,18 +174,6 @@ class RunStore:
         except sqlite3.DatabaseError as error:
             self._connection.close()
             raise ArtifactError(f"run={str(self.path)!r} cannot be read ({error}); give another folder") from error
-
-    def _check_job(self, job: Mapping[str, str]) -> None:
-        """Compare with what the file belongs to, or say so in a new file."""
-        for name, value in job.items():
-            self.record_fact(f"job: {name}", value)
-            kept = self.fact(f"job: {name}")
-            if kept != value:
-                self._connection.close()
-                raise ArtifactError(
-                    f"run={str(self.path)!r} belongs to another job: its {name} was {_short(kept)}, now it is "
-                    f"{_short(value)}; repeat the first call, or give another folder"
-                )
 
 
 def _short(value: Any) -> str:

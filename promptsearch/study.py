@@ -40,6 +40,7 @@ _USUAL_FINALISTS = 3
 _FEWEST_RACED = TRUSTED_ITEMS  # search rows
 _RACED_WHOLE = 8  # prompts without demonstrations that the race could ask about all its rows
 _MUCH_TOO_SLOW = 0.9  # share of the planned rows that the clock must allow at least for the plan to stand
+_MUCH_TOO_FAST = 1.25  # the same, above which more rows are measured than planned
 _FEWEST_HURRIED = 10  # rows of a confirmation for which there is no time
 _CONFIRMED_PARTS = (0.34, 0.67)  # of the confirmation rows, after which finalists that are certainly worse go
 
@@ -453,7 +454,7 @@ class Study:
     ) -> Sequence[int]:
         """As many test rows as the rest of the budget pays for.
 
-        The plan decides, so that runs repeat; the clock cuts rows only where the plan would overrun it by much.
+        The plan decides, so that runs repeat; the clock cuts rows, or adds some, only where the plan is off by much.
 
         Args:
             candidates: whatever is to be measured on each row.
@@ -464,17 +465,19 @@ class Study:
         openings = sum(self.space.opening_tokens(each) for each in candidates if not self.evaluator.has_begun(each))
         each = sum(self.space.query_tokens(candidate) for candidate in candidates)
         rows: list[float] = [len(items)]
-        if self.plan.unit == "tokens":
-            rows.append((self.plan.total - cost.tokens - openings - reserved) / each)
         if budget.tokens is not None:
             rows.append((budget.tokens - cost.tokens - openings - reserved) / each)
         if budget.evaluations is not None:
             counted = reserved if self.plan.unit == "evaluations" else 0.0
             rows.append((budget.evaluations - cost.evaluations - counted) / len(candidates))
-        count = min(rows)
+        most = count = min(rows)
+        if self.plan.unit == "tokens":
+            count = min(most, (self.plan.total - cost.tokens - openings - reserved) / each)
         if budget.seconds is not None:
-            in_time = (0.97 * budget.seconds - self._meter.elapsed) * self._measured_speed() / each
-            count = in_time if in_time < _MUCH_TOO_SLOW * count else count
+            left = 0.97 * budget.seconds - self._meter.elapsed
+            in_time = (left * self._measured_speed() - openings - reserved) / each
+            if not _MUCH_TOO_SLOW * count <= in_time <= _MUCH_TOO_FAST * count:
+                count = min(most, in_time)
         return items[: max(0, int(count))]
 
     def _measured_speed(self) -> float:

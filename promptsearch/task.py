@@ -125,6 +125,8 @@ class Task:
     ) -> None:
         self.inputs, self.output, self.rationale = _checked_columns(inputs, output, rationale)
         self.instructions = _checked_instructions(instruction)
+        if data is None:
+            raise DataError("data is None, which holds no rows; give a list of dicts or the path of a file")
         given = {"data": data, "validation": validation, "test": test}
         read = {name: self._read(name, source) for name, source in given.items() if source is not None}
         self.dropped = sum(dropped for _, dropped in read.values())
@@ -139,6 +141,8 @@ class Task:
         golds = [example.output for example in self.examples]
         self.metric = resolve_metric(metric, is_classification=self.is_classification, golds=golds)
         self.metric_name = self.metric.name
+        if self.metric.is_custom:
+            self.metric(self.examples[0], self.examples[0].output)  # one that fails does so before anything slow
         self._score_function = metric if callable(metric) else None
 
     @property
@@ -222,7 +226,7 @@ class Task:
         if self.metric is None:
             raise DataError(
                 f"metric {self.metric_name!r} is a Python callable and was saved by name only; "
-                "give it again to measure with it"
+                "give it again to measure with it: evaluate(rows, metric=...)"
             )
         return self.metric
 

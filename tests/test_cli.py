@@ -227,6 +227,8 @@ def test_a_place_that_cannot_be_written_is_refused_first(folder: Path) -> None:
     arguments = search_arguments(folder / "train.csv")
     assert_one_line(run(*arguments, "--save", folder), 2, "folder")
     assert_one_line(run(*arguments, "--report", folder / "train.csv" / "r.html"), 2, "r.html")
+    assert_one_line(run(*arguments, "--save", folder / "none" / "p.json"), 2, "no folder", "none")
+    assert not (folder / "none").exists()
 
 
 @pytest.mark.parametrize("command", ["predict", "evaluate", "show"])
@@ -281,6 +283,17 @@ def test_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (ran.code, ran.out, ran.err) == (130, "", "promptsearch: stopped\n")
 
 
+def test_an_interrupted_search_that_is_recorded_says_that_it_goes_on(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_arguments: object, **_options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ps, "optimize", interrupted)
+    ran = run(*search_arguments(folder / "train.csv"), "--run", tmp_path / "run")
+    assert (ran.code, ran.err) == (130, "promptsearch: stopped; the same command goes on from there\n")
+
+
 # -- single commands on fakes -------------------------------------------------------------------------------
 
 
@@ -295,6 +308,23 @@ def test_several_columns_are_json_objects(saved: Path, tmp_path: Path) -> None:
     assert len(run("predict", saved, "--file", tmp_path / "items.txt").out.splitlines()) == 2
     assert len(run("predict", saved, "--file", tmp_path / "items.csv").out.splitlines()) == 1
     assert "A: <a>\nB: <b>" in run("show", saved).out
+
+
+@pytest.mark.usefixtures("opened")
+def test_a_blank_line_keeps_its_place(saved: Path) -> None:
+    item = json.dumps({"a": "a7", "b": "b7"})
+    ran = run("predict", saved, stdin=f"{item}\n  \n{item}\n\n")
+    assert (ran.code, len(ran.out.splitlines())) == (0, 3)
+    assert ran.out.splitlines()[1] == "\tno text"
+    found = run("predict", saved, "--json", stdin=f"{item}\n\n{item}\n").json["predictions"]
+    assert [each["failure"] for each in found] == [None, "no text", None]
+    assert found[1]["output"] is None
+
+
+@pytest.mark.usefixtures("opened")
+def test_a_files_name_is_no_text(saved: Path) -> None:
+    for name in ("more.csv", "./no such/rows.jsonl".replace(" ", "-")):
+        assert_one_line(run("predict", saved, name), 2, name, "--file")
 
 
 @pytest.mark.usefixtures("opened")

@@ -9,7 +9,7 @@ from sklearn.metrics import f1_score
 
 from promptsearch.errors import DataError
 from promptsearch.metrics import METRICS, Metric, answer_text, number_in, resolve_metric
-from promptsearch.task import Example
+from promptsearch.task import Example, Task
 
 
 def example(*answers):
@@ -234,3 +234,13 @@ def test_other_results_of_a_callable_are_refused(value):
     with pytest.raises(DataError, match="Constant") as caught:
         metric(example("a"), "a")
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_metric_that_fails_is_told_how_it_is_called():
+    def wrong(example, prediction):
+        return float(example.answer == prediction)
+
+    with pytest.raises(DataError, match=r"wrong' failed with AttributeError: .*\.output and \.inputs"):
+        Task([{"q": "a", "a": "b"}] * 3, inputs="q", output="a", labels=False, metric=wrong)
+    with pytest.raises(DataError, match="TypeError"):
+        Task([{"q": "a", "a": "b"}] * 3, inputs="q", output="a", labels=False, metric=lambda one: 1.0)

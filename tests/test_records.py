@@ -286,6 +286,13 @@ def test_bytes_are_no_text():
         as_text(b"abc")
 
 
+@pytest.mark.parametrize("content", ["text;label\na;b\n", "text;label\na, b;c\n", "text\tlabel\na\tb\n"])
+def test_another_delimiter_is_named(tmp_path, content):
+    message = message_of(write(tmp_path / "rows.csv", content))
+    assert "is divided by" in message
+    assert "text;label" in message or "tabs" in message
+
+
 @pytest.mark.parametrize("value", [None, "", " \n", float("nan"), np.nan, pandas.NA, pandas.NaT, [], ["", None]])
 def test_missing_values_are_recognised(value):
     assert is_missing(value)

@@ -93,6 +93,23 @@ def test_facts_stay_as_they_were_first(tmp_path: Path) -> None:
     store.close()
 
 
+def test_facts_are_a_budgets_and_calls_the_jobs(tmp_path: Path) -> None:
+    store = RunStore(tmp_path, JOB, "2 min")
+    store.record_fact("plan", 1)
+    store.record(call())
+    store.close()
+    store = RunStore(tmp_path, JOB, "4 min")
+    assert store.fact("plan") is None
+    assert store.find("key-0") == call()
+    store.record_fact("plan", 2)
+    store.require_same("encoder", "small")
+    store.close()
+    store = RunStore(tmp_path, JOB, "2 min")
+    assert store.fact("plan") == 1
+    with pytest.raises(ArtifactError, match="its encoder was 'small', now it is 'large'"):
+        store.require_same("encoder", "large")
+
+
 @pytest.mark.parametrize(("name", "now"), [("task", "t2"), ("model", "m2"), ("seed", "1")])
 def test_another_job_is_refused_and_told_what_differs(tmp_path: Path, name: str, now: str) -> None:
     store = RunStore(tmp_path, JOB)

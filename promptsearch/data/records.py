@@ -65,7 +65,7 @@ def _existing_file(given: str | bytes, name: str) -> Path:
     if is_directory:
         raise DataError(f"{name} {_quoted_path(path)} is a directory; give the path of one file")
     if not is_file:
-        raise DataError(f"{name} {_quoted_path(path)}: no such file; give an existing path or a list of dicts")
+        raise DataError(f"{name} {_quoted_path(path)}: no such file; give the path of one that exists")
     if path.suffix.lower() not in SUFFIXES:
         raise DataError(
             f"{name} {_quoted_path(path)}: files of type {quoted(path.suffix)} cannot be read; "
@@ -175,10 +175,22 @@ def _read_delimited(delimiter: str) -> Callable[[Path, str], list[Row]]:
                 raise DataError(
                     f"{name} {_quoted_path(path)} is a broken table ({_reason(error)}); "
                     "every row needs as many fields as the header, and quotes around delimiters"
+                    f"{_other_delimiter(text, delimiter)}"
                 ) from error
+        if len(frame.columns) == 1 and (hint := _other_delimiter(text, delimiter)):
+            raise DataError(f"{name} {_quoted_path(path)} has a single column{hint}")
         return _rows_of_frame(frame, name)
 
     return read
+
+
+def _other_delimiter(text: str, delimiter: str) -> str:
+    """A hint where the header's fields are apart by another delimiter."""
+    header = text.lstrip("\n").partition("\n")[0]
+    found = next((other for other in (";", "\t", "|", ",") if other != delimiter and other in header), None)
+    if delimiter in header or found is None:
+        return ""
+    return f"; its header {quoted(header)} is divided by {found!r}: save it with {delimiter!r}, or as .tsv with tabs"
 
 
 def _read_parquet(path: Path, name: str) -> list[Row]:

@@ -87,6 +87,8 @@ def read_document(path: Path) -> dict[str, Any]:
         document = json.loads(path.read_text("utf-8"))
     except FileNotFoundError as error:
         raise ArtifactError(f"there is no saved prompt {str(path)!r}; give the file that save() wrote") from error
+    except IsADirectoryError as error:
+        raise ArtifactError(f"{str(path)!r} is a folder; give the file that save() wrote") from error
     except OSError as error:
         raise ArtifactError(f"{str(path)!r} cannot be read ({error.strerror}); check its permissions") from error
     except ValueError as error:
@@ -134,8 +136,9 @@ def parts_from(document: Mapping[str, Any], path: Path, encoder: object) -> Prom
     """
     candidate = Candidate.from_dict(document["candidate"])
     task = Task.from_spec(document["task"])
-    if candidate.template not in TEMPLATES:
-        raise ArtifactError(f"{str(path)!r} uses the unknown template {candidate.template!r}; save it anew")
+    unknown_template = next((each.template for each in candidate.members if each.template not in TEMPLATES), None)
+    if unknown_template is not None:
+        raise ArtifactError(f"{str(path)!r} uses the unknown template {unknown_template!r}; save it anew")
     try:
         examples = {
             int(row["number"]): Demonstration(
@@ -200,12 +203,16 @@ def parts_from(document: Mapping[str, Any], path: Path, encoder: object) -> Prom
 
 
 def _require_words(path: Path, parts: PromptParts) -> None:
-    """Refuse a readout without what serves another model, and readouts that read different tokens."""
+    """Refuse a readout without what serves another model, and readouts that read different tokens or prompts."""
     readouts = [each.readout for each in (parts.weighing, parts.weighing_alone) if each is not None]
     read = {readout.tokens for readout in readouts if readout is not None}
     words = (parts.weighing_words, parts.weighing_words_alone)
     candidate = parts.candidate
-    tells_otherwise = candidate.reasons or candidate.mode == "routed" or TEMPLATES[candidate.template].scores_options
+    scores_options = any(TEMPLATES[each.template].scores_options for each in candidate.members)
+    tells_otherwise = candidate.reasons or candidate.mode == "routed" or scores_options
+    prompts = {readout.prompts for readout in readouts if readout is not None}
+    if prompts - {len(candidate.members)} or (candidate.ensemble and scores_options):
+        raise ArtifactError(f"{str(path)!r} is damaged: what it reads are not its prompts; save it anew")
     if len(read) > 1 or (read and (None in words or tells_otherwise)):
         raise ArtifactError(f"{str(path)!r} is damaged: what it reads does not hold together; save it anew")
     if any(each is not None and each.readout is not None for each in words):

@@ -79,6 +79,7 @@ class Candidate:
         thinking_tokens: tokens of one piece of reasoning at most; 0 without reasoning.
         samples: pieces of reasoning that are sampled for each query and vote (self-consistency); 1 for the likeliest
             one alone.
+        ensemble: further fixed prompts that every query is put to, beside this one; their evidence is read together.
     """
 
     instruction: str = ""
@@ -98,6 +99,12 @@ class Candidate:
     thought: str = ""
     thinking_tokens: int = 0
     samples: int = 1
+    ensemble: tuple[Candidate, ...] = ()
+
+    @property
+    def members(self) -> tuple[Candidate, ...]:
+        """The prompts that a query is put to: itself alone, or this one and those beside it, each by itself."""
+        return (replace(self, ensemble=()), *self.ensemble) if self.ensemble else (self,)
 
     @property
     def reasons(self) -> bool:
@@ -114,7 +121,8 @@ class Candidate:
     @property
     def shown(self) -> tuple[int, ...]:
         """Ids of all demonstrations that are chosen before any query is known, each once."""
-        return tuple(dict.fromkeys([*self.demonstrations, *(number for route in self.routes for number in route)]))
+        own = [*self.demonstrations, *(number for route in self.routes for number in route)]
+        return tuple(dict.fromkeys([*own, *(number for each in self.ensemble for number in each.shown)]))
 
     def route(self, cluster: int) -> Candidate:
         """The static candidate that queries of one cluster see (routed)."""
@@ -127,7 +135,7 @@ class Candidate:
     @cached_property
     def reading(self) -> Candidate:
         """What the model reads: candidates that differ only in the weighing have the same one."""
-        return replace(self, calibration="none")
+        return replace(self, calibration="none", ensemble=tuple(each.reading for each in self.ensemble))
 
     @cached_property
     def key(self) -> str:
@@ -137,7 +145,9 @@ class Candidate:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
-        return asdict(self)
+        values = asdict(replace(self, ensemble=()))
+        del values["ensemble"]
+        return {**values, "ensemble": [each.to_dict() for each in self.ensemble]} if self.ensemble else values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Candidate:
@@ -153,9 +163,10 @@ class Candidate:
                     "demonstrations": tuple(values["demonstrations"]),
                     "routes": tuple(tuple(route) for route in values.get("routes", ())),
                     "among": tuple(values.get("among", ())),
+                    "ensemble": tuple(cls.from_dict(each) for each in values.get("ensemble", ())),
                 }
             )
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ArtifactError(f"{values!r} describes no prompt candidate ({error}); save it anew") from error
         routed = [number for route in candidate.routes for number in route]
         numbers = (candidate.count, *candidate.demonstrations, *routed, *candidate.among)
@@ -184,6 +195,10 @@ class Candidate:
             raise ArtifactError(f"{values!r} routes and reasons, which no prompt does; save it anew")
         if (candidate.mode == "routed") != bool(candidate.routes):
             raise ArtifactError(f"{values!r} has routes without being routed, or none; save it anew")
+        if candidate.ensemble and any(each.mode != "static" or each.reasons for each in candidate.members):
+            raise ArtifactError(f"{values!r} puts queries to several prompts that are not all fixed; save it anew")
+        if any(each.ensemble for each in candidate.ensemble):
+            raise ArtifactError(f"{values!r} holds an ensemble within an ensemble; save it anew")
         return candidate
 
 

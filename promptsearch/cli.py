@@ -31,6 +31,7 @@ __all__ = ["app", "main"]
 
 _USAGE_ERROR = typer.BadParameter.__mro__[1]  # the base of everything that parsing refuses
 _INTERRUPTED = 130
+_SEPARATOR = f"\n{'-' * 40}\n"  # between the prompts of an ensemble
 _BLANK = object()  # a line without text between others
 
 app = typer.Typer(
@@ -379,7 +380,7 @@ def show(
     listed = loaded.multiple_choice
     options = None if listed is None else list(listed.require(loaded.task.example_from(item)).options)
     if not as_json:
-        print(loaded.render(item))
+        print(_SEPARATOR.join(loaded.render_all(item)))
         if options is not None:
             print(f"scored after it: {' | '.join(options)}", file=sys.stderr)
         return
@@ -387,6 +388,7 @@ def show(
     _print_json(
         {
             "prompt": loaded.render(item),
+            "prompts": loaded.render_all(item),
             "messages": loaded.messages(item),
             "options": options,
             "candidate": {**loaded.candidate.to_dict(), "shots": loaded.candidate.shots},
@@ -456,9 +458,7 @@ def _check_targets(*targets: Path | None) -> None:
             continue
         if target.is_dir():
             raise UserError(f"{str(target)!r} is a folder; give the path of a file to write")
-        folder = target.absolute().parent
-        if not folder.exists():
-            raise UserError(f"{str(target)!r} cannot be written: there is no folder {str(folder)!r}; make it first")
+        folder = next(parent for parent in target.absolute().parents if parent.exists())
         if not folder.is_dir() or not os.access(folder, os.W_OK):
             raise UserError(f"{str(target)!r} cannot be written in {str(folder)!r}; choose another place")
 
@@ -510,7 +510,10 @@ def _items(prompt: Prompt, text: str | None, file: Path | None) -> list[Any]:
 
     if text is not None:
         if Path(text).suffix.lower() in SUFFIXES and not any(letter.isspace() for letter in text):
-            raise UserError(f"TEXT is {text!r}, which names a file; give it with --file to predict the rows in it")
+            raise UserError(
+                f"TEXT is {text!r}, which names a file; give it with --file to predict its rows, or the name "
+                "itself on standard input"
+            )
         return [_item(prompt, text, "TEXT")]
     if file is not None and str(file) != "-":
         if file.suffix.lower() in SUFFIXES:

@@ -21,6 +21,7 @@ from promptsearch.calibration import CONTENT_FREE
 from promptsearch.candidate import Candidate
 from promptsearch.lm.base import Engine, FloatArray, GenerationParams, TellsNext, score_each
 from promptsearch.metrics import Metric
+from promptsearch.probabilities import normalized
 from promptsearch.prompting import GENERATED_TOKENS, Built, PromptBuilder, template_of
 from promptsearch.readout import packed, unpacked
 from promptsearch.reasoning import Reasoner
@@ -28,7 +29,7 @@ from promptsearch.reranking import Reranker
 from promptsearch.store import Call, RunStore
 from promptsearch.task import Example
 
-__all__ = ["Answers", "Asker", "Evaluator", "Matcher", "answer_grammar", "join", "join_routes"]
+__all__ = ["Answers", "Asker", "Evaluator", "Matcher", "answer_grammar", "join", "join_members", "join_routes"]
 
 _ITEMS_A_CALL = 64  # enough to fill batches, few enough that a kill loses little
 _RETRIEVED_A_CALL = 16  # where each item brings its own demonstrations
@@ -52,8 +53,9 @@ class Answers:
         routes: which of a routed candidate's prompts each item got, shape (items,); None where there is only one.
         route_count: how many prompts the routed candidate has; 0 for others.
         rationales: the reasoning that led to each answer; empty where there was none.
-        following: log-probabilities of next tokens after each item's prompt, shape (items, tokens), zeros where it
-            did not fit; None where none were asked for, or the answer was not read off what comes next.
+        following: log-probabilities of next tokens after each item's prompt, shape (items, tokens), those of an
+            ensemble's prompts side by side, zeros where it did not fit; None where none were asked for, or the answer
+            was not read off what comes next.
     """
 
     log_probabilities: FloatArray
@@ -105,6 +107,25 @@ def join_routes(parts: Mapping[int, Answers], routes: NDArray[np.int64], count: 
         places[routes == route] = np.arange(start, start + len(part.fits))
         start += len(part.fits)
     return replace(join(list(parts.values())).take(places), routes=routes, route_count=count)
+
+
+def join_members(parts: Sequence[Answers]) -> Answers:
+    """What an ensemble says of items: the mean of its prompts' log-probabilities, and all that comes next after each.
+
+    An item that one of the prompts cannot be asked about, or whose answer is not understood, has no answer.
+
+    Args:
+        parts: the answers of each prompt about the same items.
+    """
+    readable = np.all([np.isfinite(part.log_probabilities).any(axis=1) for part in parts], axis=0)[:, None]
+    logs = np.mean([normalized(np.where(readable, part.log_probabilities, 0.0)) for part in parts], axis=0)
+    following = [part.following for part in parts if part.following is not None]
+    return Answers(
+        np.where(readable, logs, -np.inf),
+        (),
+        np.all([part.fits for part in parts], axis=0),
+        following=np.concatenate(following, axis=1) if len(following) == len(parts) else None,
+    )
 
 
 def answer_grammar(metric: Metric) -> str | None:
@@ -160,6 +181,11 @@ class Asker:
         """Next tokens whose log-probabilities are asked for."""
         return self._tokens
 
+    @property
+    def reads(self) -> bool:
+        """Whether answers tell what comes next."""
+        return bool(self._tokens) and self.labels is not None and isinstance(self.engine, TellsNext)
+
     def ask_for(self, tokens: Sequence[int]) -> None:
         """Ask for the log-probabilities of these next tokens from now on."""
         self._tokens = tuple(tokens)
@@ -202,7 +228,7 @@ class Asker:
             found = [verdict.to_json() for verdict in self.reasoner.ask(reading, prompts)]
         elif template_of(reading).scores_options:
             found = self._option_scores(reading, [built[number] for number in asked])
-        elif self.tokens and self.labels is not None and isinstance(self.engine, TellsNext):
+        elif self.labels is not None and self._tokens and isinstance(self.engine, TellsNext):
             texts = self.builder.continuations(reading, self.labels)
             scores, following = self.engine.score_and_next(prompts, texts, self.tokens)
             found = [
@@ -293,6 +319,8 @@ class Evaluator:
     def answers(self, candidate: Candidate, items: Sequence[int]) -> Answers:
         """Answers about items, asking only about those not asked before."""
         reading = candidate.reading
+        if reading.ensemble:
+            return join_members([self.answers(member, items) for member in reading.members])
         if reading.mode == "routed":
             return self._routed(reading, items) if items else self.answers(reading.route(0), ())
         missing = [item for item in items if (reading.key, item) not in self._known]
@@ -321,9 +349,9 @@ class Evaluator:
         return [[(int(token), float(log)) for token, log in value] for value in values]
 
     def has_begun(self, candidate: Candidate) -> bool:
-        """Whether a candidate was asked about some item, with all of its routes."""
+        """Whether a candidate was asked about some item, with all of its routes or members."""
         reading = candidate.reading
-        parts = [reading.route(route) for route in range(len(reading.routes))] or [reading]
+        parts = [reading.route(route) for route in range(len(reading.routes))] or reading.members
         return all(part.key in self._begun for part in parts)
 
     def count_unasked(self, candidate: Candidate, items: Sequence[int]) -> int:

@@ -6,7 +6,7 @@ Leaves out: which candidates get that far (:mod:`promptsearch.study`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,11 +16,9 @@ from promptsearch.candidate import Candidate
 from promptsearch.evaluation import Evaluator
 from promptsearch.lm.base import FloatArray
 from promptsearch.prompting import template_of
-from promptsearch.scoring import Asked, Judge, Judged
+from promptsearch.scoring import ROWS_A_LABEL, Asked, Judge, Judged
 
-__all__ = ["ROWS_A_LABEL", "Finalist", "Fitter", "race_calibration", "steadied"]
-
-ROWS_A_LABEL = 4  # under these, labels have too little to be moved or mixed by
+__all__ = ["Finalist", "Fitter", "race_calibration", "steadied"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +33,7 @@ class Finalist:
         words: what ``weighing`` would be without a readout, by the labels' own words; None where it has none.
         words_alone: the same of ``alone``; None where neither has a readout.
         others: rows beyond those of the race and the confirmation that a readout was fitted on.
+        single: for an ensemble its first prompt by itself, fitted on the same rows; None for others.
     """
 
     candidate: Candidate
@@ -44,6 +43,7 @@ class Finalist:
     words: Weighing | None = None
     words_alone: Weighing | None = None
     others: tuple[int, ...] = ()
+    single: Finalist | None = None
 
 
 def steadied(judged: Judged) -> FloatArray:
@@ -116,7 +116,7 @@ class Fitter:
         """
         by_words = [each for each in calibrations if each != "readout"] or ["batch"]
         tried = dict.fromkeys([*calibrations, *by_words])
-        asked = {each: self._asked(candidate, items, others, each) for each in tried}
+        asked = self._asked(candidate, items, others, tried)
         likelihoods = {each: judge.likelihoods(each, asked[each]) for each in tried}
         best = max(by_words, key=lambda each: float(likelihoods[each].mean()))
         words = judge.fit(best, asked[best])
@@ -126,11 +126,17 @@ class Fitter:
         is_better = best in calibrations and gains.mean() > gains.std() / len(gains) ** 0.5
         return (words if is_better else judge.fit("readout", asked["readout"])), words
 
-    def _asked(self, candidate: Candidate, items: Sequence[int], others: Sequence[int], calibration: str) -> Asked:
-        """All that this calibration is fitted on."""
-        more = Asked(others, self._evaluator.answers(candidate, others)) if others else None
-        content_free = self._evaluator.content_free(candidate) if calibration == "contextual" else None
-        return Asked(items, self._evaluator.answers(candidate, items), content_free, more)
+    def _asked(
+        self, candidate: Candidate, items: Sequence[int], others: Sequence[int], calibrations: Iterable[str]
+    ) -> dict[str, Asked]:
+        """All that each calibration is fitted on; readouts alone are fitted on other rows too."""
+        plain = Asked(items, self._evaluator.answers(candidate, items))
+        found = dict.fromkeys(calibrations, plain)
+        if "contextual" in found:
+            found["contextual"] = replace(plain, content_free=self._evaluator.content_free(candidate))
+        if "readout" in found and others:
+            found["readout"] = replace(plain, others=Asked(others, self._evaluator.answers(candidate, others)))
+        return found
 
     def judged(self, finalist: Finalist, items: Sequence[int]) -> Judged:
         """A finalist's predictions on items, asked where they are not known yet."""
@@ -146,11 +152,9 @@ class Fitter:
         """Steadied scores on rows that it was fitted on, as deployed and alone, by fits that left each out."""
         if finalist.weighing is None or finalist.alone is None:
             return [steadied(self.judged(finalist, items))]
-        found = []
-        for judge, weighing in ((self.judge, finalist.weighing), (self.alone, finalist.alone)):
-            asked = self._asked(finalist.candidate, items, finalist.others, weighing.calibration)
-            found.append(steadied(judge.cross_fitted(weighing.calibration, asked)))
-        return found
+        both = (self.judge, finalist.weighing.calibration), (self.alone, finalist.alone.calibration)
+        asked = self._asked(finalist.candidate, items, finalist.others, [calibration for _, calibration in both])
+        return [steadied(judge.cross_fitted(calibration, asked[calibration])) for judge, calibration in both]
 
     def worth(self, candidate: Candidate, rows: Sequence[int]) -> float:
         """What a prompt alone is worth on rows that it raced on, by its labels' words or by a readout."""
@@ -170,7 +174,8 @@ class Fitter:
         if template_of(candidate).scores_options:
             return ["none"]
         usable = list(self._calibrations)
-        if (candidate.mode != "static" or candidate.reasons) and "contextual" in usable:
+        is_one = candidate.mode == "static" and not candidate.ensemble and not candidate.reasons
+        if not is_one and "contextual" in usable:
             usable.remove("contextual")  # inputs without content have no neighbours, and nothing to reason about
         labels = len(self.judge.labels or ())
         for each in ("matrix", "fitted"):
@@ -180,6 +185,12 @@ class Fitter:
         if "readout" in usable and not self.can_be_read(candidate, items):
             usable.remove("readout")
         return usable or ["batch"]
+
+    def may_be_read(self, candidate: Candidate) -> bool:
+        """Whether a candidate is a fixed prompt that a readout could read, however few rows it was asked about."""
+        if "readout" not in self._calibrations or candidate.mode != "static" or candidate.reasons:
+            return False
+        return not template_of(candidate).scores_options and self._evaluator.asker.reads
 
     def can_be_read(self, candidate: Candidate, items: Sequence[int]) -> bool:
         """Whether there is a readout; none of routed candidates, each of whose prompts leans in its own way."""

@@ -1,8 +1,8 @@
 """How fast this machine is, measured once for each model and encoder and kept.
 
 A budget in time becomes a plan in tokens through these numbers. They are kept so that the same call plans the same
-on another day. Other work only slows, so that a number which is clearly larger than the kept one takes its place, and
-one that is much smaller is of this run alone.
+on another day, once the machine was measured while nothing else ran: other work only slows, so that a number which is
+clearly larger than the kept one takes its place, and one that is much smaller is of this run alone.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from promptsearch.data.text import clean_text, quoted
-from promptsearch.errors import DataError
+from promptsearch.errors import DataError, PromptsearchError
 
 __all__ = ["METRICS", "Aggregate", "Gold", "Metric", "Score", "answer_text", "number_in", "resolve_metric"]
 
@@ -119,10 +119,13 @@ def _custom(function: Callable[..., float]) -> Metric:
     def score(example: Gold, prediction: str) -> float:
         try:
             result = function(example, prediction)
+        except PromptsearchError:  # of a model that the metric asks
+            raise
         except Exception as error:
+            said = " ".join(str(error).split())[:200]
             raise DataError(
-                f"metric {name!r} failed with {type(error).__name__}: {error}; it is called as {name}(example, "
-                "prediction) with the row, whose .output and .inputs it may read, and the predicted text"
+                f"metric {name!r} failed with {type(error).__name__}: {said}; it is called as {name}(example, "
+                "prediction) with the row, whose .output and .fields it may read, and the predicted text"
             ) from error
         return _checked_score(result, name)
 

@@ -23,7 +23,7 @@ from promptsearch.embed.transformer import resolve_encoder
 from promptsearch.errors import UserError
 from promptsearch.evaluation import Asker, Evaluator, answer_grammar
 from promptsearch.events import Listener, Note, Progress, silent
-from promptsearch.finalists import ROWS_A_LABEL, Finalist
+from promptsearch.finalists import Finalist
 from promptsearch.lm.base import Engine, TellsNext
 from promptsearch.lm.llamacpp.busy import QUIET_SHARE
 from promptsearch.lm.resolve import OpenedModel, open_engine
@@ -39,7 +39,7 @@ from promptsearch.rationales import Rationalizer
 from promptsearch.readout import READ_TOKENS, likeliest_tokens
 from promptsearch.reasoning import one_line
 from promptsearch.result import Result, Trial, Trials
-from promptsearch.scoring import Asked, Judge, Judged
+from promptsearch.scoring import ROWS_A_LABEL, Asked, Judge, Judged
 from promptsearch.search.base import Strategy
 from promptsearch.search.drawing import draw_balanced, draw_fresh, draw_shown_reasoning
 from promptsearch.search.front import PREFERENCES
@@ -72,7 +72,7 @@ _WEIGHTS_SHARE = 0.1  # of a time budget, for measuring which weights run fastes
 _LOOK_SHARE = 0.01  # of the search, that a first look at a prompt that reasons may take where labels are scored
 _RATIONALES_SHARE = 0.1  # of the search, for having the model write reasoning
 _ATTEMPTS = 3.0  # of an example, that its share pays for: most are asked more than once
-_TELLING_VOTE = 0.5  # accuracy
+_TELLING_VOTE = 0.5  # mean score of the label vote, from which neighbours tell most labels
 _FEWEST_RATIONALES, _MOST_RATIONALES = 8, 64  # examples that reasoning is written for
 _FEWEST_KEPT = 2
 _LOOKED_ROWS = 8  # after which those tokens are looked for, under each of a few prompts
@@ -82,7 +82,7 @@ _MOST_BASELINES = 5  # that are asked
 _LOADING_SECONDS = 6.0  # model and encoder, when nothing is cached
 _FEWEST_OF_A_LABEL = 3
 _LONG_SETUP = 0.4  # of a time budget
-_WITHOUT_READOUT = ("without_readout", "without_readout_alone")
+_LESS_OF_IT = ("without_readout", "without_readout_alone", "single", "single_alone")
 _WITHOUT_MODEL = {
     "label_vote": "The label vote of neighbours, which needs no model,",
     "embedding_prior": "The embedding prior (label vote and linear classifier), which needs no model,",
@@ -230,14 +230,14 @@ class _Job:
     def run(self, opened: OpenedModel, encoder: Encoder, source: str, run: str | Path | None) -> Result:
         """Set up, search, measure."""
         engine = opened.engine
-        store = RunStore(None if run is None else Path(run).expanduser(), self._identity(opened), str(self.limits))
+        store = RunStore(None if run is None else Path(run).expanduser(), self._identity(opened))
         try:
             self.listen(Note(f"model: {opened.description}"))
             if len(store):
                 self.listen(Note(f"going on with {str(run)!r}, where {len(store):,} calls of the model are recorded"))
             builder, space = self._lay_out(opened)
             near = self._embed(encoder)
-            store.require_same("encoder", near.encoder.fingerprint)
+            store.require_same({"encoder": near.encoder.fingerprint})
             space = make_space(self.task, near.splits, self.user_space, engine, builder, self.room, near.matcher)
             study = self._study(opened, builder, space, near, store)
             zero_shot = Candidate(instruction=space.instructions[0], template=space.templates[0])
@@ -266,6 +266,7 @@ class _Job:
             "task": self.task.fingerprint,
             "model": opened.engine.fingerprint,
             "seed": str(self.seed),
+            "budget": str(self.limits),
             "space": repr(self.user_space),
             "strategy": getattr(self.strategy, "__name__", type(self.strategy).__name__),
             "prefer": self.prefer,
@@ -345,12 +346,12 @@ class _Job:
         )
 
     def _row_to_read(self, engine: Engine, space: SearchSpace) -> float:
-        """Units of asking a winner about one more row that its readout is fitted on; 0 where it cannot be read."""
+        """Units of asking about one more row that a readout is fitted on, as an ensemble is; 0 where none can be."""
         if not self._reads(engine, space) or "static" not in self.user_space.modes:
             return 0.0
         if self.limits.seconds is None and self.limits.tokens is None:
-            return 1.0
-        return space.query_tokens(Candidate(instruction=space.instructions[0]))
+            return float(self.user_space.ensemble)
+        return self.user_space.ensemble * space.query_tokens(Candidate(instruction=space.instructions[0]))
 
     def _next_tokens(self, evaluator: Evaluator, space: SearchSpace, splits: Splits, plan: Plan) -> tuple[int, ...]:
         """The tokens that are likeliest to come next after a few prompts; none where looking for them is too dear."""
@@ -568,6 +569,9 @@ class _Job:
             by_words = replace(winner, weighing=winner.words, alone=winner.words_alone)
             measured["without_readout"] = study.fitter.judged(by_words, items)
             measured["without_readout_alone"] = study.fitter.judged_alone(by_words, items)
+        if winner.single is not None:
+            measured["single"] = study.fitter.judged(winner.single, items)
+            measured["single_alone"] = study.fitter.judged_alone(winner.single, items)
         return _Measured(
             items, study.fitter.judged(winner, items), study.fitter.judged_alone(winner, items), measured
         )
@@ -747,8 +751,9 @@ def _with_unreasoned(baselines: Mapping[str, Candidate], winner: Finalist) -> di
 
 
 def _readings(winner: Finalist, others: Iterable[Candidate]) -> list[Candidate]:
-    """What the model must read to measure the winner and others; equal readings once."""
-    return list(dict.fromkeys([winner.candidate.reading, *(each.reading for each in others)]))
+    """What the model must read to measure the winner and others; equal readings once, ensembles prompt by prompt."""
+    readings = [winner.candidate.reading, *(each.reading for each in others)]
+    return list(dict.fromkeys(member for reading in readings for member in reading.members))
 
 
 def _encoder_source(encoder: object) -> str:
@@ -795,7 +800,7 @@ def _notes(
                 f"{said} does about as well ({value}): what the prompt adds to it is within the noise of these test "
                 "rows."
             )
-    rivals = [name for name in baselines if name not in _WITHOUT_MODEL and name not in _WITHOUT_READOUT]
+    rivals = [name for name in baselines if name not in _WITHOUT_MODEL and name not in _LESS_OF_IT]
     best = max(rivals, key=lambda name: baselines[name].value)
     if baselines[best].value > test.value:
         notes.append(
@@ -828,7 +833,8 @@ def _rows_notes(task: Task) -> tuple[str, ...]:
         more = f" and {len(rare) - 5} more" if len(rare) > 5 else ""
         notes.append(f"Labels with hardly a row: {shown}{more}. Misspelt, or too rare to be learnt or measured.")
     if task.dropped:
-        notes.append(f"Left out {task.dropped:,} rows without an input or an output.")
+        rows = "row" if task.dropped == 1 else "rows"
+        notes.append(f"Left out {task.dropped:,} {rows} without an input or an output.")
     return tuple(notes)
 
 
@@ -836,8 +842,8 @@ def _setup_notes(limits: Budget, seconds: float) -> tuple[str, ...]:
     if limits.seconds is None or seconds <= _LONG_SETUP * limits.seconds:
         return ()
     return (
-        f"Setting up took {seconds:.0f} of {limits.seconds:.0f} seconds: what a machine and these rows need once is "
-        "measured and kept, so that the next search has more time.",
+        f"Setting up took {seconds:.0f} of {limits.seconds:.0f} seconds. What was measured or encoded for the first "
+        "time is kept: a second search has that time.",
     )
 
 

@@ -24,7 +24,7 @@ OVERSPENT = 1.1  # of its units, that a race may spend at most: prices are expec
 _SEARCH_SHARE = 0.6
 _LEAST_SEARCH_SHARE = 0.2  # where a budget is so small that measuring would take nearly all
 _CONFIRM_SHARE = 0.12
-_READ_SHARE = 0.33  # of the search's units, for more rows that a finalist's readout is fitted on
+_READ_SHARE = 0.5  # of the search's units, for more rows that a finalist's readout is fitted on
 _FEWEST_LOOKS = 24
 _ENOUGH = 4  # times what one prompt needs
 
@@ -92,7 +92,7 @@ def make_plan(
         budget, tokens_per_second, setup_seconds, most_to_measure, least_to_measure, tokens_per_evaluation
     )
     read = int(min(_READ_SHARE * plan.search, min(rows_to_read, MOST_READ) * row_to_read))
-    if read < fewest_to_read * row_to_read:
+    if read < min(fewest_to_read, MOST_READ) * row_to_read:
         return plan
     return replace(plan, search=plan.search - read, read=read)
 
@@ -138,7 +138,8 @@ def require_enough(budget: Budget, plan: Plan, space: SearchSpace, zero_shot: Ca
     """Refuse a budget that cannot pay for one candidate and the measurement of it.
 
     Raises:
-        BudgetError: saying about how much is needed, and what to allow, in the unit of the budget.
+        BudgetError: saying about how much is needed, and what to allow, in seconds
+            where the plan was made from a time.
     """
     rows = _FEWEST_LOOKS + FEWEST_CONFIRM + 2 * FEWEST_TEST
     needed = rows if plan.unit == "evaluations" else space.price(zero_shot, rows)

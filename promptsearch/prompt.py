@@ -23,7 +23,7 @@ from promptsearch.calibration import Weighing
 from promptsearch.candidate import CUES, SHOWN_THOUGHT, Candidate
 from promptsearch.data.text import normalised
 from promptsearch.errors import ArtifactError, ContextError, DataError, UserError
-from promptsearch.evaluation import Answers, Asker, answer_grammar, join, join_routes
+from promptsearch.evaluation import Answers, Asker, answer_grammar, join, join_members, join_routes
 from promptsearch.files import write_whole
 from promptsearch.lm.base import Engine, FloatArray, Rendered, TellsNext
 from promptsearch.lm.resolve import OpenedModel, open_engine
@@ -60,7 +60,8 @@ class Prediction:
         probabilities: probability of each label; empty for free text.
         rationale: the model's reasoning, None where it was not asked for any.
         demonstrations: what the model was shown for this item.
-        failure: why there is no answer: "too long" or "not understood"; None where there is one.
+        failure: why there is no answer: "too long" or "not understood", from ``promptsearch predict`` also "no text";
+            None where there is one.
     """
 
     output: Any
@@ -227,11 +228,13 @@ class Prompt:
 
     def __repr__(self) -> str:
         candidate, weighing = self._parts.candidate, self._parts.weighing
+        beside = f"{len(candidate.ensemble)} more prompts beside it, " if candidate.ensemble else ""
         weighed = "" if weighing is None else f"calibration {weighing.calibration}, "
         if self._parts.uses_prior and weighing is not None:
             weighed += f"prior with weight {weighing.prior_weight:.2g}, "
         return (
-            f"<Prompt {candidate.mode}, {candidate.shots} demonstrations, template {candidate.template!r}, {weighed}"
+            f"<Prompt {candidate.mode}, {candidate.shots} demonstrations, template {candidate.template!r}, {beside}"
+            f"{weighed}"
             f"model {self._opened.engine.name}>"
         )
 
@@ -299,21 +302,27 @@ class Prompt:
     ) -> tuple[Answers, list[tuple[int, ...]]]:
         """The model's answers, and the numbers of the demonstrations that each item was shown."""
         candidate = self._parts.candidate
+        if candidate.ensemble:
+            answered = [self._asked(member, inputs, near.matches) for member in candidate.members]
+            return join_members([answers for answers, _ in answered]), answered[0][1]
         if near.routes is None:
-            built = self._asker.build(candidate, inputs, near.matches)
-            return self._asker.answers(self._asker.ask_built(candidate, built)), [
-                each.demonstrations for each in built
-            ]
+            return self._asked(candidate, inputs, near.matches)
         parts = {}
         shown: list[tuple[int, ...]] = [()] * len(inputs)
         for route in np.unique(near.routes).tolist():
             places = np.flatnonzero(near.routes == route).tolist()
-            static = candidate.route(route)
-            built = self._asker.build(static, [inputs[at] for at in places], [()] * len(places))
-            parts[route] = self._asker.answers(self._asker.ask_built(static, built))
-            for at, each in zip(places, built, strict=True):
-                shown[at] = each.demonstrations
+            own = [inputs[at] for at in places]
+            parts[route], numbers = self._asked(candidate.route(route), own, [()] * len(places))
+            for at, each in zip(places, numbers, strict=True):
+                shown[at] = each
         return join_routes(parts, near.routes, len(candidate.routes)), shown
+
+    def _asked(
+        self, candidate: Candidate, inputs: Sequence[Mapping[str, str]], matches: Sequence[Sequence[int]]
+    ) -> tuple[Answers, list[tuple[int, ...]]]:
+        """The answers under one prompt, and the numbers of the demonstrations that each item was shown."""
+        built = self._asker.build(candidate, inputs, matches)
+        return self._asker.answers(self._asker.ask_built(candidate, built)), [each.demonstrations for each in built]
 
     def evaluate(self, examples: object, metric: str | Callable[..., float] | None = None) -> Measurement:
         """Measure the prompt on rows with the task's columns, in any form that :class:`Task` takes.
@@ -442,33 +451,45 @@ class Prompt:
     # -- showing --------------------------------------------------------------------------------------------
 
     def render(self, item: str | Mapping[str, Any] | Example) -> str:
-        """The exact text that the model reads for an item.
+        """The exact text that the model reads for an item; of an ensemble the first of :meth:`render_all`.
 
         Raises:
             ContextError: it does not fit the model.
         """
-        candidate, inputs, built = self._built(item)
-        return str(self._builder.render(candidate, built.demonstrations, inputs))
+        return self.render_all(item)[0]
+
+    def render_all(self, item: str | Mapping[str, Any] | Example) -> list[str]:
+        """The exact texts that the model reads for an item: one, or of an ensemble one for each of its prompts.
+
+        Raises:
+            ContextError: one does not fit the model.
+        """
+        return [
+            str(self._builder.render(each, built.demonstrations, inputs)) for each, inputs, built in self._built(item)
+        ]
 
     def messages(self, item: str | Mapping[str, Any] | Example) -> list[dict[str, str]]:
-        """The prompt for an item as chat messages, for use with other systems."""
-        candidate, inputs, built = self._built(item)
+        """The prompt for an item as chat messages, for use with other systems; of an ensemble its first prompt."""
+        candidate, inputs, built = self._built(item)[0]
         return self._builder.messages(candidate, built.demonstrations, inputs)
 
-    def _built(self, item: Any) -> tuple[Candidate, dict[str, str], Built]:
-        """What the model reads for an item: the candidate (of a routed one its route), the texts, the prompt."""
+    def _built(self, item: Any) -> list[tuple[Candidate, dict[str, str], Built]]:
+        """What the model reads for an item: the candidates (of a routed one its route), the texts, the prompts."""
         inputs = self.task.example_from(item)
         near = self._neighbours([inputs])
         candidate = self._parts.candidate
         if near.routes is not None:
             candidate = candidate.route(int(near.routes[0]))
-        (built,) = self._asker.build(candidate, [inputs], near.matches)
-        if built.prompt is None:
-            raise ContextError(
-                f"the item {input_text(inputs)[:40]!r}... does not fit the model's "
-                f"{self._opened.engine.context_tokens} tokens; shorten it"
-            )
-        return candidate, inputs, built
+        found = []
+        for member in candidate.members:
+            (built,) = self._asker.build(member, [inputs], near.matches)
+            if built.prompt is None:
+                raise ContextError(
+                    f"the item {input_text(inputs)[:40]!r}... does not fit the model's "
+                    f"{self._opened.engine.context_tokens} tokens; shorten it"
+                )
+            found.append((member, inputs, built))
+        return found
 
     def to_dspy(self) -> Any:
         """A ``dspy.Module`` that predicts the same."""
@@ -486,8 +507,8 @@ class Prompt:
             prefix_state: also write ``<name>.prefix``: what the model computed for instruction and demonstrations
                 (some MB), so that the first prediction after loading starts with the query. It is used only with
                 the same model and weights; without it, or with another model, nothing changes but the time. Nothing
-                is written for free text, where queries have demonstrations of their own or by cluster, where these
-                are short, and for models whose memory is more than attention.
+                is written for free text, where queries have demonstrations of their own or by cluster or are put to
+                several prompts, where demonstrations are short, and for models whose memory is more than attention.
         """
         target = Path(path)
         document = document_of(self._parts, self._opened)
@@ -512,7 +533,8 @@ class Prompt:
         from promptsearch.lm.llamacpp.prefix import KeepsPrefixStates
 
         engine = self._opened.engine
-        if self._parts.candidate.mode != "static" or self.task.labels is None:
+        candidate = self._parts.candidate
+        if candidate.mode != "static" or candidate.ensemble or self.task.labels is None:
             return None  # generation keeps its prompts in memories of another shape
         return engine.prefix_state(self._blank_prompt) if isinstance(engine, KeepsPrefixStates) else None
 

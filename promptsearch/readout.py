@@ -32,6 +32,7 @@ READ_TOKENS = 512
 _LEAST = -30.0  # nats; what is less likely is all alike
 _LARGEST = 1e6  # of any number in a saved readout
 _MOST_TOKENS = 2**31  # of any vocabulary
+_MOST_PROMPTS = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,23 +40,26 @@ class Readout:
     """``log p(y) = classifier((x - means) / scale)``, x the tokens' and then the labels' log-probabilities.
 
     Attributes:
-        tokens: numbers of the tokens that are read, of the vocabulary of one model.
-        means: mean of each log-probability over the rows that it was fitted on, shape (tokens + labels,), float32.
+        tokens: numbers of the tokens that are read after each prompt, of the vocabulary of one model.
+        means: mean of each log-probability over the rows that it was fitted on, shape (prompts * tokens + labels,),
+            float32; an ensemble has several prompts.
         scale: root mean square of the length of what is left, above 0.
         classifier: on what is left.
+        prompts: how many prompts an item is put to; the evidence of each stands side by side.
     """
 
     tokens: tuple[int, ...]
     means: NDArray[np.float32]
     scale: float
     classifier: LinearClassifier
+    prompts: int = 1
 
     def log_probabilities(self, labels: FloatArray, following: FloatArray) -> FloatArray:
         """Log-probability of each label, shape (items, labels); -inf throughout for an item without answer.
 
         Args:
             labels: the labels' log-probabilities by the model, shape (items, labels).
-            following: those of next tokens, shape (items, tokens).
+            following: those of next tokens, shape (items, prompts * tokens).
         """
         seen = _evidence(labels, following)
         vectors = ((seen - self.means) / self.scale).astype(np.float32)
@@ -66,6 +70,7 @@ class Readout:
         """Plain values; means are the base64 text of little-endian float32 numbers."""
         return {
             "tokens": list(self.tokens),
+            "prompts": self.prompts,
             "means": base64.b64encode(self.means.astype("<f4").tobytes()).decode("ascii"),
             "scale": self.scale,
             "classifier": self.classifier.to_dict(),
@@ -91,7 +96,10 @@ class Readout:
         means = np.frombuffer(base64.b64decode(values["means"], validate=True), dtype="<f4").astype(np.float32)
         scale = float(values["scale"])
         classifier = LinearClassifier.from_dict(values["classifier"], label_count)
-        width = len(tokens) + label_count
+        prompts = values.get("prompts", 1)
+        if type(prompts) is not int or not 1 <= prompts <= _MOST_PROMPTS:
+            raise ValueError("a readout reads what comes after one prompt or some")
+        width = prompts * len(tokens) + label_count
         if (
             len(means) != width
             or classifier.weights.shape[1] != width
@@ -100,7 +108,7 @@ class Readout:
             raise ValueError("a readout's numbers do not match its tokens")
         if not (np.abs(means) <= _LARGEST).all() or not 0 < scale <= _LARGEST:
             raise ValueError("no such numbers of a readout")
-        return cls(tokens, means, scale, classifier)
+        return cls(tokens, means, scale, classifier, prompts)
 
 
 @dataclass(frozen=True)
@@ -128,7 +136,7 @@ def fit_readout(
     Args:
         tokens: numbers of the tokens.
         labels: the labels' log-probabilities by the model, shape (rows, labels).
-        following: those of next tokens, shape (rows, tokens).
+        following: those of next tokens, shape (rows, prompts * tokens).
         golds: index of each row's right label, shape (rows,).
 
     Returns:
@@ -144,14 +152,15 @@ def fit_readout(
     fitted = fit_linear(vectors[readable], golds[readable], labels.shape[1])
     if fitted is None:
         return None
-    readout = Readout(tuple(int(token) for token in tokens), means, scale, fitted.classifier)
+    prompts = following.shape[1] // max(1, len(tokens)) or 1
+    readout = Readout(tuple(int(token) for token in tokens), means, scale, fitted.classifier, prompts)
     held_out = readout.log_probabilities(labels, following)  # of rows beyond those that a fit takes
     held_out[np.flatnonzero(readable)[fitted.rows]] = fitted.held_out
     return ReadoutFit(readout, held_out)
 
 
 def _evidence(labels: FloatArray, following: FloatArray) -> FloatArray:
-    """What a readout reads, shape (items, tokens + labels); zeros for an item without answer."""
+    """What a readout reads, shape (items, prompts * tokens + labels); zeros for an item without answer."""
     seen = np.concatenate([following, normalized(labels)], axis=1)
     seen = np.maximum(np.nan_to_num(seen, nan=_LEAST, neginf=_LEAST, posinf=0.0), _LEAST)
     return np.where(np.isfinite(labels).any(axis=1, keepdims=True), seen, 0.0)

@@ -53,8 +53,8 @@ def _rows(result: Result) -> list[_Row]:
     others = [name for name in result.baselines if name not in BASELINE_NAMES]
     for name in (*known, *others):
         against = result.against
-        if name == "without_readout_alone":
-            if result.baselines[name] == result.baselines["without_readout"]:
+        if name.endswith("_alone"):
+            if result.baselines[name] == result.baselines[name.removesuffix("_alone")]:
                 continue
             against = result.against_without_prior
         rows.append(_Row(BASELINE_NAMES.get(name, name), result.baselines[name], against.get(name)))
@@ -80,19 +80,19 @@ def _points(gain: Difference) -> str:
 def _what_is_shown(prompt: Prompt) -> str:
     """What the winner shows the model, and how its answer is weighed."""
     candidate, weighing = prompt.candidate, prompt.weighing
-    count = f"{candidate.shots} demonstration{'' if candidate.shots == 1 else 's'}"
+    count = shown = _count(candidate.shots)
     if candidate.shots == 0:
-        shown = "no demonstrations"
+        pass
     elif candidate.mode == "retrieved":
         shown = f"{count} found for each query ({_retrieval(candidate)})"
     elif candidate.mode == "routed":
         shown = f"{len(candidate.routes)} clusters of queries, {count} for each at most"
     else:
         shown = f"{count}, the same for every query"
-    parts = [shown, f"template {candidate.template}"]
-    names = [name for name in (candidate.input_name, candidate.output_name) if name]
-    if names:
-        parts.append(f"with the names {' and '.join(map(repr, names))}")
+    parts = [shown, *_wording(candidate)]
+    if candidate.ensemble:
+        others = "; ".join(f"{_count(each.shots)}, {', '.join(_wording(each))}" for each in candidate.ensemble)
+        parts.append(f"read together with {len(candidate.ensemble)} more prompts ({others})")
     if candidate.reasons:
         kinds = {"cue": "step by step", "gold": "as written examples do", "self": "as it wrote itself"}
         votes = f", {candidate.samples} samples vote" if candidate.samples > 1 else ""
@@ -103,6 +103,17 @@ def _what_is_shown(prompt: Prompt) -> str:
         if prior is not None and prompt.parts.uses_prior:
             parts.append(f"prior ({prior.description}) with weight {weighing.prior_weight:.2g}")
     return "; ".join(parts)
+
+
+def _count(shots: int) -> str:
+    return f"{shots} demonstration{'' if shots == 1 else 's'}" if shots else "no demonstrations"
+
+
+def _wording(candidate: Candidate) -> list[str]:
+    """Template and names."""
+    names = [name for name in (candidate.input_name, candidate.output_name) if name]
+    named = [f"with the names {' and '.join(map(repr, names))}"] if names else []
+    return [f"template {candidate.template}", *named]
 
 
 def _readout(weighing: Weighing) -> str:
@@ -380,6 +391,10 @@ def _round_up(value: float) -> float:
         step *= 10
 
 
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
 def _flat(facts: Mapping[str, Any], before: str = "") -> Iterable[tuple[str, str]]:
     """Facts as pairs of words, nested ones with their parent's name before them."""
     for name, value in facts.items():
@@ -388,4 +403,4 @@ def _flat(facts: Mapping[str, Any], before: str = "") -> Iterable[tuple[str, str
             yield from _flat(value, f"{words}: ")
         else:
             is_count = isinstance(value, int) and name != "seed"
-            yield words, f"{value:,}" if is_count else f"{value:,.4g}" if isinstance(value, float) else str(value)
+            yield words, f"{value:,}" if is_count else _figure(value) if isinstance(value, float) else str(value)

@@ -25,6 +25,8 @@ __all__ = ["BASELINE_NAMES", "Result", "Trial", "Trials"]
 BASELINE_NAMES = {
     "without_readout": "the same by labels' own words",
     "without_readout_alone": "  the prompt alone",
+    "single": "the first of its prompts",
+    "single_alone": "  the prompt alone",
     "zero_shot": "zero-shot",
     "zero_shot_calibrated": "zero-shot, calibrated",
     "without_reasoning": "the same without reasoning",

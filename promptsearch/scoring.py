@@ -27,8 +27,10 @@ from promptsearch.readout import ReadoutFit, fit_readout
 from promptsearch.search.base import Scores
 from promptsearch.task import Example
 
-__all__ = ["Asked", "Judge", "Judged", "resampled_macro_f1"]
+__all__ = ["ROWS_A_LABEL", "Asked", "Judge", "Judged", "resampled_macro_f1"]
 
+ROWS_A_LABEL = 4
+"""Under these, labels have too little to be moved or mixed by."""
 _RESAMPLES = 1000
 _FOLDS = 5
 _LEARNING = ("fitted", "matrix", "readout")  # calibrations whose correction comes from labels
@@ -187,7 +189,8 @@ class Judge:
         Its probabilities are honest, so that labels are left as they are, unless rare ones are to be named more
         readily.
         """
-        calibration = "fitted" if self.labels_alike else "none"
+        is_moved = self.labels_alike and len(items) >= ROWS_A_LABEL * len(self.labels or ())
+        calibration = "fitted" if is_moved else "none"
         golds, weights = self.golds(items), self.weights(items)
         unmoved = np.zeros(held_out.shape[1])
         return fit_weighing(calibration, unmoved, held_out, self.prior(items), golds, weights)

@@ -1,8 +1,7 @@
 """The record of a run: every answer of the model is written here before it counts.
 
 One SQLite file. A call's answers are one transaction, so a call is there as a whole or not at all, whenever the
-process dies. Running the same search again finds them and asks the model only for what is missing. So does a search
-with another budget: answers are the job's, what was decided with a budget is that budget's.
+process dies. Running the same search again finds them and asks the model only for what is missing.
 Invariant: a file belongs to one job (task, model, seed, settings); opening it for another is an error.
 Leaves out: what the answers mean.
 """
@@ -20,7 +19,7 @@ from promptsearch.errors import ArtifactError
 
 __all__ = ["Call", "RunStore"]
 
-_SCHEMA = 1
+_SCHEMA = 2
 _TABLES = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS calls (
@@ -59,7 +58,6 @@ class RunStore:
     Args:
         path: folder of the run, made if it does not exist; None keeps the record in memory.
         job: what the run belongs to, by name.
-        budget: whose facts are read and written.
 
     Raises:
         ArtifactError: the folder holds another job's run, is in use, or cannot be read.
@@ -67,12 +65,10 @@ class RunStore:
 
     FILE = "run.sqlite"
 
-    def __init__(self, path: Path | None, job: Mapping[str, str], budget: str = "") -> None:
+    def __init__(self, path: Path | None, job: Mapping[str, str]) -> None:
         self.path = path
         self._connection = self._connect(path)
-        self._budget = budget
-        for name, value in {"schema": str(_SCHEMA), **job}.items():
-            self.require_same(name, value)
+        self.require_same({"schema": str(_SCHEMA), **job})
         self._known = self._read_calls()
 
     def __len__(self) -> int:
@@ -109,35 +105,32 @@ class RunStore:
         self._known[call.key] = row
 
     def fact(self, name: str) -> Any:
-        """A recorded fact of this budget, None where there is none."""
-        return self._fact(f"{self._budget}: {name}")
-
-    def record_fact(self, name: str, value: Any) -> None:
-        """Write a fact once; a fact that is there stays."""
-        self._record(f"{self._budget}: {name}", value)
-
-    def require_same(self, name: str, value: str) -> None:
-        """Compare with what the file belongs to, whatever the budget, or say so in a new file.
-
-        Raises:
-            ArtifactError: naming both.
-        """
-        self._record(f"job: {name}", value)
-        kept = self._fact(f"job: {name}")
-        if kept != value:
-            self._connection.close()
-            raise ArtifactError(
-                f"run={str(self.path)!r} belongs to another job: its {name} was {_short(kept)}, now it is "
-                f"{_short(value)}; repeat the first call, or give another folder"
-            )
-
-    def _fact(self, name: str) -> Any:
+        """A recorded fact, None where there is none."""
         row = self._connection.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
         return None if row is None else json.loads(row[0])
 
-    def _record(self, name: str, value: Any) -> None:
+    def record_fact(self, name: str, value: Any) -> None:
+        """Write a fact once; a fact that is there stays."""
         with self._connection:
             self._connection.execute("INSERT OR IGNORE INTO facts VALUES (?, ?)", (name, json.dumps(value)))
+
+    def require_same(self, job: Mapping[str, str]) -> None:
+        """Compare with what the file belongs to; what it does not say yet is written, if all else is the same.
+
+        Raises:
+            ArtifactError: naming what differs; nothing is written, and the file is closed.
+        """
+        for name, value in job.items():
+            kept = self.fact(f"job: {name}")
+            if kept not in (None, value):
+                self._connection.close()
+                was, now = _apart(str(kept), value)
+                raise ArtifactError(
+                    f"run={str(self.path)!r} belongs to another job: its {name} was {was!r}, now it is {now!r}; "
+                    "repeat the first call, or give another folder"
+                )
+        for name, value in job.items():
+            self.record_fact(f"job: {name}", value)
 
     def close(self) -> None:
         """Release the file."""
@@ -176,6 +169,13 @@ class RunStore:
             raise ArtifactError(f"run={str(self.path)!r} cannot be read ({error}); give another folder") from error
 
 
-def _short(value: Any) -> str:
-    text = str(value)
-    return repr(text if len(text) <= 40 else text[:40] + "...")
+def _apart(kept: str, given: str) -> tuple[str, str]:
+    """Two different texts, cut to where they differ."""
+    start = next((at for at, (left, right) in enumerate(zip(kept, given, strict=False)) if left != right), 0)
+    start = max(0, start - 20) if start > 30 else 0
+
+    def cut(text: str) -> str:
+        shown = text[start : start + 40]
+        return f"{'...' * (start > 0)}{shown}{'...' * (len(text) > start + 40)}"
+
+    return cut(kept), cut(given)

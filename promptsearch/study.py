@@ -1,9 +1,9 @@
 """Runs a strategy: scores what it asks for, stops when the budget ends, and measures what it found.
 
 Three phases, each on its own rows: the race on the search split, finalists on the confirmation split, the winner and
-the baselines on the test split, which is read once. Between the first two the best fixed prompt may be asked about
-pool rows, which its readout is then fitted on as well. The race compares prompts by themselves; the prior joins when
-finalists are weighed.
+the baselines on the test split, which is read once. Between the first two the best fixed prompts may be asked about
+pool rows, which their readouts are then fitted on as well; together they are finalists too, as ensembles. The race
+compares prompts by themselves; the prior joins when finalists are weighed.
 Invariant: a phase spends what the plan gives it; every decision follows from recorded answers and the plan, so that
 a resumed run repeats them.
 """
@@ -11,7 +11,7 @@ a resumed run repeats them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,15 +19,15 @@ from promptsearch.budget import Budget, Meter
 from promptsearch.candidate import Candidate
 from promptsearch.evaluation import Evaluator
 from promptsearch.events import Listener, Note, Progress
-from promptsearch.finalists import ROWS_A_LABEL, Finalist, Fitter, race_calibration, steadied
+from promptsearch.finalists import Finalist, Fitter, race_calibration, steadied
 from promptsearch.measurement import Measurement, measure
 from promptsearch.phases import FEWEST_CONFIRM, FEWEST_TEST, MOST_READ, OVERSPENT, Plan
-from promptsearch.scoring import Judge
+from promptsearch.scoring import ROWS_A_LABEL, Judge
 from promptsearch.search.base import Allowance, Scores, Strategy, best_first
 from promptsearch.search.confidence_sequence import certainly_better
 from promptsearch.search.front import choose
 from promptsearch.search.insights import Insights
-from promptsearch.search.log_knowledge import TRUSTED_ITEMS, leaders
+from promptsearch.search.log_knowledge import TRUSTED_ITEMS, candidate_effects, leaders
 from promptsearch.search.space import SearchSpace
 from promptsearch.store import RunStore
 
@@ -35,12 +35,12 @@ __all__ = ["Outcome", "Study"]
 
 _FEWEST_READ = 96  # search rows from which readouts rank candidates better than labels' words do
 _MOST_COMPARED = 12  # candidates, the race's best, whose readouts are compared: each takes a good part of a second
+_SEEN_SHARE = 0.5  # of what reading may spend, for search rows that one member of an ensemble saw and another did not
 _READ_AT_ONCE = 256  # rows, between two words to who listens
 _USUAL_FINALISTS = 3
 _FEWEST_RACED = TRUSTED_ITEMS  # search rows
 _RACED_WHOLE = 8  # prompts without demonstrations that the race could ask about all its rows
 _MUCH_TOO_SLOW = 0.9  # share of the planned rows that the clock must allow at least for the plan to stand
-_MUCH_TOO_FAST = 1.25  # the same, above which more rows are measured than planned
 _FEWEST_HURRIED = 10  # rows of a confirmation for which there is no time
 _CONFIRMED_PARTS = (0.34, 0.67)  # of the confirmation rows, after which finalists that are certainly worse go
 
@@ -112,6 +112,7 @@ class Study:
         self._prefer = prefer
         self._asked = 0
         self._scores: dict[Candidate, Scores] = {}
+        self._read: dict[Candidate, int] = {}  # search rows that members of an ensemble were asked about
 
     @property
     def spent(self) -> int:
@@ -146,7 +147,7 @@ class Study:
             confirm_items = self._in_time(finalists, confirm_items)
         more_items = () if stopped_by == "interrupt" else more_items
         winner, confirmed = self._confirm(finalists, search_items, confirm_items, more_items)
-        insights = Insights.of(self.space, self._scores, winner.raced or winner.candidate)
+        insights = Insights.of(self.space, self._scores, (winner.raced or winner.candidate).members[0])
         return Outcome(winner, confirmed, dict(self._scores), tuple(self._scores), stopped_by, insights)
 
     # -- the race -------------------------------------------------------------------------------------------
@@ -286,16 +287,17 @@ class Study:
         finalists = self._measurable(finalists, confirm_items)
         items = self._affordable_items(finalists, confirm_items)
         finalists = finalists[: self._finalists(finalists, items)]
-        others = self._read_more(finalists, search_items, more_items)
+        members = self._members(finalists)
+        members, rows = self._read_more(members, search_items, more_items)
         self._meter.enter("confirm")
-        fitted = [
-            self.fitter.fit(candidate, self._seen(candidate, search_items), others.get(candidate, ()))
-            for candidate in finalists
-        ]
+        fitted = [self._fit(candidate, search_items, rows if candidate in members else ()) for candidate in finalists]
         fitted = self._not_certainly_worse(fitted, items)
-        for place, finalist in enumerate(fitted):
-            self.evaluator.answers(finalist.candidate, items)
-            self._listen(Progress("confirm", (place + 1) / len(fitted), len(fitted), len(self._scores)))
+        together = members if len(members) > 1 else []
+        asked = list(dict.fromkeys(each.reading for each in [*(one.candidate for one in fitted), *together]))
+        for place, reading in enumerate(asked):
+            self.evaluator.answers(reading, items)
+            self._listen(Progress("confirm", (place + 1) / len(asked), len(asked), len(self._scores)))
+        fitted += [self._together(members[: count + 1], search_items, rows) for count in range(1, len(members))]
         best = self._choose(fitted, search_items, items)
         confirmed = self.fitter.judge.measure(items, self.fitter.judged(fitted[best], items))
         return self._refitted(fitted[best], search_items, items), confirmed
@@ -371,51 +373,93 @@ class Study:
         """The winner with its weights fitted on search and confirmation rows together, now that all is chosen."""
         if winner.weighing is None:
             return winner
+        single = None if winner.single is None else self._refitted(winner.single, search_items, confirm_items)
         candidate = winner.raced or winner.candidate
-        return self.fitter.fit(candidate, [*self._seen(candidate, search_items), *confirm_items], winner.others)
+        items = [*self._seen(candidate, search_items), *confirm_items]
+        return replace(self.fitter.fit(candidate, items, winner.others), single=single)
+
+    def _fit(self, candidate: Candidate, search_items: Sequence[int], others: Sequence[int]) -> Finalist:
+        return self.fitter.fit(candidate, self._seen(candidate, search_items), others)
+
+    def _together(self, members: Sequence[Candidate], search_items: Sequence[int], others: Sequence[int]) -> Finalist:
+        """An ensemble, which needs no answers beyond those of its members."""
+        together = replace(members[0], ensemble=tuple(members[1:]))
+        single = self._fit(members[0], search_items, others)
+        return replace(self._fit(together, search_items, others), single=single)
+
+    def _members(self, finalists: Sequence[Candidate]) -> list[Candidate]:
+        """Those that may stand in an ensemble, best first: fixed prompts that can be read, finalists before others.
+
+        One that finds demonstrations for each query, or routes it, would find a pool row itself. Prompts that differ
+        in the order of the same demonstrations alone tell the same.
+        """
+        effects = candidate_effects(self._scores)
+        others = sorted(effects, key=lambda arm: (-round(effects[arm], 9), arm.key))
+        found: dict[tuple[object, ...], Candidate] = {}
+        for candidate in (*finalists, *others):
+            told = (candidate.template, candidate.input_name, candidate.output_name, frozenset(candidate.shown))
+            if self.fitter.may_be_read(candidate) and told not in found:
+                found[told] = candidate
+        members = list(found.values())[: self.space.space.ensemble]
+        return members if members and members[0] in finalists else []
 
     def _read_more(
-        self, finalists: Sequence[Candidate], search_items: Sequence[int], rows: Sequence[int]
-    ) -> dict[Candidate, Sequence[int]]:
-        """Ask the best fixed prompt about pool rows, as many as the plan pays for: it is judged as it will be.
+        self, members: Sequence[Candidate], search_items: Sequence[int], rows: Sequence[int]
+    ) -> tuple[list[Candidate], Sequence[int]]:
+        """Ask members about the search rows that the others saw and about pool rows, as many as the plan pays for.
 
-        Only such a prompt: one that finds demonstrations for each query, or routes it, would find the row itself. It
-        is not asked about rows that it shows.
+        None of them is asked about rows that one of them shows. Where the plan does not pay for reading all of them
+        on as many rows as the race did, the last ones go.
 
         Returns:
-            The rows that this prompt was asked about; empty where no finalist can be read.
+            The members that are left, and the pool rows that they were asked about.
         """
-        candidate = next((each for each in finalists if each.mode == "static"), None)
-        if candidate is None or not rows:
-            return {}
-        if "readout" not in self.fitter.usable_calibrations(candidate, self._seen(candidate, search_items)):
-            return {}
+        members = list(members)
+        while len(members) > 1 and self._price_of_seen(members) > _SEEN_SHARE * self._left_to_read():
+            members.pop()
+        if not members or not rows:
+            return members, ()
         self._meter.enter("read")
-        shown = set(candidate.shown)
+        shown = {number for candidate in members for number in candidate.shown}
         rows = [row for row in rows if row not in shown][:MOST_READ]
-        self._store.record_fact("read rows", self._affordable_to_read(candidate, rows))
+        self._store.record_fact("read rows", self._affordable_to_read(members, rows))
         rows = rows[: int(self._store.fact("read rows"))]
-        for start in range(0, len(rows), _READ_AT_ONCE):
-            self.evaluator.answers(candidate, rows[: start + _READ_AT_ONCE])
-            self._listen(Progress("read", min(1.0, (start + _READ_AT_ONCE) / len(rows))))
-        return {candidate: rows}
+        most = max(self._searched(member) for member in members)
+        for place, candidate in enumerate(members):
+            self.evaluator.answers(candidate, search_items[:most])
+            self._read[candidate] = most
+            for start in range(0, len(rows), _READ_AT_ONCE):
+                self.evaluator.answers(candidate, rows[: start + _READ_AT_ONCE])
+                part = min(1.0, (start + _READ_AT_ONCE) / len(rows))
+                self._listen(Progress("read", (place + part) / len(members)))
+        return members, rows
 
-    def _affordable_to_read(self, candidate: Candidate, rows: Sequence[int]) -> int:
-        """How many rows the plan pays for, with what the search left of its share."""
+    def _price_of_seen(self, members: Sequence[Candidate]) -> float:
+        """Units of asking each member about the search rows that another one saw."""
+        most = max(self._searched(member) for member in members)
+        return sum(self._price([member], range(most - self._searched(member))) for member in members)
+
+    def _left_to_read(self) -> float:
+        """Units that the plan has for reading, with what the race left of its share."""
+        return self.plan.search + self.plan.read - self.spent
+
+    def _affordable_to_read(self, members: Sequence[Candidate], rows: Sequence[int]) -> int:
+        """How many pool rows the plan pays for."""
         plan, budget = self.plan, self._budget
-        if not rows or not plan.read:
+        if not rows:
             return 0
-        row = self._price([candidate], rows) / len(rows)
-        units = plan.search + plan.read - self.spent
+        row = self._price(members, rows) / len(rows)
+        units = self._left_to_read() - self._price_of_seen(members)
         counts = [len(rows), units / row]
         share = units / max(1, plan.total - self.spent)  # of what is left
         if budget.evaluations is not None and plan.unit != "evaluations":
-            counts.append(share * (budget.evaluations - self._meter.cost.evaluations))
+            counts.append(share * (budget.evaluations - self._meter.cost.evaluations) / len(members))
         if budget.seconds is not None:
             left = 0.97 * budget.seconds - self._meter.elapsed
             in_time = share * left * min(1e9, self._measured_speed()) / row
             counts += [in_time] * (in_time < _MUCH_TOO_SLOW * min(counts))
-        return max(0, int(min(counts)))
+        count = max(0, int(min(counts)))
+        return count if count >= min(len(rows), ROWS_A_LABEL * len(self.fitter.judge.labels or ())) else 0
 
     def _choose(
         self, finalists: Sequence[Finalist], search_items: Sequence[int], confirm_items: Sequence[int]
@@ -439,8 +483,11 @@ class Study:
         return choose([scores * weights / weights.max() for scores in pooled], tokens, self._prefer)
 
     def _seen(self, candidate: Candidate, search_items: Sequence[int]) -> Sequence[int]:
-        """The search rows that a candidate raced on."""
-        return search_items[: self._scores[candidate].items]
+        """The search rows that a candidate was asked about, of an ensemble those that all of its members were."""
+        return search_items[: min(self._searched(member) for member in candidate.members)]
+
+    def _searched(self, candidate: Candidate) -> int:
+        return max(self._scores[candidate].items, self._read.get(candidate, 0))
 
     def price_of_asking(self, candidate: Candidate, items: Sequence[int]) -> float:
         """Units of the plan that asking an unrouted candidate about those items costs that it was not asked about."""
@@ -454,7 +501,7 @@ class Study:
     ) -> Sequence[int]:
         """As many test rows as the rest of the budget pays for.
 
-        The plan decides, so that runs repeat; the clock cuts rows, or adds some, only where the plan is off by much.
+        The plan decides, so that runs repeat; the clock cuts rows only where the plan would overrun it by much.
 
         Args:
             candidates: whatever is to be measured on each row.
@@ -470,14 +517,12 @@ class Study:
         if budget.evaluations is not None:
             counted = reserved if self.plan.unit == "evaluations" else 0.0
             rows.append((budget.evaluations - cost.evaluations - counted) / len(candidates))
-        most = count = min(rows)
         if self.plan.unit == "tokens":
-            count = min(most, (self.plan.total - cost.tokens - openings - reserved) / each)
+            rows.append((self.plan.total - cost.tokens - openings - reserved) / each)
+        count = min(rows)
         if budget.seconds is not None:
-            left = 0.97 * budget.seconds - self._meter.elapsed
-            in_time = (left * self._measured_speed() - openings - reserved) / each
-            if not _MUCH_TOO_SLOW * count <= in_time <= _MUCH_TOO_FAST * count:
-                count = min(most, in_time)
+            in_time = (0.97 * budget.seconds - self._meter.elapsed) * self._measured_speed() / each
+            count = in_time if in_time < _MUCH_TOO_SLOW * count else count
         return items[: max(0, int(count))]
 
     def _measured_speed(self) -> float:

@@ -79,7 +79,8 @@ class Task:
             dict gives the words that the model sees, False is free text.
         rationale: column with written reasoning.
         metric: "accuracy", "macro_f1", "exact_match", "numeric", "f1", or a callable
-            ``(example, prediction) -> float`` from 0 to 1; None picks by kind of task.
+            ``(example, prediction) -> float`` from 0 to 1, which is tried on the first row's own output at once;
+            ``example`` is an :class:`Example`, ``prediction`` a text. None picks by kind of task.
         validation: rows to search on, in any form that ``data`` takes; otherwise split from ``data``.
         test: rows to measure the result on, likewise.
 
@@ -367,7 +368,10 @@ def _require_columns(rows: list[Row], wanted: Sequence[str], name: str) -> None:
         present.update(dict.fromkeys(row))
     missing = [column for column in wanted if column not in present]
     if missing:
-        raise DataError(f"{name} has no column {listed(missing)}; its columns are {listed(present)}")
+        only = next(iter(present), "")
+        found = next((mark for mark in (";", "\t", "|") if len(present) == 1 and mark in only), None)
+        hint = f"; the header is divided by {found!r}, so give a file divided by commas, or a .tsv" if found else ""
+        raise DataError(f"{name} has no column {listed(missing)}; its columns are {listed(present)}{hint}")
 
 
 def _present(value: Any) -> Any:

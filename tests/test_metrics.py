@@ -240,7 +240,7 @@ def test_a_metric_that_fails_is_told_how_it_is_called():
     def wrong(example, prediction):
         return float(example.answer == prediction)
 
-    with pytest.raises(DataError, match=r"wrong' failed with AttributeError: .*\.output and \.inputs"):
+    with pytest.raises(DataError, match=r"wrong' failed with AttributeError: .*\.output and \.fields"):
         Task([{"q": "a", "a": "b"}] * 3, inputs="q", output="a", labels=False, metric=wrong)
     with pytest.raises(DataError, match="TypeError"):
         Task([{"q": "a", "a": "b"}] * 3, inputs="q", output="a", labels=False, metric=lambda one: 1.0)

@@ -199,18 +199,6 @@ def test_a_finished_run_asks_nothing_again(tmp_path: Path) -> None:
     assert lm.calls == []
 
 
-def test_a_larger_budget_goes_on_from_what_was_asked(tmp_path: Path) -> None:
-    """The result is that of the larger budget from the beginning, and what was asked is not asked again."""
-    task = numbered_task()
-    first = search(task, run=tmp_path)
-    alone, more = (WatchedLM(golds_of(task), reliability=by_shots) for _ in range(2))
-    expected = search(task, alone, budget="4000 evaluations")
-    found = search(task, more, budget="4000 evaluations", run=tmp_path)
-    assert numbers(found) == numbers(expected) != numbers(first)
-    assert sum(map(len, more.calls)) < sum(map(len, alone.calls))
-    assert numbers(search(task, run=tmp_path)) == numbers(first)
-
-
 def test_a_run_that_goes_on_says_so(tmp_path: Path) -> None:
     heard: list[Event] = []
     search(run=tmp_path, progress=heard.append)
@@ -226,7 +214,7 @@ def test_rows_that_are_probably_mistakes_are_named() -> None:
     task = ps.Task(rows, inputs="text", output="label", labels=["bad", "good", "gooood"])
     notes = " ".join(search(task).notes)
     assert "'gooood' (1)" in notes
-    assert "Left out 1 rows" in notes
+    assert "Left out 1 row " in notes
     assert "hardly" not in " ".join(search(of).notes)
 
 
@@ -236,7 +224,9 @@ def test_a_time_that_is_too_short_names_one_that_is_not(monkeypatch: pytest.Monk
         search(budget=ps.Budget(seconds=5.0))
 
 
-@pytest.mark.parametrize("change", [{"seed": 5}, {"of": "other"}, {"strategy": "random"}])
+@pytest.mark.parametrize(
+    "change", [{"seed": 5}, {"budget": "1600 evaluations"}, {"of": "other"}, {"strategy": "random"}]
+)
 def test_a_run_belongs_to_one_call(tmp_path: Path, change: dict[str, Any]) -> None:
     search(run=tmp_path)
     if "of" in change:
@@ -355,7 +345,7 @@ def test_evaluations_are_kept_within(allowed: int) -> None:
 
 @pytest.mark.parametrize("dearer", [1, 3])
 def test_a_time_and_the_tokens_it_comes_to_take_the_same_path(dearer: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where a model costs more than it was priced at; time that is left measures more test rows."""
+    """Also where a model costs more than it was priced at."""
     monkeypatch.setattr("promptsearch.optimizer.model_speed", lambda *_, **__: 100.0)
 
     class Dearer(WatchedLM):
@@ -368,8 +358,7 @@ def test_a_time_and_the_tokens_it_comes_to_take_the_same_path(dearer: int, monke
     assert first.facts["plan"]["tokens_per_second"] == 100.0
     assert [trial.candidate for trial in first.trials] == [trial.candidate for trial in counted.trials]
     assert first.prompt.candidate == counted.prompt.candidate
-    assert first.test.n >= counted.test.n
-    assert first.validation == counted.validation
+    assert first.test == counted.test
 
 
 class WholePrompts(WatchedLM):

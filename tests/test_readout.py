@@ -213,7 +213,7 @@ def test_demonstrations_found_for_each_query_are_read_too_and_routes_are_not() -
         assert (result.test_without_prior.value > 0.8) == reads
 
 
-def test_rows_read_beyond_the_search_are_pool_rows_that_are_not_shown() -> None:
+def test_rows_read_beyond_the_race_are_search_and_pool_rows_that_are_not_shown() -> None:
     task = numbered_task(400)
     lm = TellingLM(golds_of(task), reliability=0.6)
     calls: dict[str, int] = {}
@@ -224,12 +224,18 @@ def test_rows_read_beyond_the_search_are_pool_rows_that_are_not_shown() -> None:
 
     result = search(lm, task, space=ps.Space(modes=("static",)), progress=listen)
     read = [prompt for call in lm.calls[calls["search"] : calls["read"]] for prompt in call]
-    pool = {last_number(task.examples[number].text) for number in task.split(0).pool}
+    splits = task.split(0)
+    pool, searched = (
+        {last_number(task.examples[number].text) for number in part} for part in (splits.pool, splits.search)
+    )
     assert len(read) > 20
+    own_rows = set()
     for prompt in read:
         *shown, own = re.findall(r"#(\d+)\.", prompt)
-        assert own in pool
+        assert own in pool | searched
         assert own not in shown
+        own_rows.add(own)
+    assert own_rows & pool
     assert result.prompt.weighing is not None
     assert result.prompt.weighing.readout is not None
     assert result.prompt.weighing.readout.classifier.rows >= result.validation.n + 24
@@ -290,7 +296,7 @@ def test_nothing_is_kept_for_reading_where_nothing_can_be_read() -> None:
     plan = ps.optimize(
         task, TellingLM(golds_of(task)), "3000 evaluations", encoder=WordEncoder(), progress=False
     ).facts["plan"]
-    assert 0 < plan["read"] <= len(task.split(0).pool)
+    assert 0 < plan["read"] <= ps.Space().ensemble * len(task.split(0).pool)
 
 
 def test_prompts_that_find_demonstrations_are_still_found() -> None:

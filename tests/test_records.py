@@ -286,11 +286,20 @@ def test_bytes_are_no_text():
         as_text(b"abc")
 
 
-@pytest.mark.parametrize("content", ["text;label\na;b\n", "text;label\na, b;c\n", "text\tlabel\na\tb\n"])
-def test_another_delimiter_is_named(tmp_path, content):
-    message = message_of(write(tmp_path / "rows.csv", content))
-    assert "is divided by" in message
-    assert "text;label" in message or "tabs" in message
+@pytest.mark.parametrize(
+    ("name", "content", "hint"),
+    [
+        ("rows.csv", "text;label\na, b;c\nd;e\n", "divided by ';': save it with ',' instead"),
+        ("rows.csv", "text\tlabel\na, b\tc\nd\te\n", "name it .tsv"),
+        ("rows.tsv", "text,label\na\tb\tc\n", "name it .csv"),
+    ],
+)
+def test_another_delimiter_is_named(tmp_path, name, content, hint):
+    assert hint in message_of(write(tmp_path / name, content))
+
+
+def test_a_single_column_may_hold_any_mark(tmp_path):
+    assert read_rows(write(tmp_path / "rows.csv", "Text; raw\na; b\n"), name="data") == [{"Text; raw": "a; b"}]
 
 
 @pytest.mark.parametrize("value", [None, "", " \n", float("nan"), np.nan, pandas.NA, pandas.NaT, [], ["", None]])

@@ -93,21 +93,21 @@ def test_facts_stay_as_they_were_first(tmp_path: Path) -> None:
     store.close()
 
 
-def test_facts_are_a_budgets_and_calls_the_jobs(tmp_path: Path) -> None:
-    store = RunStore(tmp_path, JOB, "2 min")
-    store.record_fact("plan", 1)
-    store.record(call())
-    store.close()
-    store = RunStore(tmp_path, JOB, "4 min")
-    assert store.fact("plan") is None
-    assert store.find("key-0") == call()
-    store.record_fact("plan", 2)
-    store.require_same("encoder", "small")
-    store.close()
-    store = RunStore(tmp_path, JOB, "2 min")
-    assert store.fact("plan") == 1
-    with pytest.raises(ArtifactError, match="its encoder was 'small', now it is 'large'"):
-        store.require_same("encoder", "large")
+def test_what_a_file_does_not_say_yet_is_written_only_if_all_else_is_the_same(tmp_path: Path) -> None:
+    store = RunStore(tmp_path, JOB)
+    with pytest.raises(ArtifactError, match="its seed was"):
+        store.require_same({"encoder": "small", "seed": "other"})
+    store = RunStore(tmp_path, JOB)
+    store.require_same({"encoder": "large"})
+    with pytest.raises(ArtifactError, match="its encoder was 'large', now it is 'small'"):
+        store.require_same({"encoder": "small"})
+
+
+def test_long_texts_are_shown_where_they_differ(tmp_path: Path) -> None:
+    begins = "Say whether the customer's message is about a delivery or "
+    RunStore(tmp_path, {"instruction": begins + "a return."}).close()
+    with pytest.raises(ArtifactError, match=r"delivery or a return.', now it is '.*delivery or a bill."):
+        RunStore(tmp_path, {"instruction": begins + "a bill."})
 
 
 @pytest.mark.parametrize(("name", "now"), [("task", "t2"), ("model", "m2"), ("seed", "1")])

@@ -114,7 +114,7 @@ def test_reading_takes_its_units_from_the_search(total: int, row: float, rows: i
     assert without.read == 0
     assert with_it.search + with_it.read == without.search
     assert with_it.confirm == without.confirm
-    assert with_it.read <= min(0.4 * without.search, rows * row) + 1
+    assert with_it.read <= min(0.5 * without.search, rows * row) + 1
 
 
 def test_finalists_that_cannot_be_measured_any_more_are_left_out() -> None:

@@ -419,3 +419,10 @@ def test_a_task_describes_itself_in_one_line():
 
 def test_the_fingerprint_is_a_sha256():
     assert len(make().fingerprint) == hashlib.sha256().digest_size * 2
+
+
+def test_a_header_with_another_delimiter_is_told(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("message;kind\nit broke;repair\n" * 3, "utf-8")
+    with pytest.raises(DataError, match="divided by ';'"):
+        Task(path, inputs="message", output="kind")

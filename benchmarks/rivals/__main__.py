@@ -52,6 +52,8 @@ def main() -> None:
     parser = _parser()
     options = parser.parse_args()
     path = Path(options.json)
+    if options.tokens is not None and options.budget_tokens:
+        parser.error("--tokens and --budget-tokens both say what recipes may spend; give one of them")
     if options.table:
         print(table(json.loads(path.read_text("utf-8"))["cells"]))
         return

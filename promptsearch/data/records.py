@@ -177,8 +177,6 @@ def _read_delimited(delimiter: str) -> Callable[[Path, str], list[Row]]:
                     "every row needs as many fields as the header, and quotes around delimiters"
                     f"{_other_delimiter(text, delimiter)}"
                 ) from error
-        if len(frame.columns) == 1 and (hint := _other_delimiter(text, delimiter)):
-            raise DataError(f"{name} {_quoted_path(path)} has a single column{hint}")
         return _rows_of_frame(frame, name)
 
     return read
@@ -190,7 +188,9 @@ def _other_delimiter(text: str, delimiter: str) -> str:
     found = next((other for other in (";", "\t", "|", ",") if other != delimiter and other in header), None)
     if delimiter in header or found is None:
         return ""
-    return f"; its header {quoted(header)} is divided by {found!r}: save it with {delimiter!r}, or as .tsv with tabs"
+    names = {",": ".csv", "\t": ".tsv"}
+    way_out = f"name it {names[found]}" if found in names else f"save it with {delimiter!r} instead"
+    return f". Its header {quoted(header)} is divided by {found!r}: {way_out}"
 
 
 def _read_parquet(path: Path, name: str) -> list[Row]:

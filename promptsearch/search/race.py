@@ -119,12 +119,13 @@ class Race:
     def first_looks(
         self, anchors: Sequence[Candidate]
     ) -> Generator[Request, Mapping[Candidate, Scores], list[Candidate]]:
-        """Score as many anchors on the first rung as their share of what is left pays for, one at least.
+        """Score as many anchors on the first rung as their share of what is left pays for, the cheapest at least.
 
         Returns those.
         """
         known = list(dict.fromkeys(anchors))
-        looked = self.affordable(known, 0, self.rungs[0], _ANCHOR_SHARE * self.left) or known[:1]
+        looked = self.affordable(known, 0, self.rungs[0], _ANCHOR_SHARE * self.left)
+        looked = looked or [min(known, key=lambda anchor: self.price(anchor, 0, self.rungs[0]))]
         yield from self.score(looked, self.rungs[0])
         return looked
 

@@ -32,6 +32,7 @@ from promptsearch.search.attention import LinearAttention
 __all__ = ["Chooser", "Clusters", "Lengths", "Rationales", "SearchSpace", "Space"]
 
 Chooser = Callable[[int, np.random.Generator], tuple[int, ...]]
+_MOST_MEMBERS = 8
 _CURATED = 24  # examples that a curated pool holds at least
 _FEWEST_MIXED, _MOST_MIXED = 3, 12  # labels that candidates race mixed with; two have one difference, nothing to mix
 
@@ -61,6 +62,8 @@ class Space:
             column; what "self" shows is written by the model and checked first, within a share of the budget.
         thinking_tokens: lengths that one piece of reasoning may have, in tokens.
         samples: numbers of pieces of reasoning that are sampled and vote; 1 takes the likeliest one.
+        ensemble: prompts that one query may be put to at most, their evidence read together by one readout; 1 keeps
+            to a single prompt.
 
     Raises:
         UserError: an attribute is of another type, empty, or holds what is not known.
@@ -79,6 +82,7 @@ class Space:
     reasoning: tuple[str, ...] = REASONINGS
     thinking_tokens: tuple[int, ...] = (32, 96)
     samples: tuple[int, ...] = (1,)
+    ensemble: int = 3
 
     def __post_init__(self) -> None:
         for name, known in _KNOWN.items():
@@ -95,6 +99,8 @@ class Space:
             wrong = [count for count in getattr(self, name) if type(count) is not int or count < least]
             if wrong:
                 raise UserError(f"{name} holds {wrong[0]!r}; give whole numbers from {least}")
+        if type(self.ensemble) is not int or not 1 <= self.ensemble <= _MOST_MEMBERS:
+            raise UserError(f"ensemble={self.ensemble!r} is no number of prompts; give 1 to {_MOST_MEMBERS}")
         for template in self.templates or ():
             if not isinstance(template, str):
                 raise UserError(f"templates holds {template!r}, which is no name; give names of templates")
@@ -420,7 +426,9 @@ class SearchSpace:
         return 2 * candidate.samples * (candidate.thinking_tokens + read) - read
 
     def prompt_tokens(self, candidate: Candidate) -> float:
-        """Tokens that a query's prompt takes, on average, with those that choosing and reasoning take."""
+        """Tokens that a query's prompts take, on average, with those that choosing and reasoning take."""
+        if candidate.ensemble:
+            return sum(self.prompt_tokens(member) for member in candidate.members)
         return (
             self.prefix_tokens(candidate)
             + self.lengths_of(candidate).query
@@ -430,6 +438,8 @@ class SearchSpace:
 
     def query_tokens(self, candidate: Candidate) -> float:
         """Tokens that each further query costs, choosing its demonstrations included."""
+        if candidate.ensemble:
+            return sum(self.query_tokens(member) for member in candidate.members)
         if candidate.mode == "retrieved" or not self._shares_beginnings:
             twice = candidate.template in self._lengths_in and not self._shares_beginnings
             return self.prompt_tokens(candidate) + (self.prefix_tokens(candidate) if twice else 0.0)
@@ -446,6 +456,8 @@ class SearchSpace:
 
     def opening_tokens(self, candidate: Candidate) -> float:
         """Tokens with which queries of a candidate begin, each beginning once; none where it is read with each."""
+        if candidate.ensemble:
+            return sum(self.opening_tokens(member) for member in candidate.members)
         if not self._shares_beginnings:
             return 0.0
         if candidate.mode == "routed":

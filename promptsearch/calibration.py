@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from promptsearch.candidate import CALIBRATIONS
 from promptsearch.lm.base import FloatArray
 from promptsearch.probabilities import normalized, one_thread
-from promptsearch.readout import Readout
+from promptsearch.readout import JointReadout, Readout, readout_from
 
 __all__ = [
     "CONTENT_FREE",
@@ -113,7 +113,7 @@ class Weighing:
     prior_weight: float = 0.0
     shifts: tuple[tuple[float, ...], ...] = ()
     mixing: tuple[tuple[float, ...], ...] = ()
-    readout: Readout | None = None
+    readout: Readout | JointReadout | None = None
 
     def scores(
         self,
@@ -180,7 +180,7 @@ class Weighing:
             or (calibration == "readout") != bool(values.get("readout"))
         ):
             raise ValueError("no such weighing")
-        readout = Readout.from_dict(values["readout"], len(offsets)) if calibration == "readout" else None
+        readout = readout_from(values["readout"], len(offsets)) if calibration == "readout" else None
         return cls(calibration, offsets, sharpness, prior_weight, shifts, mixing, readout)
 
 

@@ -53,9 +53,9 @@ class Answers:
         routes: which of a routed candidate's prompts each item got, shape (items,); None where there is only one.
         route_count: how many prompts the routed candidate has; 0 for others.
         rationales: the reasoning that led to each answer; empty where there was none.
-        following: log-probabilities of next tokens after each item's prompt, shape (items, tokens), those of an
-            ensemble's prompts side by side, zeros where it did not fit; None where none were asked for, or the answer
-            was not read off what comes next.
+        following: log-probabilities of next tokens after each item's prompt, shape (items, tokens), of an ensemble
+            those that :func:`join_members` tells, zeros where it did not fit; None where none were asked for, or the
+            answer was not read off what comes next.
     """
 
     log_probabilities: FloatArray
@@ -110,16 +110,22 @@ def join_routes(parts: Mapping[int, Answers], routes: NDArray[np.int64], count: 
 
 
 def join_members(parts: Sequence[Answers]) -> Answers:
-    """What an ensemble says of items: the mean of its prompts' log-probabilities, and all that comes next after each.
+    """What an ensemble says of items: the mean of its prompts' log-probabilities, and what comes next after each.
 
-    An item that one of the prompts cannot be asked about, or whose answer is not understood, has no answer.
+    The latter are for each prompt the log-probabilities of the next tokens and then of the labels, side by side. An
+    item that one of the prompts cannot be asked about, or whose answer is not understood, has no answer.
 
     Args:
         parts: the answers of each prompt about the same items.
     """
     readable = np.all([np.isfinite(part.log_probabilities).any(axis=1) for part in parts], axis=0)[:, None]
-    logs = np.mean([normalized(np.where(readable, part.log_probabilities, 0.0)) for part in parts], axis=0)
-    following = [part.following for part in parts if part.following is not None]
+    each = [normalized(np.where(readable, part.log_probabilities, 0.0)) for part in parts]
+    logs = np.mean(each, axis=0)
+    following = [
+        np.concatenate([part.following, own], axis=1)
+        for part, own in zip(parts, each, strict=True)
+        if part.following is not None
+    ]
     return Answers(
         np.where(readable, logs, -np.inf),
         (),

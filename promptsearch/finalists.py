@@ -6,8 +6,9 @@ Leaves out: which candidates get that far (:mod:`promptsearch.study`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 import numpy as np
 
@@ -18,7 +19,11 @@ from promptsearch.lm.base import FloatArray
 from promptsearch.prompting import template_of
 from promptsearch.scoring import ROWS_A_LABEL, Asked, Judge, Judged
 
-__all__ = ["Finalist", "Fitter", "race_calibration", "steadied"]
+__all__ = ["NO_OTHERS", "Finalist", "Fitter", "Others", "race_calibration", "steadied"]
+
+
+Others = Mapping[Candidate, Sequence[int]]
+NO_OTHERS: Others = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,8 @@ class Finalist:
         alone: weights fitted for the prompt alone, without the prior.
         words: what ``weighing`` would be without a readout, by the labels' own words; None where it has none.
         words_alone: the same of ``alone``; None where neither has a readout.
-        others: rows beyond those of the race and the confirmation that a readout was fitted on.
+        others: rows beyond those of the race and the confirmation that readouts were fitted on, by the prompt that
+            was asked about them.
         single: for an ensemble its first prompt by itself, fitted on the same rows; None for others.
     """
 
@@ -42,7 +48,7 @@ class Finalist:
     alone: Weighing | None = None
     words: Weighing | None = None
     words_alone: Weighing | None = None
-    others: tuple[int, ...] = ()
+    others: Others = field(default_factory=dict, hash=False)
     single: Finalist | None = None
 
 
@@ -75,13 +81,13 @@ class Fitter:
         self.alone = judge.without_prior()
         self._calibrations = tuple(calibrations)
 
-    def fit(self, candidate: Candidate, items: Sequence[int], others: Sequence[int] = ()) -> Finalist:
+    def fit(self, candidate: Candidate, items: Sequence[int], others: Others = NO_OTHERS) -> Finalist:
         """Choose the calibration and fit the weights.
 
         Args:
             candidate: what raced.
             items: labelled rows.
-            others: further rows, for its readout alone.
+            others: further rows, for readouts alone, by the prompt that was asked about them.
         """
         if self.judge.labels is None:
             return Finalist(candidate, None, candidate)
@@ -93,7 +99,7 @@ class Fitter:
             alone = best if weighing.prior_weight > 0 else weighing
             words_alone = by_words if words.prior_weight > 0 else words
         chosen = replace(candidate, calibration=weighing.calibration)
-        finalist = Finalist(chosen, weighing, candidate, alone, others=tuple(others))
+        finalist = Finalist(chosen, weighing, candidate, alone, others=others)
         if weighing.readout is None and alone.readout is None:
             return finalist
         return replace(finalist, words=words, words_alone=words_alone)
@@ -104,7 +110,7 @@ class Fitter:
         calibrations: Sequence[str],
         candidate: Candidate,
         items: Sequence[int],
-        others: Sequence[int],
+        others: Others,
     ) -> tuple[Weighing, Weighing]:
         """Weights under the calibration that makes right labels of rows likeliest that it was not fitted on.
 
@@ -127,16 +133,26 @@ class Fitter:
         return (words if is_better else judge.fit("readout", asked["readout"])), words
 
     def _asked(
-        self, candidate: Candidate, items: Sequence[int], others: Sequence[int], calibrations: Iterable[str]
+        self, candidate: Candidate, items: Sequence[int], others: Others, calibrations: Iterable[str]
     ) -> dict[str, Asked]:
         """All that each calibration is fitted on; readouts alone are fitted on other rows too."""
         plain = Asked(items, self._evaluator.answers(candidate, items))
         found = dict.fromkeys(calibrations, plain)
         if "contextual" in found:
             found["contextual"] = replace(plain, content_free=self._evaluator.content_free(candidate))
-        if "readout" in found and others:
-            found["readout"] = replace(plain, others=Asked(others, self._evaluator.answers(candidate, others)))
+        if "readout" in found:
+            found["readout"] = self._read_by(candidate, plain, others)
         return found
+
+    def _read_by(self, candidate: Candidate, plain: Asked, others: Others) -> Asked:
+        """What a readout is fitted on: of an ensemble what was asked of each prompt."""
+        if candidate.ensemble:
+            members = candidate.reading.members
+            parts = [Asked(plain.items, self._evaluator.answers(member, plain.items)) for member in members]
+            read = [self._read_by(member, part, others) for member, part in zip(members, parts, strict=True)]
+            return replace(plain, members=tuple(read))
+        rows = others.get(candidate.reading, ())
+        return replace(plain, others=Asked(rows, self._evaluator.answers(candidate, rows))) if rows else plain
 
     def judged(self, finalist: Finalist, items: Sequence[int]) -> Judged:
         """A finalist's predictions on items, asked where they are not known yet."""
@@ -196,4 +212,5 @@ class Fitter:
         """Whether there is a readout; none of routed candidates, each of whose prompts leans in its own way."""
         if candidate.mode == "routed":
             return False
-        return self.judge.read(Asked(items, self._evaluator.answers(candidate, items))) is not None
+        asked = Asked(items, self._evaluator.answers(candidate, items))
+        return self.judge.read(self._read_by(candidate, asked, NO_OTHERS)) is not None

@@ -32,7 +32,7 @@ from promptsearch.machine import encoder_speed, measure_encoder_speed, model_spe
 from promptsearch.measurement import Difference, Measurement
 from promptsearch.multiple_choice import MultipleChoice, find_multiple_choice, may_name_options
 from promptsearch.parts import PromptParts, Retriever
-from promptsearch.phases import FEWEST_CONFIRM, FEWEST_TEST, Plan, make_plan, require_enough
+from promptsearch.phases import FEWEST_CONFIRM, FEWEST_TEST, MOST_READ, Plan, make_plan, require_enough
 from promptsearch.prompt import Prompt
 from promptsearch.prompting import GENERATED_TOKENS, PromptBuilder, answer_room, template_of
 from promptsearch.rationales import Rationalizer
@@ -346,12 +346,12 @@ class _Job:
         )
 
     def _row_to_read(self, engine: Engine, space: SearchSpace) -> float:
-        """Units of asking about one more row that a readout is fitted on, as an ensemble is; 0 where none can be."""
+        """Units of asking a prompt about one more row that its readout is fitted on; 0 where none can be."""
         if not self._reads(engine, space) or "static" not in self.user_space.modes:
             return 0.0
         if self.limits.seconds is None and self.limits.tokens is None:
-            return float(self.user_space.ensemble)
-        return self.user_space.ensemble * space.query_tokens(Candidate(instruction=space.instructions[0]))
+            return 1.0
+        return space.query_tokens(Candidate(instruction=space.instructions[0]))
 
     def _next_tokens(self, evaluator: Evaluator, space: SearchSpace, splits: Splits, plan: Plan) -> tuple[int, ...]:
         """The tokens that are likeliest to come next after a few prompts; none where looking for them is too dear."""
@@ -383,7 +383,7 @@ class _Job:
                 most_to_measure=self._most_to_measure(space, near.splits),
                 least_to_measure=self._least_to_measure(space),
                 row_to_read=self._row_to_read(opened.engine, space),
-                rows_to_read=len(space.pool),
+                rows_to_read=min(len(space.pool), MOST_READ * self.user_space.ensemble),
                 fewest_to_read=ROWS_A_LABEL * len(self.task.labels or ()),
                 tokens_per_evaluation=space.query_tokens(Candidate(instruction=space.instructions[0])),
             )

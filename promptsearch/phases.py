@@ -18,7 +18,7 @@ __all__ = ["FEWEST_CONFIRM", "FEWEST_TEST", "MOST_READ", "OVERSPENT", "Plan", "m
 
 FEWEST_CONFIRM = 30
 FEWEST_TEST = 30
-MOST_READ = 2000  # rows that a readout is fitted on beyond the search's: more add little
+MOST_READ = 2000  # rows that one readout is fitted on beyond the search's: more add little
 OVERSPENT = 1.1  # of its units, that a race may spend at most: prices are expectations
 
 _SEARCH_SHARE = 0.6
@@ -85,14 +85,14 @@ def make_plan(
             evaluations.
         row_to_read: units of asking a winner about one further labelled row, which make a readout better; 0 where it
             cannot be read.
-        rows_to_read: how many such rows there are.
+        rows_to_read: how many such rows may be asked about.
         fewest_to_read: under so many nothing is set aside for them.
     """
     plan = _plan_without_reading(
         budget, tokens_per_second, setup_seconds, most_to_measure, least_to_measure, tokens_per_evaluation
     )
-    read = int(min(_READ_SHARE * plan.search, min(rows_to_read, MOST_READ) * row_to_read))
-    if read < min(fewest_to_read, MOST_READ) * row_to_read:
+    read = int(min(_READ_SHARE * plan.search, rows_to_read * row_to_read))
+    if read < min(fewest_to_read, rows_to_read) * row_to_read:
         return plan
     return replace(plan, search=plan.search - read, read=read)
 

@@ -25,7 +25,18 @@ from promptsearch.linear import LinearClassifier, fit_linear
 from promptsearch.lm.base import FloatArray
 from promptsearch.probabilities import normalized
 
-__all__ = ["READ_TOKENS", "Readout", "ReadoutFit", "fit_readout", "likeliest_tokens", "packed", "unpacked"]
+__all__ = [
+    "READ_TOKENS",
+    "JointReadout",
+    "Readout",
+    "ReadoutFit",
+    "fit_readout",
+    "join_readouts",
+    "likeliest_tokens",
+    "packed",
+    "readout_from",
+    "unpacked",
+]
 
 READ_TOKENS = 512
 """Next tokens that a search reads; half as many cost most of a point, and twice as many gain nothing."""
@@ -40,26 +51,33 @@ class Readout:
     """``log p(y) = classifier((x - means) / scale)``, x the tokens' and then the labels' log-probabilities.
 
     Attributes:
-        tokens: numbers of the tokens that are read after each prompt, of the vocabulary of one model.
-        means: mean of each log-probability over the rows that it was fitted on, shape (prompts * tokens + labels,),
-            float32; an ensemble has several prompts.
+        tokens: numbers of the tokens that are read, of the vocabulary of one model.
+        means: mean of each log-probability over the rows that it was fitted on, shape (tokens + labels,), float32.
         scale: root mean square of the length of what is left, above 0.
         classifier: on what is left.
-        prompts: how many prompts an item is put to; the evidence of each stands side by side.
     """
 
     tokens: tuple[int, ...]
     means: NDArray[np.float32]
     scale: float
     classifier: LinearClassifier
-    prompts: int = 1
+
+    @property
+    def rows(self) -> int:
+        """Rows that it was fitted on."""
+        return self.classifier.rows
+
+    @property
+    def prompts(self) -> int:
+        """Prompts that an item is put to."""
+        return 1
 
     def log_probabilities(self, labels: FloatArray, following: FloatArray) -> FloatArray:
         """Log-probability of each label, shape (items, labels); -inf throughout for an item without answer.
 
         Args:
             labels: the labels' log-probabilities by the model, shape (items, labels).
-            following: those of next tokens, shape (items, prompts * tokens).
+            following: those of next tokens, shape (items, tokens).
         """
         seen = _evidence(labels, following)
         vectors = ((seen - self.means) / self.scale).astype(np.float32)
@@ -70,7 +88,6 @@ class Readout:
         """Plain values; means are the base64 text of little-endian float32 numbers."""
         return {
             "tokens": list(self.tokens),
-            "prompts": self.prompts,
             "means": base64.b64encode(self.means.astype("<f4").tobytes()).decode("ascii"),
             "scale": self.scale,
             "classifier": self.classifier.to_dict(),
@@ -96,10 +113,7 @@ class Readout:
         means = np.frombuffer(base64.b64decode(values["means"], validate=True), dtype="<f4").astype(np.float32)
         scale = float(values["scale"])
         classifier = LinearClassifier.from_dict(values["classifier"], label_count)
-        prompts = values.get("prompts", 1)
-        if type(prompts) is not int or not 1 <= prompts <= _MOST_PROMPTS:
-            raise ValueError("a readout reads what comes after one prompt or some")
-        width = prompts * len(tokens) + label_count
+        width = len(tokens) + label_count
         if (
             len(means) != width
             or classifier.weights.shape[1] != width
@@ -108,7 +122,72 @@ class Readout:
             raise ValueError("a readout's numbers do not match its tokens")
         if not (np.abs(means) <= _LARGEST).all() or not 0 < scale <= _LARGEST:
             raise ValueError("no such numbers of a readout")
-        return cls(tokens, means, scale, classifier, prompts)
+        return cls(tokens, means, scale, classifier)
+
+
+@dataclass(frozen=True, eq=False)
+class JointReadout:
+    """What an ensemble's readouts say together: the mean of their log-probabilities.
+
+    Each reads its own prompt and may be fitted on rows of its own, which tells more than the same rows for all.
+
+    Attributes:
+        readouts: one for each prompt, two at least; they read the same tokens.
+    """
+
+    readouts: tuple[Readout, ...]
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """Numbers of the tokens that are read after each prompt."""
+        return self.readouts[0].tokens
+
+    @property
+    def rows(self) -> int:
+        """Rows that one of them was fitted on, at most."""
+        return max(readout.rows for readout in self.readouts)
+
+    @property
+    def prompts(self) -> int:
+        """Prompts that an item is put to."""
+        return len(self.readouts)
+
+    def log_probabilities(self, labels: FloatArray, following: FloatArray) -> FloatArray:
+        """Log-probability of each label, shape (items, labels); -inf throughout for an item without answer.
+
+        Args:
+            labels: the labels' log-probabilities by the ensemble, shape (items, labels).
+            following: for each prompt those of next tokens and then of the labels, shape (items, prompts * (tokens +
+                labels)), as :func:`promptsearch.evaluation.join_members` has them.
+        """
+        said = []
+        for readout, part in zip(self.readouts, np.split(following, self.prompts, axis=1), strict=True):
+            said.append(readout.log_probabilities(part[:, len(self.tokens) :], part[:, : len(self.tokens)]))
+        logs = normalized(np.mean(said, axis=0))
+        return np.where(np.isfinite(labels).any(axis=1, keepdims=True), logs, -np.inf)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"readouts": [readout.to_dict() for readout in self.readouts]}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], label_count: int) -> JointReadout:
+        """The reverse of :meth:`to_dict`.
+
+        Raises:
+            KeyError: a value lacks.
+            TypeError, ValueError, OverflowError: a value is none that a fit could have found.
+        """
+        readouts = tuple(Readout.from_dict(each, label_count) for each in values["readouts"])
+        if not 2 <= len(readouts) <= _MOST_PROMPTS or len({readout.tokens for readout in readouts}) != 1:
+            raise ValueError("the readouts of an ensemble are several, and read the same tokens")
+        return cls(readouts)
+
+
+def readout_from(values: Mapping[str, Any], label_count: int) -> Readout | JointReadout:
+    """A readout of either kind from its plain values; raises what theirs do."""
+    kind: type[Readout | JointReadout] = JointReadout if "readouts" in values else Readout
+    return kind.from_dict(values, label_count)
 
 
 @dataclass(frozen=True)
@@ -121,7 +200,7 @@ class ReadoutFit:
             (rows, labels); -inf throughout for a row without answer.
     """
 
-    readout: Readout
+    readout: Readout | JointReadout
     held_out: FloatArray
 
 
@@ -136,7 +215,7 @@ def fit_readout(
     Args:
         tokens: numbers of the tokens.
         labels: the labels' log-probabilities by the model, shape (rows, labels).
-        following: those of next tokens, shape (rows, prompts * tokens).
+        following: those of next tokens, shape (rows, tokens).
         golds: index of each row's right label, shape (rows,).
 
     Returns:
@@ -152,15 +231,28 @@ def fit_readout(
     fitted = fit_linear(vectors[readable], golds[readable], labels.shape[1])
     if fitted is None:
         return None
-    prompts = following.shape[1] // max(1, len(tokens)) or 1
-    readout = Readout(tuple(int(token) for token in tokens), means, scale, fitted.classifier, prompts)
+    readout = Readout(tuple(int(token) for token in tokens), means, scale, fitted.classifier)
     held_out = readout.log_probabilities(labels, following)  # of rows beyond those that a fit takes
     held_out[np.flatnonzero(readable)[fitted.rows]] = fitted.held_out
     return ReadoutFit(readout, held_out)
 
 
+def join_readouts(fits: Sequence[ReadoutFit], items: int) -> ReadoutFit:
+    """The readout of an ensemble from those of its prompts, each of which was fitted on these items and on others.
+
+    Args:
+        fits: one for each prompt; the items come first in their rows.
+        items: how many items all of them were fitted on.
+    """
+    readouts = tuple(fit.readout for fit in fits if isinstance(fit.readout, Readout))
+    held_out = np.stack([fit.held_out[:items] for fit in fits])
+    readable = np.all(np.isfinite(held_out).any(axis=2), axis=0).reshape(-1, 1)
+    logs = normalized(np.mean(np.where(readable, held_out, 0.0), axis=0))
+    return ReadoutFit(JointReadout(readouts), np.where(readable, logs, -np.inf))
+
+
 def _evidence(labels: FloatArray, following: FloatArray) -> FloatArray:
-    """What a readout reads, shape (items, prompts * tokens + labels); zeros for an item without answer."""
+    """What a readout reads, shape (items, tokens + labels); zeros for an item without answer."""
     seen = np.concatenate([following, normalized(labels)], axis=1)
     seen = np.maximum(np.nan_to_num(seen, nan=_LEAST, neginf=_LEAST, posinf=0.0), _LEAST)
     return np.where(np.isfinite(labels).any(axis=1, keepdims=True), seen, 0.0)

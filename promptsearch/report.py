@@ -121,7 +121,7 @@ def _readout(weighing: Weighing) -> str:
     readout = weighing.readout
     if readout is None:
         return ""
-    return f" (labels told by {len(readout.tokens)} next tokens, fitted on {readout.classifier.rows:,} rows)"
+    return f" (labels told by {len(readout.tokens)} next tokens, fitted on {readout.rows:,} rows)"
 
 
 def _retrieval(candidate: Candidate) -> str:

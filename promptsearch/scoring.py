@@ -23,7 +23,7 @@ from promptsearch.lm.base import FloatArray
 from promptsearch.measurement import Difference, Measurement, measure, measure_statistic, paired_difference
 from promptsearch.metrics import Metric
 from promptsearch.probabilities import normalized, softmax
-from promptsearch.readout import ReadoutFit, fit_readout
+from promptsearch.readout import ReadoutFit, fit_readout, join_readouts
 from promptsearch.search.base import Scores
 from promptsearch.task import Example
 
@@ -63,12 +63,14 @@ class Asked:
         content_free: its log-probabilities on inputs without content, shape (inputs, labels), where the calibration
             is ``"contextual"``.
         others: further items, on which a readout is fitted too.
+        members: of an ensemble what was asked of each of its prompts: the same items, and others of its own.
     """
 
     items: Sequence[int]
     answers: Answers
     content_free: FloatArray | None = None
     others: Asked | None = None
+    members: tuple[Asked, ...] = ()
 
 
 class Judge:
@@ -172,6 +174,9 @@ class Judge:
 
     def read(self, asked: Asked) -> ReadoutFit | None:
         """Fit a readout on what came next after items; None where nothing is known of that, or there are too few."""
+        if asked.members:
+            fits = [fit for member in asked.members if (fit := self.read(member)) is not None]
+            return join_readouts(fits, len(asked.items)) if len(fits) == len(asked.members) else None
         if asked.answers.following is None:
             return None
         parts = [asked, *([] if asked.others is None else [asked.others])]

@@ -19,7 +19,7 @@ from promptsearch.budget import Budget, Meter
 from promptsearch.candidate import Candidate
 from promptsearch.evaluation import Evaluator
 from promptsearch.events import Listener, Note, Progress
-from promptsearch.finalists import Finalist, Fitter, race_calibration, steadied
+from promptsearch.finalists import NO_OTHERS, Finalist, Fitter, Others, race_calibration, steadied
 from promptsearch.measurement import Measurement, measure
 from promptsearch.phases import FEWEST_CONFIRM, FEWEST_TEST, MOST_READ, OVERSPENT, Plan
 from promptsearch.scoring import ROWS_A_LABEL, Judge
@@ -288,16 +288,16 @@ class Study:
         items = self._affordable_items(finalists, confirm_items)
         finalists = finalists[: self._finalists(finalists, items)]
         members = self._members(finalists)
-        members, rows = self._read_more(members, search_items, more_items)
+        members, others = self._read_more(members, search_items, more_items)
         self._meter.enter("confirm")
-        fitted = [self._fit(candidate, search_items, rows if candidate in members else ()) for candidate in finalists]
+        fitted = [self._fit(candidate, search_items, others) for candidate in finalists]
         fitted = self._not_certainly_worse(fitted, items)
         together = members if len(members) > 1 else []
         asked = list(dict.fromkeys(each.reading for each in [*(one.candidate for one in fitted), *together]))
         for place, reading in enumerate(asked):
             self.evaluator.answers(reading, items)
             self._listen(Progress("confirm", (place + 1) / len(asked), len(asked), len(self._scores)))
-        fitted += [self._together(members[: count + 1], search_items, rows) for count in range(1, len(members))]
+        fitted += [self._together(members[: count + 1], search_items, others) for count in range(1, len(members))]
         best = self._choose(fitted, search_items, items)
         confirmed = self.fitter.judge.measure(items, self.fitter.judged(fitted[best], items))
         return self._refitted(fitted[best], search_items, items), confirmed
@@ -378,10 +378,10 @@ class Study:
         items = [*self._seen(candidate, search_items), *confirm_items]
         return replace(self.fitter.fit(candidate, items, winner.others), single=single)
 
-    def _fit(self, candidate: Candidate, search_items: Sequence[int], others: Sequence[int]) -> Finalist:
+    def _fit(self, candidate: Candidate, search_items: Sequence[int], others: Others) -> Finalist:
         return self.fitter.fit(candidate, self._seen(candidate, search_items), others)
 
-    def _together(self, members: Sequence[Candidate], search_items: Sequence[int], others: Sequence[int]) -> Finalist:
+    def _together(self, members: Sequence[Candidate], search_items: Sequence[int], others: Others) -> Finalist:
         """An ensemble, which needs no answers beyond those of its members."""
         together = replace(members[0], ensemble=tuple(members[1:]))
         single = self._fit(members[0], search_items, others)
@@ -405,34 +405,36 @@ class Study:
 
     def _read_more(
         self, members: Sequence[Candidate], search_items: Sequence[int], rows: Sequence[int]
-    ) -> tuple[list[Candidate], Sequence[int]]:
+    ) -> tuple[list[Candidate], Others]:
         """Ask members about the search rows that the others saw and about pool rows, as many as the plan pays for.
 
-        None of them is asked about rows that one of them shows. Where the plan does not pay for reading all of them
-        on as many rows as the race did, the last ones go.
+        Each is asked about pool rows of its own, which tells more than the same rows for all, and about none that one
+        of them shows. Where the plan does not pay for asking all about the rows of the race, the last ones go.
 
         Returns:
-            The members that are left, and the pool rows that they were asked about.
+            The members that are left, and the pool rows that each was asked about, by its reading.
         """
         members = list(members)
         while len(members) > 1 and self._price_of_seen(members) > _SEEN_SHARE * self._left_to_read():
             members.pop()
         if not members or not rows:
-            return members, ()
+            return members, NO_OTHERS
         self._meter.enter("read")
         shown = {number for candidate in members for number in candidate.shown}
-        rows = [row for row in rows if row not in shown][:MOST_READ]
+        rows = [row for row in rows if row not in shown][: MOST_READ * len(members)]
         self._store.record_fact("read rows", self._affordable_to_read(members, rows))
         rows = rows[: int(self._store.fact("read rows"))]
         most = max(self._searched(member) for member in members)
+        others: dict[Candidate, Sequence[int]] = {}
         for place, candidate in enumerate(members):
             self.evaluator.answers(candidate, search_items[:most])
             self._read[candidate] = most
-            for start in range(0, len(rows), _READ_AT_ONCE):
-                self.evaluator.answers(candidate, rows[: start + _READ_AT_ONCE])
-                part = min(1.0, (start + _READ_AT_ONCE) / len(rows))
+            own = others[candidate.reading] = rows[place :: len(members)]
+            for start in range(0, len(own), _READ_AT_ONCE):
+                self.evaluator.answers(candidate, own[: start + _READ_AT_ONCE])
+                part = min(1.0, (start + _READ_AT_ONCE) / len(own))
                 self._listen(Progress("read", (place + part) / len(members)))
-        return members, rows
+        return members, others
 
     def _price_of_seen(self, members: Sequence[Candidate]) -> float:
         """Units of asking each member about the search rows that another one saw."""
@@ -444,16 +446,16 @@ class Study:
         return self.plan.search + self.plan.read - self.spent
 
     def _affordable_to_read(self, members: Sequence[Candidate], rows: Sequence[int]) -> int:
-        """How many pool rows the plan pays for."""
+        """How many pool rows the plan pays for, each asked of one member."""
         plan, budget = self.plan, self._budget
         if not rows:
             return 0
-        row = self._price(members, rows) / len(rows)
+        row = self._price(members, rows) / len(rows) / len(members)
         units = self._left_to_read() - self._price_of_seen(members)
         counts = [len(rows), units / row]
         share = units / max(1, plan.total - self.spent)  # of what is left
         if budget.evaluations is not None and plan.unit != "evaluations":
-            counts.append(share * (budget.evaluations - self._meter.cost.evaluations) / len(members))
+            counts.append(share * (budget.evaluations - self._meter.cost.evaluations))
         if budget.seconds is not None:
             left = 0.97 * budget.seconds - self._meter.elapsed
             in_time = share * left * min(1e9, self._measured_speed()) / row

@@ -19,6 +19,8 @@ from promptsearch.candidate import Candidate
 from promptsearch.errors import ArtifactError, UserError
 from promptsearch.evaluation import Answers, join_members
 from promptsearch.lm.base import FloatArray
+from promptsearch.probabilities import normalized
+from promptsearch.readout import fit_readout, join_readouts, readout_from
 from promptsearch.search.space import Lengths, SearchSpace
 
 FIRST = Candidate("Say which.", "fields", demonstrations=(1, 2))
@@ -87,11 +89,40 @@ def test_what_an_ensemble_says_is_the_mean_of_what_its_prompts_say(one: FloatArr
             assert not np.isfinite(found.log_probabilities[place]).any()
             continue
         each = [logs[place] - np.log(np.exp(logs[place]).sum()) for logs in (one, other)]
-        np.testing.assert_allclose(found.log_probabilities[place], (each[0] + each[1]) / 2)
+        np.testing.assert_allclose(found.log_probabilities[place], (each[0] + each[1]) / 2, atol=1e-9)
     assert found.following is not None
-    assert found.following.shape == (5, 4)
+    assert found.following.shape == (5, 2 * (2 + 3))
     assert found.fits.tolist() == fits.tolist()
     assert join_members([parts[0], replace(parts[1], following=None)]).following is None
+
+
+def test_what_readouts_say_together_is_the_mean_of_what_each_says() -> None:
+    rng = np.random.default_rng(0)
+    golds = np.arange(60) % 3
+    parts, fits = [], []
+    for seed in range(2):
+        following = rng.normal(-3, 1, (60, 5))
+        following[:, 0] += golds
+        parts.append(Answers(rng.normal(-2, 1, (60, 3)), (), np.ones(60, dtype=bool), following=following))
+        order = rng.permutation(np.arange(20, 60))[: 30 + seed]  # of its own, after those that both were fitted on
+        rows = np.concatenate([np.arange(20), order])
+        fit = fit_readout(range(5), parts[-1].log_probabilities[rows], following[rows], golds[rows])
+        assert fit is not None
+        fits.append(fit)
+    joined, joint = join_members(parts), join_readouts(fits, 20)
+    assert joined.following is not None
+    said = joint.readout.log_probabilities(joined.log_probabilities, joined.following)
+    each = [
+        fit.readout.log_probabilities(part.log_probabilities, part.following)
+        for fit, part in zip(fits, parts, strict=True)
+        if part.following is not None
+    ]
+    np.testing.assert_allclose(said, normalized(np.mean(each, axis=0)), atol=1e-6)
+    np.testing.assert_allclose(joint.held_out, normalized(np.mean([fit.held_out[:20] for fit in fits], axis=0)))
+    again = readout_from(json.loads(json.dumps(joint.readout.to_dict())), 3)
+    np.testing.assert_allclose(again.log_probabilities(joined.log_probabilities, joined.following), said, atol=1e-6)
+    with pytest.raises((ValueError, KeyError, TypeError)):
+        readout_from({"readouts": joint.readout.to_dict()["readouts"][:1]}, 3)
 
 
 def test_an_ensemble_costs_what_its_prompts_cost() -> None:

@@ -238,7 +238,7 @@ def test_rows_read_beyond_the_race_are_search_and_pool_rows_that_are_not_shown()
     assert own_rows & pool
     assert result.prompt.weighing is not None
     assert result.prompt.weighing.readout is not None
-    assert result.prompt.weighing.readout.classifier.rows >= result.validation.n + 24
+    assert result.prompt.weighing.readout.rows >= result.validation.n + 24
 
 
 @pytest.mark.parametrize("clarity", [0.0, 6.0])

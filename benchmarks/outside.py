@@ -82,8 +82,8 @@ def _examples(task: ps.Task, numbers: Sequence[int]) -> tuple[Example, ...]:
 
 
 def winning_trial(result: ps.Result) -> Trial:
-    """The trial that the result's prompt comes from: the one it reads like, seen on the most rows."""
-    reading = result.prompt.candidate.reading
+    """The trial that the result's prompt comes from: the one it reads like, of an ensemble its first prompt's."""
+    reading = result.prompt.candidate.members[0].reading
     alike = [trial for trial in result.trials if trial.candidate.reading == reading]
     return max(alike, key=lambda trial: trial.items)
 

@@ -287,7 +287,7 @@ class Study:
         finalists = self._measurable(finalists, confirm_items)
         items = self._affordable_items(finalists, confirm_items)
         finalists = finalists[: self._finalists(finalists, items)]
-        members = self._members(finalists)
+        members = self._members(finalists, items, bool(more_items))
         members, others = self._read_more(members, search_items, more_items)
         self._meter.enter("confirm")
         fitted = [self._fit(candidate, search_items, others) for candidate in finalists]
@@ -387,21 +387,34 @@ class Study:
         single = self._fit(members[0], search_items, others)
         return replace(self._fit(together, search_items, others), single=single)
 
-    def _members(self, finalists: Sequence[Candidate]) -> list[Candidate]:
+    def _members(self, finalists: Sequence[Candidate], items: Sequence[int], with_others: bool) -> list[Candidate]:
         """Those that may stand in an ensemble, best first: fixed prompts that can be read, finalists before others.
 
         One that finds demonstrations for each query, or routes it, would find a pool row itself. Prompts that differ
-        in the order of the same demonstrations alone tell the same.
+        in the order of the same demonstrations alone tell the same. As many are taken as can be confirmed and tested.
+
+        Args:
+            finalists: prompts that are confirmed in any case.
+            items: rows of the confirmation.
+            with_others: whether prompts that are none of these may stand in it too.
         """
         effects = candidate_effects(self._scores)
         others = sorted(effects, key=lambda arm: (-round(effects[arm], 9), arm.key))
         found: dict[tuple[object, ...], Candidate] = {}
-        for candidate in (*finalists, *others):
+        for candidate in (*finalists, *(others if with_others else ())):
             told = (candidate.template, candidate.input_name, candidate.output_name, frozenset(candidate.shown))
             if self.fitter.may_be_read(candidate) and told not in found:
                 found[told] = candidate
         members = list(found.values())[: self.space.space.ensemble]
-        return members if members and members[0] in finalists else []
+        if not members or members[0] not in finalists:
+            return []
+        left = self.plan.total - self.spent - max(0, self._left_to_read())
+        while len(members) > 1:
+            confirmed = self._price(list(dict.fromkeys([*finalists, *members])), items)
+            if confirmed + 2 * self._price(members, range(FEWEST_TEST)) <= left:
+                break
+            members.pop()
+        return members
 
     def _read_more(
         self, members: Sequence[Candidate], search_items: Sequence[int], rows: Sequence[int]

@@ -622,3 +622,20 @@ def test_a_chat_template_is_searched_too() -> None:
     result = search(task, lm)
     assert result.prompt.candidate.template.startswith("chat")
     assert result.prompt.render("x #1.").endswith("<assistant>")
+
+
+def task_of_many_labels() -> ps.Task:
+    """Twelve labels, each of which its texts name."""
+    kinds = [f"kind{number % 12}" for number in range(480)]
+    rows = [{"text": f"{kind} {kind} word{n % 7} #{n}.", "label": kind} for n, kind in enumerate(kinds)]
+    return ps.Task(rows, inputs="text", output="label")
+
+
+def test_where_neighbours_tell_many_labels_what_retrieves_is_looked_at_first() -> None:
+    for of, first in ((task_of_many_labels(), "retrieved"), (numbered_task(480), "static")):
+        result = search(of, budget="4000 evaluations")
+        assert result.trials[0].candidate.mode == first
+
+
+def test_a_small_budget_is_not_spent_on_a_dear_first_look() -> None:
+    assert search(task_of_many_labels(), budget="9k tokens").cost.tokens <= 1.1 * 9_000

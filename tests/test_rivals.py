@@ -376,6 +376,17 @@ def test_names_of_methods() -> None:
         selected(every, ["nonsense"])
 
 
+def test_a_budget_in_tokens_is_a_search_and_recipes_of_its_own() -> None:
+    every = {method.name: method for method in methods([], [2], [], ["chat"], [60_000])}
+    assert {"ours 60k", "ours 60k alone", "recipe knn-prompting 60k"} <= set(every)
+    assert not any(name.startswith("ours 2m") for name in every)
+    setting = Setting("data", "BF16", "model", 300, 100, 100)
+    recipe = every["recipe knn-prompting 60k"]
+    assert recipe_tokens(recipe, "sst2", 0, setting, {"sst2|ours 60k|0": {"tokens": 58_000}}) == 58_000
+    with pytest.raises(ContenderError, match="ours 60k"):
+        recipe_tokens(recipe, "sst2", 0, setting, {})
+
+
 def test_recipes_may_spend_what_ours_spent() -> None:
     setting = Setting("data", "BF16", "model", 300, 100, 100)
     recipe = Method("recipe", "topk-mdl", minutes=2.0)

@@ -105,6 +105,17 @@ def test_a_search_leaves_what_measuring_takes_at_least(total: int, least: float,
     assert total - 1.1 * plan.search >= min(least, 0.78 * total) - 2
 
 
+def test_nothing_is_set_aside_for_fewer_rows_than_are_needed() -> None:
+    def read(fewest: int) -> int:
+        budget = Budget(tokens=10_000)
+        return make_plan(
+            budget, tokens_per_second=1, setup_seconds=0, row_to_read=100, rows_to_read=5000, fewest_to_read=fewest
+        ).read
+
+    assert read(30) == 3_000
+    assert read(31) == 0
+
+
 @given(st.integers(1_000, 10**7), st.floats(1, 500), st.integers(0, 5000))
 def test_reading_takes_its_units_from_the_search(total: int, row: float, rows: int) -> None:
     """A part of the search's, and no more than there are rows."""

@@ -20,6 +20,7 @@ from promptsearch.candidate import Candidate
 from promptsearch.evaluation import Evaluator
 from promptsearch.events import Listener, Note, Progress
 from promptsearch.finalists import NO_OTHERS, Finalist, Fitter, Others, race_calibration, steadied
+from promptsearch.lm.base import FloatArray
 from promptsearch.measurement import Measurement, measure
 from promptsearch.phases import FEWEST_CONFIRM, FEWEST_TEST, MOST_READ, OVERSPENT, Plan
 from promptsearch.scoring import ROWS_A_LABEL, Judge
@@ -68,6 +69,11 @@ class Outcome:
 
 class _BudgetMetError(Exception):
     """Ends the race; its argument says what was met."""
+
+
+def _is_clearly_better(gains: FloatArray) -> bool:
+    """Whether paired gains lie more than a standard error above none."""
+    return bool(gains.mean() > gains.std(ddof=1) / len(gains) ** 0.5) if len(gains) > 1 else False
 
 
 class Study:
@@ -481,7 +487,9 @@ class Study:
     ) -> int:
         """The finalist to take, by its scores on confirmation and search rows together and its prompt's tokens.
 
-        Scores count as deployed and of the prompt alone: a strong prior makes finalists look alike.
+        Scores count as deployed and of the prompt alone: a strong prior makes finalists look alike. Where accuracy is
+        preferred, the largest ensemble is taken that nothing is better than by more than a standard error: several
+        prompts do better far more often than some hundred rows can tell.
         """
         seen = [self._seen(finalist.raced or finalist.candidate, search_items) for finalist in finalists]
         shortest = min(map(len, seen))
@@ -495,7 +503,13 @@ class Study:
             pooled.append(np.concatenate([np.mean(early, axis=0), np.mean(late, axis=0)]))
         tokens = [self.space.prompt_tokens(finalist.candidate) for finalist in finalists]
         weights = self.fitter.judge.weights([*search_items[:shortest], *confirm_items])
-        return choose([scores * weights / weights.max() for scores in pooled], tokens, self._prefer)
+        pooled = [scores * weights / weights.max() for scores in pooled]
+        best = choose(pooled, tokens, self._prefer)
+        together = [place for place, finalist in enumerate(finalists) if finalist.candidate.ensemble]
+        if self._prefer != "accuracy" or best in together:
+            return best
+        kept = (place for place in reversed(together) if not _is_clearly_better(pooled[best] - pooled[place]))
+        return next(kept, best)
 
     def _seen(self, candidate: Candidate, search_items: Sequence[int]) -> Sequence[int]:
         """The search rows that a candidate was asked about, of an ensemble those that all of its members were."""

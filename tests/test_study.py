@@ -200,6 +200,20 @@ def test_a_dear_prompt_wins_where_it_clearly_gains() -> None:
     assert choose(scores, "cheap") == choose(scores) == DEAR
 
 
+def test_an_ensemble_is_taken_unless_something_is_clearly_better() -> None:
+    two, three = (replace(CHEAP, ensemble=(OTHER,) * count) for count in (1, 2))
+    right, wrong = [1.0] * 40, [0.0] * 40
+    mixed, other = [1.0, 0.0] * 20, [0.0, 1.0] * 19 + [0.0, 0.0]
+    for scores, prefer, expected in (
+        ({CHEAP: mixed, OTHER: wrong, two: other}, "accuracy", two),
+        ({CHEAP: mixed, OTHER: wrong, two: mixed, three: other}, "accuracy", three),
+        ({CHEAP: mixed, OTHER: wrong, two: mixed, three: wrong}, "accuracy", two),
+        ({CHEAP: right, OTHER: wrong, two: mixed}, "accuracy", CHEAP),
+        ({CHEAP: mixed, OTHER: wrong, two: other}, "cheap", CHEAP),
+    ):
+        assert choose({candidate: (values, values) for candidate, values in scores.items()}, prefer) == expected
+
+
 def test_the_best_so_far_are_among_those_seen_longest() -> None:
     made = study({CHEAP: [1.0] * 24, OTHER: [1.0, 0.0] * 24, DEAR: [0.0] * 48})
     assert made._best_so_far() == [OTHER, DEAR]

@@ -383,7 +383,7 @@ class _Job:
                 most_to_measure=self._most_to_measure(space, near.splits),
                 least_to_measure=self._least_to_measure(space),
                 row_to_read=self._row_to_read(opened.engine, space),
-                rows_to_read=min(len(space.pool), MOST_READ * self.user_space.ensemble),
+                rows_to_read=self.user_space.ensemble * min(len(space.pool), MOST_READ),
                 fewest_to_read=ROWS_A_LABEL * len(self.task.labels or ()),
                 tokens_per_evaluation=space.query_tokens(Candidate(instruction=space.instructions[0])),
             )

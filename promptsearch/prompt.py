@@ -228,7 +228,8 @@ class Prompt:
 
     def __repr__(self) -> str:
         candidate, weighing = self._parts.candidate, self._parts.weighing
-        beside = f"{len(candidate.ensemble)} more prompts beside it, " if candidate.ensemble else ""
+        more = "prompt" if len(candidate.ensemble) == 1 else "prompts"
+        beside = f"{len(candidate.ensemble)} more {more} beside it, " if candidate.ensemble else ""
         weighed = "" if weighing is None else f"calibration {weighing.calibration}, "
         if self._parts.uses_prior and weighing is not None:
             weighed += f"prior with weight {weighing.prior_weight:.2g}, "

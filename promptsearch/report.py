@@ -92,7 +92,8 @@ def _what_is_shown(prompt: Prompt) -> str:
     parts = [shown, *_wording(candidate)]
     if candidate.ensemble:
         others = "; ".join(f"{_count(each.shots)}, {', '.join(_wording(each))}" for each in candidate.ensemble)
-        parts.append(f"read together with {len(candidate.ensemble)} more prompts ({others})")
+        more = "prompt" if len(candidate.ensemble) == 1 else "prompts"
+        parts.append(f"read together with {len(candidate.ensemble)} more {more} ({others})")
     if candidate.reasons:
         kinds = {"cue": "step by step", "gold": "as written examples do", "self": "as it wrote itself"}
         votes = f", {candidate.samples} samples vote" if candidate.samples > 1 else ""

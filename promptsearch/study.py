@@ -36,7 +36,7 @@ __all__ = ["Outcome", "Study"]
 
 _FEWEST_READ = 96  # search rows from which readouts rank candidates better than labels' words do
 _MOST_COMPARED = 12  # candidates, the race's best, whose readouts are compared: each takes a good part of a second
-_SEEN_SHARE = 0.5  # of what reading may spend, for search rows that one member of an ensemble saw and another did not
+_ENOUGH_READ = 250  # rows from which a prompt's readout gains less by more of them than by another prompt's beside it
 _READ_AT_ONCE = 256  # rows, between two words to who listens
 _USUAL_FINALISTS = 3
 _FEWEST_RACED = TRUSTED_ITEMS  # search rows
@@ -427,33 +427,45 @@ class Study:
     ) -> tuple[list[Candidate], Others]:
         """Ask members about the search rows that the others saw and about pool rows, as many as the plan pays for.
 
-        Each is asked about pool rows of its own, which tells more than the same rows for all, and about none that one
-        of them shows. Where the plan does not pay for asking all about the rows of the race, the last ones go.
+        Each is asked about pool rows of its own as far as there are enough, which tells more than the same rows for
+        all, and about none that one of them shows. Where the plan pays for too few rows for each, the last ones go.
 
         Returns:
             The members that are left, and the pool rows that each was asked about, by its reading.
         """
         members = list(members)
-        while len(members) > 1 and self._price_of_seen(members) > _SEEN_SHARE * self._left_to_read():
+        while len(members) > 1 and rows and not self._reads_enough(members, rows):
             members.pop()
         if not members or not rows:
             return members, NO_OTHERS
         self._meter.enter("read")
         shown = {number for candidate in members for number in candidate.shown}
-        rows = [row for row in rows if row not in shown][: MOST_READ * len(members)]
+        rows = [row for row in rows if row not in shown]
         self._store.record_fact("read rows", self._affordable_to_read(members, rows))
-        rows = rows[: int(self._store.fact("read rows"))]
+        count = int(self._store.fact("read rows"))
         most = max(self._searched(member) for member in members)
         others: dict[Candidate, Sequence[int]] = {}
         for place, candidate in enumerate(members):
             self.evaluator.answers(candidate, search_items[:most])
             self._read[candidate] = most
-            own = others[candidate.reading] = rows[place :: len(members)]
+            start = place * min(count, len(rows) // len(members))
+            own = others[candidate.reading] = [*rows[start:], *rows[:start]][:count]
             for start in range(0, len(own), _READ_AT_ONCE):
                 self.evaluator.answers(candidate, own[: start + _READ_AT_ONCE])
                 part = min(1.0, (start + _READ_AT_ONCE) / len(own))
                 self._listen(Progress("read", (place + part) / len(members)))
         return members, others
+
+    def _reads_enough(self, members: Sequence[Candidate], rows: Sequence[int]) -> bool:
+        """Whether each member is asked about enough rows, or about all there are."""
+        most = max(self._searched(member) for member in members)
+        count = self._payable_to_read(members, rows)
+        return count >= len(rows) or most + count >= _ENOUGH_READ
+
+    def _payable_to_read(self, members: Sequence[Candidate], rows: Sequence[int]) -> float:
+        """How many pool rows the plan pays for with each member, with what the race left of its share."""
+        row = self._price(members, rows) / len(rows)
+        return min(len(rows), MOST_READ, (self._left_to_read() - self._price_of_seen(members)) / row)
 
     def _price_of_seen(self, members: Sequence[Candidate]) -> float:
         """Units of asking each member about the search rows that another one saw."""
@@ -465,16 +477,16 @@ class Study:
         return self.plan.search + self.plan.read - self.spent
 
     def _affordable_to_read(self, members: Sequence[Candidate], rows: Sequence[int]) -> int:
-        """How many pool rows the plan pays for, each asked of one member."""
+        """How many pool rows each member is asked about: as many as plan, limits and clock allow."""
         plan, budget = self.plan, self._budget
         if not rows:
             return 0
-        row = self._price(members, rows) / len(rows) / len(members)
+        row = self._price(members, rows) / len(rows)
         units = self._left_to_read() - self._price_of_seen(members)
-        counts = [len(rows), units / row]
+        counts = [self._payable_to_read(members, rows)]
         share = units / max(1, plan.total - self.spent)  # of what is left
         if budget.evaluations is not None and plan.unit != "evaluations":
-            counts.append(share * (budget.evaluations - self._meter.cost.evaluations))
+            counts.append(share * (budget.evaluations - self._meter.cost.evaluations) / len(members))
         if budget.seconds is not None:
             left = 0.97 * budget.seconds - self._meter.elapsed
             in_time = share * left * min(1e9, self._measured_speed()) / row

@@ -179,7 +179,7 @@ def test_a_search_finds_that_reading_helps_and_says_what_it_gains() -> None:
     assert result.prompt.weighing is not None
     assert result.prompt.weighing.readout is not None
     assert "the same by labels' own words" in str(result)
-    assert "next tokens, fitted on" in str(result)
+    assert "next tokens, fitted on" in " ".join(str(result).split())
     assert "read" in {event.phase for event in heard if isinstance(event, Progress)}
     assert result.cost.evaluations <= 1500
     splits = task.split(0)

@@ -24,7 +24,7 @@ OVERSPENT = 1.1  # of its units, that a race may spend at most: prices are expec
 _SEARCH_SHARE = 0.6
 _LEAST_SEARCH_SHARE = 0.2  # where a budget is so small that measuring would take nearly all
 _CONFIRM_SHARE = 0.12
-_READ_SHARE = 0.5  # of the search's units, for more rows that a finalist's readout is fitted on
+_READ_SHARE = 0.33  # of the search's units, for more rows that a finalist's readout is fitted on
 _FEWEST_LOOKS = 24
 _ENOUGH = 4  # times what one prompt needs
 

@@ -32,7 +32,8 @@ def search(**options: Any) -> ps.Result:
     """A search in which each prompt errs by itself, so that several know more than one."""
     task = numbered_task(400)
     lm = TellingLM(golds_of(task), clarity=1.8, reliability=0.6)
-    given: dict[str, Any] = {"encoder": WordEncoder(), "progress": False, "space": ps.Space(modes=("static",))}
+    space = ps.Space(modes=("static",), ensemble=3)
+    given: dict[str, Any] = {"encoder": WordEncoder(), "progress": False, "space": space}
     return ps.optimize(task, lm, "4000 evaluations", **{**given, **options})
 
 
@@ -201,8 +202,8 @@ def test_by_words_it_is_an_ensemble_too(found: ps.Result) -> None:
     assert prompt("some text #1.").output in ("bad", "good")
 
 
-def test_it_can_be_left_out() -> None:
-    result = search(space=ps.Space(modes=("static",), ensemble=1))
+def test_without_being_asked_for_there_is_none() -> None:
+    result = search(space=ps.Space(modes=("static",)))
     assert result.prompt.candidate.ensemble == ()
     assert "single" not in result.baselines
 

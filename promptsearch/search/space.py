@@ -62,8 +62,8 @@ class Space:
             column; what "self" shows is written by the model and checked first, within a share of the budget.
         thinking_tokens: lengths that one piece of reasoning may have, in tokens.
         samples: numbers of pieces of reasoning that are sampled and vote; 1 takes the likeliest one.
-        ensemble: prompts that one query may be put to at most, their evidence read together by one readout; 1 keeps
-            to a single prompt.
+        ensemble: prompts that one query may be put to at most, whose readouts are averaged; 1 keeps to a single one,
+            since several cost as many times its tokens and pay on some tasks only.
 
     Raises:
         UserError: an attribute is of another type, empty, or holds what is not known.
@@ -82,7 +82,7 @@ class Space:
     reasoning: tuple[str, ...] = REASONINGS
     thinking_tokens: tuple[int, ...] = (32, 96)
     samples: tuple[int, ...] = (1,)
-    ensemble: int = 3
+    ensemble: int = 1
 
     def __post_init__(self) -> None:
         for name, known in _KNOWN.items():

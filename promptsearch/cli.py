@@ -379,16 +379,17 @@ def show(
     item = blank if text is None else _item(loaded, text, "TEXT")
     listed = loaded.multiple_choice
     options = None if listed is None else list(listed.require(loaded.task.example_from(item)).options)
+    texts = loaded.render_all(item)
     if not as_json:
-        print(_SEPARATOR.join(loaded.render_all(item)))
+        print(_SEPARATOR.join(texts))
         if options is not None:
             print(f"scored after it: {' | '.join(options)}", file=sys.stderr)
         return
     weighing = loaded.weighing
     _print_json(
         {
-            "prompt": loaded.render(item),
-            "prompts": loaded.render_all(item),
+            "prompt": texts[0],
+            "prompts": texts,
             "messages": loaded.messages(item),
             "options": options,
             "candidate": {**loaded.candidate.to_dict(), "shots": loaded.candidate.shots},

@@ -18,6 +18,7 @@ from promptsearch.evaluation import Evaluator
 from promptsearch.lm.base import FloatArray
 from promptsearch.prompting import template_of
 from promptsearch.scoring import ROWS_A_LABEL, Asked, Judge, Judged
+from promptsearch.search.base import Scores
 
 __all__ = ["NO_OTHERS", "Finalist", "Fitter", "Others", "race_calibration", "steadied"]
 
@@ -54,7 +55,7 @@ class Finalist:
 
 def steadied(judged: Judged) -> FloatArray:
     """Item scores that also move with the right answer's probability: fewer rows tell candidates apart by them."""
-    return (judged.scores + judged.confidence) / 2
+    return Scores(judged.scores, judged.confidence).steadied
 
 
 def race_calibration(candidate: Candidate) -> str:
@@ -176,7 +177,7 @@ class Fitter:
         """What a prompt alone is worth on rows that it raced on, by its labels' words or by a readout."""
         answers, weights = self._evaluator.answers(candidate, rows), self.alone.weights(rows)
         scores = self.alone.scores_for_race(rows, answers, race_calibration(candidate))
-        worth = float(np.average((scores.values + scores.confidence) / 2, weights=weights))
+        worth = float(np.average(scores.steadied, weights=weights))
         if not self.can_be_read(candidate, rows):
             return worth
         read = steadied(self.alone.cross_fitted("readout", Asked(rows, answers)))
@@ -185,7 +186,7 @@ class Fitter:
     def usable_calibrations(self, candidate: Candidate, items: Sequence[int]) -> list[str]:
         """The space's calibrations that this candidate's answers on these rows can be corrected by.
 
-        None where options are scored: what stands first in one item's list stands elsewhere in another's.
+        It is ``"none"`` where options are scored: what stands first in one item's list stands elsewhere in another's.
         """
         if template_of(candidate).scores_options:
             return ["none"]

@@ -138,8 +138,8 @@ def require_enough(budget: Budget, plan: Plan, space: SearchSpace, zero_shot: Ca
     """Refuse a budget that cannot pay for one candidate and the measurement of it.
 
     Raises:
-        BudgetError: saying about how much is needed, and what to allow, in seconds
-            where the plan was made from a time.
+        BudgetError: saying about how much is needed, and what to allow, in seconds where the plan was made from a
+            time.
     """
     rows = _FEWEST_LOOKS + FEWEST_CONFIRM + 2 * FEWEST_TEST
     needed = rows if plan.unit == "evaluations" else space.price(zero_shot, rows)

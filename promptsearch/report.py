@@ -80,9 +80,9 @@ def _points(gain: Difference) -> str:
 def _what_is_shown(prompt: Prompt) -> str:
     """What the winner shows the model, and how its answer is weighed."""
     candidate, weighing = prompt.candidate, prompt.weighing
-    count = shown = _count(candidate.shots)
+    count = _count(candidate.shots)
     if candidate.shots == 0:
-        pass
+        shown = count
     elif candidate.mode == "retrieved":
         shown = f"{count} found for each query ({_retrieval(candidate)})"
     elif candidate.mode == "routed":

@@ -303,7 +303,10 @@ class Study:
         for place, reading in enumerate(asked):
             self.evaluator.answers(reading, items)
             self._listen(Progress("confirm", (place + 1) / len(asked), len(asked), len(self._scores)))
-        fitted += [self._together(members[: count + 1], search_items, others) for count in range(1, len(members))]
+        if together:
+            single = self._fit(members[0], search_items, others)
+            sizes = range(2, len(members) + 1)
+            fitted += [self._together(members[:size], single, search_items, others) for size in sizes]
         best = self._choose(fitted, search_items, items)
         confirmed = self.fitter.judge.measure(items, self.fitter.judged(fitted[best], items))
         return self._refitted(fitted[best], search_items, items), confirmed
@@ -387,10 +390,11 @@ class Study:
     def _fit(self, candidate: Candidate, search_items: Sequence[int], others: Others) -> Finalist:
         return self.fitter.fit(candidate, self._seen(candidate, search_items), others)
 
-    def _together(self, members: Sequence[Candidate], search_items: Sequence[int], others: Others) -> Finalist:
-        """An ensemble, which needs no answers beyond those of its members."""
+    def _together(
+        self, members: Sequence[Candidate], single: Finalist, search_items: Sequence[int], others: Others
+    ) -> Finalist:
+        """An ensemble, which needs no answers beyond those of its members; ``single`` is the first of them."""
         together = replace(members[0], ensemble=tuple(members[1:]))
-        single = self._fit(members[0], search_items, others)
         return replace(self._fit(together, search_items, others), single=single)
 
     def _members(self, finalists: Sequence[Candidate], items: Sequence[int], with_others: bool) -> list[Candidate]:

@@ -370,6 +370,7 @@ def test_names_of_methods() -> None:
     assert names[:4] == ["ours 30s", "ours 30s alone", "ours 2m", "ours 2m alone"]
     assert {"dspy mipro chat", "dspy mipro plain 2m", "recipe plain", "recipe topk-mdl 2m"} <= set(names)
     assert [method.name for method in selected(every, ["mipro chat"])] == ["dspy mipro chat 2m", "dspy mipro chat"]
+    assert [method.name for method in selected(every, ["ours 2m"])] == ["ours 2m"]
     assert selected(every, []) == every
     assert set(RECIPES) == set(BUDGETED)
     with pytest.raises(ValueError, match="nonsense"):

@@ -4,7 +4,7 @@
 
 ``DIR`` holds a folder for each dataset, as ``benchmarks.accuracy`` reads them. Everybody runs the same weights of
 the packaged model (``--weights``; by default the type that is fastest here, which the settings in FILE name) and
-answers the same test rows. The methods (``--only`` takes some by parts of their names):
+answers the same test rows. The methods (``--only`` takes some by their names or parts of them):
 
     ours 2m, ours 2m alone     ``optimize`` with its whole space, and without the retrieval prior; for each of
                                ``--budget-minutes``, and of ``--budget-tokens`` (``ours 60k``). The first is also
@@ -107,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", required=True, help="folder of datasets")
     parser.add_argument("--datasets", default="sst2,trec")
     parser.add_argument("--json", required=True, help="file of results")
-    parser.add_argument("--only", "--methods", type=_names, default=[], help="parts of names, separated by commas")
+    parser.add_argument("--only", "--methods", type=_names, default=[], help="names or parts of them, separated by commas")
     parser.add_argument("--seeds", type=int, default=2, help="of DSPy's optimizers")
     parser.add_argument("--our-seeds", type=int, default=3, help="of ours and of recipes")
     parser.add_argument("--budget-minutes", type=_numbers, default=[0.5, 2, 10], help="budgets of ours")

@@ -84,15 +84,17 @@ def methods(
 
 
 def selected(every: Iterable[Method], only: Sequence[str]) -> list[Method]:
-    """The methods whose names hold one of these texts; all for none.
+    """The methods that one of these texts names, or whose names hold it where none is named so; all for no text.
 
     Raises:
         ValueError: a text that no name holds.
     """
     known = list(every)
+    names = [method.name for method in known]
+    chosen: set[str] = set()
     for text in only:
-        if not any(text in method.name for method in known):
-            raise ValueError(
-                f"no method's name holds {text!r}; there are {', '.join(method.name for method in known)}"
-            )
-    return [method for method in known if not only or any(text in method.name for text in only)]
+        meant = [name for name in names if name == text] or [name for name in names if text in name]
+        if not meant:
+            raise ValueError(f"no method's name holds {text!r}; there are {', '.join(names)}")
+        chosen.update(meant)
+    return [method for method in known if not only or method.name in chosen]

@@ -28,6 +28,7 @@ from benchmarks.common import Results, read_dataset
 from benchmarks.dspy_engine import open_llama
 from benchmarks.outside import item_scores
 from benchmarks.symbolic import TASKS, make_rows
+from promptsearch.answer_form import GENERATED_TOKENS
 from promptsearch.budget import Meter
 from promptsearch.candidate import CUES, Candidate
 from promptsearch.evaluation import Asker, Evaluator, answer_grammar
@@ -35,7 +36,7 @@ from promptsearch.lm.base import GenerationParams
 from promptsearch.lm.llamacpp.weights import choose_weights
 from promptsearch.lm.resolve import OpenedModel, open_engine, packaged_model
 from promptsearch.measurement import measure, paired_difference
-from promptsearch.prompting import GENERATED_TOKENS, PromptBuilder
+from promptsearch.prompting import PromptBuilder
 from promptsearch.rationales import Rationalizer
 from promptsearch.reasoning import one_line
 from promptsearch.store import RunStore
@@ -203,7 +204,7 @@ def _rationalizer(task: ps.Task, opened: OpenedModel) -> Rationalizer:
     engine, metric = opened.engine, task.require_metric()
     shown = demonstrations_of(task.examples, range(len(task.examples)))
     builder = PromptBuilder(engine, task.inputs, task.output, shown, GENERATED_TOKENS)
-    asker = Asker(engine, builder, task.labels, GENERATED_TOKENS, answer_grammar(metric))
+    asker = Asker(engine, builder, task.labels, task.answer_form, answer_grammar(metric, task.answer_form))
     evaluator = Evaluator(asker, task.examples, NoMatches(), RunStore(None, {}), Meter())
     base = Candidate(instruction=task.instructions[0] if task.instructions else "")
     return Rationalizer(evaluator, task.examples, metric, base, _THINKING_TOKENS)

@@ -208,6 +208,10 @@ def optimize(
         str | None,
         typer.Option("--metric", help="accuracy, macro_f1, exact_match, f1 or numeric."),
     ] = None,
+    answer: Annotated[
+        str | None,
+        typer.Option("--answer", help="Regular expression that finds the answer in outputs of free text."),
+    ] = None,
     validation: Annotated[str | None, typer.Option("--validation", help="Rows to search on.")] = None,
     test: Annotated[str | None, typer.Option("--test", help="Rows to measure the result on.")] = None,
     model: ModelOption = None,
@@ -254,6 +258,7 @@ def optimize(
         labels=_label_list(labels, free_text),
         rationale=rationale,
         metric=metric,
+        answer=answer,
         validation=validation,
         test=test,
     )

@@ -16,13 +16,14 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from promptsearch.answer_form import AnswerForm
 from promptsearch.budget import Meter
 from promptsearch.calibration import CONTENT_FREE
 from promptsearch.candidate import Candidate
 from promptsearch.lm.base import Engine, FloatArray, GenerationParams, TellsNext, score_each
 from promptsearch.metrics import Metric
 from promptsearch.probabilities import normalized
-from promptsearch.prompting import GENERATED_TOKENS, Built, PromptBuilder, template_of
+from promptsearch.prompting import Built, PromptBuilder, template_of
 from promptsearch.readout import packed, unpacked
 from promptsearch.reasoning import Reasoner
 from promptsearch.reranking import Reranker
@@ -134,9 +135,9 @@ def join_members(parts: Sequence[Answers]) -> Answers:
     )
 
 
-def answer_grammar(metric: Metric) -> str | None:
-    """Rules of answers that a metric can read (GBNF); None where it reads any text."""
-    return _NUMBER if metric.name == "numeric" and not metric.is_custom else None
+def answer_grammar(metric: Metric, form: AnswerForm) -> str | None:
+    """Rules of answers that a metric can read (GBNF); None where it reads any text, or finds them in longer ones."""
+    return _NUMBER if metric.name == "numeric" and not metric.is_custom and not form.pattern else None
 
 
 class Matcher(Protocol):
@@ -158,7 +159,7 @@ class Asker:
         engine: the model.
         builder: makes the prompts.
         labels: words of the labels, None for free text.
-        answer_tokens: tokens of a generated answer at most.
+        form: how answers look that are written.
         grammar: rules that a generated answer follows where the engine can follow any; None for none.
         tokens: next tokens whose log-probabilities are asked for beside those of the labels; the engine tells them
             (:class:`promptsearch.lm.base.TellsNext`).
@@ -169,7 +170,7 @@ class Asker:
         engine: Engine,
         builder: PromptBuilder,
         labels: Sequence[str] | None,
-        answer_tokens: int = GENERATED_TOKENS,
+        form: AnswerForm | None = None,
         grammar: str | None = None,
         tokens: Sequence[int] = (),
     ) -> None:
@@ -178,9 +179,9 @@ class Asker:
         self._grammar = grammar if engine.follows_grammars else None
         self.builder = builder
         self.labels = tuple(labels) if labels is not None else None
-        self._answer_tokens = answer_tokens
+        self._form = form or AnswerForm()
         self._reranker = Reranker(engine, builder)
-        self.reasoner = Reasoner(engine, builder, self._answers)
+        self.reasoner = Reasoner(engine, builder, self._answers, lambda text: self._form.find(text) or text)
 
     @property
     def tokens(self) -> tuple[int, ...]:
@@ -231,7 +232,7 @@ class Asker:
             return answers
         found: Sequence[object]
         if reading.reasons:
-            found = [verdict.to_json() for verdict in self.reasoner.ask(reading, prompts)]
+            found = [verdict.to_json(self.reasoner.read) for verdict in self.reasoner.ask(reading, prompts)]
         elif template_of(reading).scores_options:
             found = self._option_scores(reading, [built[number] for number in asked])
         elif self.labels is not None and self._tokens and isinstance(self.engine, TellsNext):
@@ -252,7 +253,9 @@ class Asker:
             scores = self.engine.score(prompts, self.builder.continuations(reading, self.labels))
             return [_json_floats(row) for row in scores]
         params = GenerationParams(
-            max_tokens=self._answer_tokens, stop=self.builder.stops(reading), grammar=self._grammar
+            max_tokens=self._form.tokens_within(self.engine.context_tokens),
+            stop=self.builder.stops(reading, self._form.lines),
+            grammar=self._grammar,
         )
         return [completion.text.strip() for completion in self.engine.generate(prompts, params)]
 

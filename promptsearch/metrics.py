@@ -12,13 +12,13 @@ import string
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from promptsearch.data.text import clean_text, quoted
 from promptsearch.errors import DataError, PromptsearchError
 
-__all__ = ["METRICS", "Aggregate", "Gold", "Metric", "Score", "answer_text", "number_in", "resolve_metric"]
+__all__ = ["METRICS", "Aggregate", "Gold", "Metric", "Score", "answer_text", "number_in", "reading", "resolve_metric"]
 
 
 class Gold(Protocol):
@@ -104,6 +104,36 @@ def resolve_metric(
     if spec == "numeric" and golds and all(number_in(gold) is None for gold in golds):
         raise DataError(f"metric='numeric' needs numbers, and outputs such as {quoted(golds[0])} hold none")
     return METRICS[spec]
+
+
+@dataclass(frozen=True)
+class _Read:
+    """An example's answers as they were found in its outputs."""
+
+    output: str
+    answers: tuple[str, ...]
+
+
+def reading(metric: Metric, find: Callable[[str], str | None]) -> Metric:
+    """A metric of what stands in texts: the same, asked about the answers found in outputs and predictions.
+
+    Args:
+        metric: what an answer is worth. A user's own callable is given the whole example, and the answer found.
+        find: the answer in a text, None where there is none; it finds one in every expected output.
+    """
+
+    def score(example: Gold, prediction: str) -> float:
+        answer = find(prediction)
+        if answer is None:
+            return 0.0
+        answers = tuple(find(text) or "" for text in example.answers)
+        return metric.score(example if metric.is_custom else _Read(find(example.output) or "", answers), answer)
+
+    def understands(text: str) -> bool:
+        answer = find(text)
+        return answer is not None and metric.understands(answer)
+
+    return replace(metric, score=score, understands=understands)
 
 
 def _usual_name(is_classification: bool, golds: Sequence[str]) -> str:

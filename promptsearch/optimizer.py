@@ -34,7 +34,7 @@ from promptsearch.multiple_choice import MultipleChoice, find_multiple_choice, m
 from promptsearch.parts import PromptParts, Retriever
 from promptsearch.phases import FEWEST_CONFIRM, FEWEST_TEST, MOST_READ, Plan, make_plan, require_enough
 from promptsearch.prompt import Prompt
-from promptsearch.prompting import GENERATED_TOKENS, PromptBuilder, answer_room, template_of
+from promptsearch.prompting import PromptBuilder, answer_room, template_of
 from promptsearch.rationales import Rationalizer
 from promptsearch.readout import READ_TOKENS, likeliest_tokens
 from promptsearch.reasoning import one_line
@@ -276,7 +276,7 @@ class _Job:
     def _lay_out(self, opened: OpenedModel) -> tuple[PromptBuilder, SearchSpace]:
         """Check labels and lengths before anything slow."""
         engine, labels = opened.engine, self.task.labels
-        self.room = answer_room(engine, labels, GENERATED_TOKENS)
+        self.room = answer_room(engine, labels, self.task.answer_form)
         shown = demonstrations_of(self.task.examples, self.splits.pool)
         listed = None if isinstance(engine, GeneratedChoice) else self._multiple_choice()
         builder = PromptBuilder(engine, self.task.inputs, self.task.output, shown, self.room, listed)
@@ -326,7 +326,8 @@ class _Job:
         plan = self._plan(opened, near, space, store)
         self.listen(Note(f"plan: {plan}"))
 
-        asker = Asker(opened.engine, builder, self.task.labels, GENERATED_TOKENS, answer_grammar(metric))
+        form = self.task.answer_form
+        asker = Asker(opened.engine, builder, self.task.labels, form, answer_grammar(metric, form))
         evaluator = Evaluator(asker, self.task.examples, near.matcher, store, self.meter)
         if self._reads(opened.engine, space):
             self.meter.enter("search")

@@ -29,12 +29,11 @@ from promptsearch.lm.base import Engine, FloatArray, Rendered, TellsNext
 from promptsearch.lm.resolve import OpenedModel, open_engine
 from promptsearch.matching import Matching
 from promptsearch.measurement import Measurement
-from promptsearch.metrics import Metric, resolve_metric
 from promptsearch.multiple_choice import MultipleChoice, find_multiple_choice
 from promptsearch.parts import PromptParts
 from promptsearch.prior import NeighbourLabels
 from promptsearch.probabilities import softmax
-from promptsearch.prompting import GENERATED_TOKENS, Built, PromptBuilder, answer_room
+from promptsearch.prompting import Built, PromptBuilder, answer_room
 from promptsearch.reasoning import THINKING_TOKENS, one_line
 from promptsearch.scoring import Judge
 from promptsearch.task import Example, Task, input_text
@@ -165,12 +164,13 @@ class Prompt:
             task.inputs,
             task.output,
             parts.examples,
-            answer_room(self._opened.engine, task.labels, GENERATED_TOKENS),
+            answer_room(self._opened.engine, task.labels, task.answer_form),
             MultipleChoice(tuple(task.labels)) if task.labels is not None else None,
         )
-        grammar = None if task.metric is None else answer_grammar(task.metric)
-        tokens = parts.read_tokens
-        self._asker = Asker(self._opened.engine, self._builder, task.labels, grammar=grammar, tokens=tokens)
+        grammar = None if task.metric is None else answer_grammar(task.metric, task.answer_form)
+        self._asker = Asker(
+            self._opened.engine, self._builder, task.labels, task.answer_form, grammar, tokens=parts.read_tokens
+        )
 
     # -- what it is -----------------------------------------------------------------------------------------
 
@@ -355,7 +355,7 @@ class Prompt:
     ) -> list[Measurement]:
         """The same answers, weighed in several ways."""
         kept = self.task.examples_from(examples)
-        measured_by = self._metric(metric, [example.output for example in kept])
+        measured_by = self.task.require_metric() if metric is None else self.task.resolve(metric, kept)
         near = self._neighbours([example.fields for example in kept], others_only=True)
         parts = []
         for start in range(0, len(kept), _EVALUATED_A_CALL):
@@ -367,17 +367,13 @@ class Prompt:
         judge = Judge([replace(kept[place], id=place) for place in places], self.task.labels, measured_by, priors)
         return [judge.measure(places, judge.judge(places, answers, weighing)) for weighing in weighings]
 
-    def _metric(self, given: str | Callable[..., float] | None, golds: Sequence[str]) -> Metric:
-        if given is None:
-            return self.task.require_metric()
-        return resolve_metric(given, self.task.is_classification, golds)
-
     def _predictions(self, answers: Answers, prior: FloatArray | None) -> list[Prediction]:
         labels, weighing = self.task.labels, self._parts.weighing
         if labels is None or weighing is None:
+            found = [self.task.answer_form.find(text) or None for text in answers.texts]
             return [
-                Prediction(text or None, failure=None if text else _failure(fits))
-                for text, fits in zip(answers.texts, answers.fits, strict=True)
+                Prediction(answer, failure=_failure(bool(fits)) if answer is None else None)
+                for answer, fits in zip(found, answers.fits, strict=True)
             ]
         values = [self.task.label_values[word] for word in labels]
         scores = weighing.scores(answers.log_probabilities, prior, answers.routes, answers.following)

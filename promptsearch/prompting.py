@@ -10,15 +10,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from promptsearch.answer_form import AnswerForm
 from promptsearch.candidate import CONCLUDING_TOKENS, Candidate
 from promptsearch.errors import UserError
 from promptsearch.lm.base import Engine, Rendered, Segment
 from promptsearch.multiple_choice import MultipleChoice
 from promptsearch.template import TEMPLATES, ChatFormat, Demonstration, Renderer, Template
 
-__all__ = ["GENERATED_TOKENS", "Built", "PromptBuilder", "answer_room", "retrieved_order", "template_of"]
-
-GENERATED_TOKENS = 64  # of a free-text answer, at most
+__all__ = ["Built", "PromptBuilder", "answer_room", "retrieved_order", "template_of"]
 
 
 @dataclass(frozen=True)
@@ -203,9 +202,9 @@ class PromptBuilder:
         template = template_of(candidate)
         return [self.renderer.continuation(template, label) for label in labels]
 
-    def stops(self, candidate: Candidate) -> tuple[str, ...]:
-        """Strings that end a free-text answer."""
-        return self.renderer.stops(template_of(candidate))
+    def stops(self, candidate: Candidate, lines: bool = False) -> tuple[str, ...]:
+        """Strings that end a free-text answer, which may have several lines."""
+        return self.renderer.stops(template_of(candidate), lines)
 
     def fits(self, prompt: str, candidate: Candidate) -> bool:
         """Whether prompt, reasoning and answer fit the context."""
@@ -222,8 +221,8 @@ def _bytes(text: str) -> int:
     return len(text.encode("utf-8", "surrogatepass"))
 
 
-def answer_room(engine: Engine, labels: Sequence[str] | None, generated: int) -> int:
-    """Tokens to keep free for an answer: a generated one, or the longest label."""
+def answer_room(engine: Engine, labels: Sequence[str] | None, form: AnswerForm) -> int:
+    """Tokens to keep free for an answer: a written one, or the longest label."""
     if labels is None:
-        return generated
+        return form.tokens_within(engine.context_tokens)
     return max(engine.count_tokens([f" {label}" for label in labels])) + 2

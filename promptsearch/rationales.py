@@ -165,7 +165,7 @@ class Rationalizer:
         for number, each, is_right in zip(asked, said, right, strict=True):
             if way != "hinted":
                 self._outcomes[number].append(is_right)
-            gold = None if self._asker.labels is not None else self._examples[number].output
+            gold = None if self._asker.labels is not None else self._reasoner.read(self._examples[number].output)
             fate = fate_of(each["rationale"], gold, hinted=way == "hinted", finished=each["finished"])
             fate = fate if is_right else "wrong answer"
             self.attempts.append(Attempt(number, each["rationale"], way, fate))
@@ -190,7 +190,10 @@ class Rationalizer:
         if not hinted:
             return example.fields
         column = list(example.fields)[-1]
-        return {**example.fields, column: f"{example.fields[column]} (The answer is {example.output}.)"}
+        return {
+            **example.fields,
+            column: f"{example.fields[column]} (The answer is {self._reasoner.read(example.output)}.)",
+        }
 
     def _fits(self, reading: Candidate, number: int, *, hinted: bool) -> bool:
         prompt = self._builder.render(reading, reading.demonstrations, self._inputs(number, hinted=hinted))

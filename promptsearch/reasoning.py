@@ -42,6 +42,8 @@ SAMPLING_TEMPERATURE = 0.7  # as Wang et al. sample
 THINKING_TOKENS = 96  # of a piece of reasoning, where nobody says
 Answer = list[float | None] | str
 """Log-probabilities of labels, None for an impossible one; or a text."""
+Read = Callable[[str], str]
+"""What counts of a written answer."""
 
 
 @dataclass
@@ -56,10 +58,13 @@ class Verdict:
     rationales: list[str] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self, read: Read) -> dict[str, object]:
         """Plain values: the answer of all samples together, and the first reasoning that led to it."""
-        answer = merged(self.answers)
-        agreeing = [said for said, each in zip(self.rationales, self.answers, strict=True) if _same(each, answer)]
+        answer = merged(self.answers, read)
+        chosen = _choice(answer, read)
+        agreeing = [
+            said for said, each in zip(self.rationales, self.answers, strict=True) if _choice(each, read) == chosen
+        ]
         return {"answer": answer, "rationale": (agreeing or self.rationales)[0], "samples": len(self.answers)}
 
 
@@ -70,6 +75,7 @@ class Reasoner:
         engine: the model.
         builder: makes the second step's prompts.
         answer: what asks for answers once the reasoning stands in the prompts.
+        read: what counts of a written answer.
     """
 
     def __init__(
@@ -77,10 +83,12 @@ class Reasoner:
         engine: Engine,
         builder: PromptBuilder,
         answer: Callable[[Candidate, Sequence[Rendered]], Sequence[Answer]],
+        read: Read = str,
     ) -> None:
         self._engine = engine
         self._builder = builder
         self._answer = answer
+        self.read = read
 
     def ask(self, reading: Candidate, prompts: Sequence[Rendered]) -> list[Verdict]:
         """What the model says about each item.
@@ -92,7 +100,9 @@ class Reasoner:
         verdicts = [Verdict() for _ in prompts]
         for sample in range(reading.samples):
             open_ones = [
-                at for at, verdict in enumerate(verdicts) if not is_settled(verdict.answers, reading.samples)
+                at
+                for at, verdict in enumerate(verdicts)
+                if not is_settled(verdict.answers, reading.samples, self.read)
             ]
             if not open_ones:
                 break
@@ -143,19 +153,19 @@ def sentences(text: str) -> list[str]:
     return found or [text]
 
 
-def is_settled(answers: Sequence[Answer], samples: int) -> bool:
+def is_settled(answers: Sequence[Answer], samples: int, read: Read = str) -> bool:
     """Whether what most of ``samples`` texts say is certain after the first few of them.
 
     Label probabilities are averaged, so that every further sample may change what they come to.
     """
     if any(not isinstance(answer, str) for answer in answers):
         return len(answers) >= samples
-    counts = [count for _, count in Counter(map(_choice, answers)).most_common(2)]
+    counts = [count for _, count in Counter(_choice(answer, read) for answer in answers).most_common(2)]
     lead = counts[0] - sum(counts[1:]) if counts else 0
     return lead > samples - len(answers)
 
 
-def merged(answers: Sequence[Answer]) -> Answer:
+def merged(answers: Sequence[Answer], read: Read = str) -> Answer:
     """One answer of several: the mean probability of each label, or the first text of those that most agree on."""
     tables = [answer for answer in answers if isinstance(answer, list)]
     if tables:
@@ -165,21 +175,17 @@ def merged(answers: Sequence[Answer]) -> Answer:
         with np.errstate(divide="ignore"):
             mean = np.log(np.exp(logs).mean(axis=0))
         return [float(value) if np.isfinite(value) else None for value in mean]
-    chosen = Counter(map(_choice, answers)).most_common(1)[0][0]  # of equals the first
-    return next(answer for answer in answers if _choice(answer) == chosen)
+    chosen = Counter(_choice(answer, read) for answer in answers).most_common(1)[0][0]  # of equals the first
+    return next(answer for answer in answers if _choice(answer, read) == chosen)
 
 
-def _choice(answer: Answer) -> object:
+def _choice(answer: Answer, read: Read) -> object:
     """What an answer comes to: the likeliest label's place, or a text as it is compared; None for neither."""
     if isinstance(answer, str):
-        return answer_text(answer)
+        return answer_text(read(answer))
     if all(cell is None for cell in answer):
         return None
     return int(np.argmax([-np.inf if cell is None else cell for cell in answer]))
-
-
-def _same(one: Answer, other: Answer) -> bool:
-    return _choice(one) == _choice(other)
 
 
 def _seed(prompt: str, sample: int) -> int:

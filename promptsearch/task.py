@@ -14,12 +14,13 @@ from dataclasses import dataclass, field
 from types import CodeType
 from typing import Any
 
+from promptsearch.answer_form import AnswerForm
 from promptsearch.data.labels import LabelSpace, LabelSpec, resolve_labels
 from promptsearch.data.records import Row, declared_labels, read_rows
 from promptsearch.data.splits import Parts, Splits, make_splits
 from promptsearch.data.text import as_text, clean_text, is_missing, listed, quoted
 from promptsearch.errors import ArtifactError, DataError
-from promptsearch.metrics import METRICS, Metric, resolve_metric
+from promptsearch.metrics import METRICS, Metric, reading, resolve_metric
 
 __all__ = ["Example", "Task", "function_identity", "input_text"]
 
@@ -67,7 +68,7 @@ class Example:
 
 
 class Task:
-    """Labelled examples, and what counts as a right answer.
+    r"""Labelled examples, and what counts as a right answer.
 
     Args:
         data: a list of dicts, a path (.jsonl, .json, .csv, .tsv, .parquet), a pandas DataFrame or a
@@ -81,6 +82,10 @@ class Task:
         metric: "accuracy", "macro_f1", "exact_match", "numeric", "f1", or a callable
             ``(example, prediction) -> float`` from 0 to 1, which is tried on the first row's own output at once;
             ``example`` is an :class:`Example`, ``prediction`` a text. None picks by kind of task.
+        answer: of free text the regular expression that finds the answer in each expected output, and in what the
+            model writes: its last match, or the first group of that. ``r"####\s*(.+)"`` finds 18 in
+            "9 * 2 = 18 #### 18". Demonstrations show outputs whole; what holds no match is wrong. None for the whole
+            text.
         validation: rows to search on, in any form that ``data`` takes; otherwise split from ``data``.
         test: rows to measure the result on, likewise.
 
@@ -94,6 +99,7 @@ class Task:
         parts: which rows of ``examples`` came from which of the three.
         dropped: rows left out because an input or the output is missing or blank.
         metric: how predictions are scored; None only in a task made by `from_spec` from a callable's name.
+        answer_form: how written answers look.
 
     Raises:
         DataError: rows, columns, labels, instructions or the metric cannot be used.
@@ -108,6 +114,7 @@ class Task:
     dropped: int
     metric_name: str
     metric: Metric | None
+    answer_form: AnswerForm
     _space: LabelSpace | None
     _score_function: Callable[..., Any] | None
 
@@ -121,6 +128,7 @@ class Task:
         labels: LabelSpec = None,
         rationale: str | None = None,
         metric: str | Callable[..., float] | None = None,
+        answer: str | None = None,
         validation: object = None,
         test: object = None,
     ) -> None:
@@ -134,13 +142,19 @@ class Task:
         rows = [row for kept, _ in read.values() for row in kept]
         if self.rationale is not None:
             _require_columns(read["data"][0], [self.rationale], "data")
+        if answer is not None and labels not in (None, False):
+            raise DataError(
+                f"answer={quoted(answer)} finds answers in free text, and labels={quoted(labels)} makes the output a "
+                "label; give one of them"
+            )
         if labels is None:
-            labels = declared_labels(data, self.output)
+            labels = declared_labels(data, self.output) if answer is None else False
         self._space = resolve_labels(labels, [_present(row[self.output]) for row in rows])
         self.examples = tuple(self._example(number, row) for number, row in enumerate(rows))
         self.parts = _parts([len(read[name][0]) if name in read else 0 for name in given])
-        golds = [example.output for example in self.examples]
-        self.metric = resolve_metric(metric, is_classification=self.is_classification, golds=golds)
+        outputs = [] if self.is_classification else [text for example in self.examples for text in example.answers]
+        self.answer_form = AnswerForm.of(outputs, answer)
+        self.metric = self.resolve(metric, self.examples)
         self.metric_name = self.metric.name
         if self.metric.is_custom:
             self.metric(self.examples[0], self.examples[0].output)  # one that fails does so before anything slow
@@ -218,6 +232,17 @@ class Task:
         rows, _ = self._read(name, data)
         return tuple(self._example(number, row) for number, row in enumerate(rows))
 
+    def resolve(self, metric: str | Callable[..., float] | Metric | None, examples: Sequence[Example]) -> Metric:
+        """A metric for some of the task's rows: what `Task` takes, asked about the answers that its texts hold.
+
+        Raises:
+            DataError: no such metric, or one that does not suit the task.
+        """
+        find = self.answer_form.find
+        golds = [answer for example in examples if (answer := find(example.output)) is not None]
+        found = resolve_metric(metric, is_classification=self.is_classification, golds=golds)
+        return reading(found, find) if self.answer_form.pattern else found
+
     def require_metric(self) -> Metric:
         """The metric.
 
@@ -251,6 +276,7 @@ class Task:
             "labels": [[words, _json_value(value)] for words, value in values] if self.labels else None,
             "metric": self.metric_name,
             "metric_is_custom": self.metric is None or self.metric.is_custom,
+            "answer": None if self.is_classification else self.answer_form.to_json(),
         }
 
     @classmethod
@@ -287,7 +313,9 @@ class Task:
             task.instructions = _checked_instructions(spec["instructions"])
             task._space = _space_from_spec(spec["labels"])
             task.metric_name = str(spec["metric"])
-            task.metric = None if spec["metric_is_custom"] else METRICS[task.metric_name]
+            form = spec.get("answer")
+            task.answer_form = AnswerForm() if form is None else AnswerForm.from_json(form)
+            task.metric = None if spec["metric_is_custom"] else task.resolve(METRICS[task.metric_name], ())
         except (KeyError, TypeError, ValueError, DataError) as error:
             raise ArtifactError(
                 f"the saved task {quoted(spec)} cannot be used ({type(error).__name__}: {error}); save anew"

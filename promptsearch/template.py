@@ -244,7 +244,7 @@ class Renderer:
             thought: what reasoning begins with, for a prompt that asks for reasoning instead of an answer; empty for
                 one that asks for the answer. Plain templates only.
         """
-        own = len(self._query(template, inputs, thought)) - self._opening(template)  # from the item's text on
+        own = len(self._query(template, inputs, thought)) - len(self._opening(template))  # from the item's text on
         if template.chat:
             rendered = self._chat_format().render(self.messages(template, instruction, demonstrations, inputs))
             last = rendered.segments[-1]
@@ -289,9 +289,20 @@ class Renderer:
         """An answer as it follows the prompt."""
         return answer if template.chat else " " + answer
 
-    def stops(self, template: Template) -> tuple[str, ...]:
-        """Strings that end a free-text answer."""
-        return () if template.chat else ("\n",)
+    def stops(self, template: Template, lines: bool = False) -> tuple[str, ...]:
+        """Strings that end a free-text answer.
+
+        Args:
+            template: the form; chat turns end by themselves.
+            lines: whether answers have several lines, and end where the next item would begin.
+        """
+        if template.chat:
+            return ()
+        return (self.boundary(template),) if lines else ("\n",)
+
+    def boundary(self, template: Template) -> str:
+        """What stands between a demonstration's answer and the text of the next item; empty between chat turns."""
+        return "" if template.chat else template.separator + self._opening(template).rstrip()
 
     def _chat_format(self) -> ChatFormat:
         if self.chat is None:
@@ -318,10 +329,10 @@ class Renderer:
             query += f" {shown.rationale}{self.conclusion(template)}"
         return f"{query} {shown.output}"
 
-    def _opening(self, template: Template) -> int:
-        """Characters of a query before its first text."""
+    def _opening(self, template: Template) -> str:
+        """What stands before a query's first text."""
         name = next(iter(self._names.values()), "")
-        return len(self._field(template).format(name=name, text=_MARK).partition(_MARK)[0])
+        return self._field(template).format(name=name, text=_MARK).partition(_MARK)[0]
 
     def _field(self, template: Template) -> str:
         """The form of an input column. Several columns are always told apart by name."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from promptsearch.candidate import Candidate
 from promptsearch.data.splits import Splits, remove_near_duplicates
+from promptsearch.data.text import quoted
 from promptsearch.embed.base import Encoder, token_encoder
 from promptsearch.embed.cache import CachedEncoder
 from promptsearch.errors import ContextError, DataError, UserError
@@ -263,6 +264,7 @@ def make_space(
     if space.templates is None and builder.multiple_choice is not None:
         templates += tuple(template.name for template in OPTION_TEMPLATES)
     _check_templates(templates, builder)
+    templates = _ending_templates(templates, task, builder)
     instructions = usable_instructions(task, vary=space.instructions)
     labels = {word: number for number, word in enumerate(task.labels or ())}
     queries = [*splits.search, *splits.confirm, *splits.test]
@@ -336,6 +338,25 @@ def _check_templates(names: Sequence[str], builder: PromptBuilder) -> None:
                 f"template {name!r} scores options, and the rows list none under the labels, as in '(A) a bank (B) a "
                 "shop', or the model only writes; leave it out"
             )
+
+
+def _ending_templates(names: Sequence[str], task: Task, builder: PromptBuilder) -> tuple[str, ...]:
+    """The templates in which an answer of several lines can be told from the item that follows it.
+
+    Raises:
+        DataError: there is none.
+    """
+    if task.is_classification or not task.answer_form.lines:
+        return tuple(names)
+    ends = {name: builder.renderer.boundary(TEMPLATES[name]) for name in names}
+    outputs = [output for example in task.examples for output in example.answers]
+    usable = tuple(name for name, end in ends.items() if not end or not any(end in output for output in outputs))
+    if not usable:
+        raise DataError(
+            f"outputs have several lines and hold what ends an answer in each of the templates {', '.join(names)}, "
+            f"such as {quoted(next(iter(ends.values())))}; give outputs without it, or other templates"
+        )
+    return usable
 
 
 def require_candidates(space: SearchSpace, *, clustered: bool) -> None:

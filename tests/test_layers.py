@@ -20,6 +20,7 @@ LAYERS = (
         "data.records",
         "data.labels",
         "data.splits",
+        "answer_form",
         "metrics",
         "multiple_choice",
         "candidate",

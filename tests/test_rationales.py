@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import promptsearch as ps
+from promptsearch.answer_form import AnswerForm
 from promptsearch.budget import Meter
 from promptsearch.candidate import Candidate
 from promptsearch.evaluation import Asker, Evaluator
@@ -62,7 +63,7 @@ def rationalizer(
     lm = ScriptedLM(reply)
     shown = demonstrations_of(task.examples, range(len(task.examples)))
     builder = PromptBuilder(lm, task.inputs, task.output, shown, 16)
-    asker = Asker(lm, builder, task.labels, 8)
+    asker = Asker(lm, builder, task.labels, AnswerForm(tokens=8))
     record = RunStore(None, {}) if store is None else store
     evaluator = Evaluator(asker, task.examples, NoMatches(), record, Meter())
     return Rationalizer(evaluator, task.examples, task.require_metric(), Candidate(), 40, **options), lm

@@ -107,7 +107,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", required=True, help="folder of datasets")
     parser.add_argument("--datasets", default="sst2,trec")
     parser.add_argument("--json", required=True, help="file of results")
-    parser.add_argument("--only", "--methods", type=_names, default=[], help="names or parts of them, separated by commas")
+    parser.add_argument(
+        "--only", "--methods", type=_names, default=[], help="names or parts of them, separated by commas"
+    )
     parser.add_argument("--seeds", type=int, default=2, help="of DSPy's optimizers")
     parser.add_argument("--our-seeds", type=int, default=3, help="of ours and of recipes")
     parser.add_argument("--budget-minutes", type=_numbers, default=[0.5, 2, 10], help="budgets of ours")

@@ -1,0 +1,103 @@
+"""How the answers of a task look that a model writes: how long they get, where they end, and what of them counts.
+
+Invariant: one rule reads expected and written answers alike, so that a text which is right as it stands is right.
+Leaves out: labels, which are scored and not written, and what an answer is worth.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+from promptsearch.data.text import quoted
+from promptsearch.errors import DataError
+
+__all__ = ["GENERATED_TOKENS", "AnswerForm"]
+
+GENERATED_TOKENS = 64  # that a written answer may always take
+_BYTES_A_TOKEN = 2  # fewer than in any language that a tokenizer was made for, so that no expected answer is cut off
+_SHARE_OF_CONTEXT = 4  # answers get at most one part of so many
+
+
+@dataclass(frozen=True)
+class AnswerForm:
+    """The form of written answers.
+
+    Attributes:
+        tokens: that an answer may take.
+        lines: whether answers have several lines; else the first line's end is the answer's.
+        pattern: regular expression whose last match in a text is the answer, or the first group of that match where
+            it has groups; empty where the whole text is the answer.
+    """
+
+    tokens: int = GENERATED_TOKENS
+    lines: bool = False
+    pattern: str = ""
+
+    @classmethod
+    def of(cls, outputs: Sequence[str], pattern: str | None = None) -> AnswerForm:
+        """The form of some expected answers.
+
+        Args:
+            outputs: the expected answers.
+            pattern: regular expression that finds the answer in each of them; None for the whole text.
+
+        Raises:
+            DataError: it is no regular expression, or one of the outputs holds no match of it.
+        """
+        longest = max((len(output.encode("utf-8", "surrogatepass")) for output in outputs), default=0)
+        tokens = max(GENERATED_TOKENS, -(-longest // _BYTES_A_TOKEN))
+        form = cls(tokens, any("\n" in output for output in outputs), _checked(pattern))
+        unread = next((output for output in outputs if form.find(output) is None), None)
+        if unread is not None:
+            raise DataError(
+                f"answer={quoted(pattern)} finds no answer in the output {quoted(unread)}; it must find one in every "
+                "output, and in what the model writes in their manner"
+            )
+        return form
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> AnswerForm:
+        """What :meth:`to_json` wrote.
+
+        Raises:
+            DataError: it is no form of answers.
+        """
+        tokens = value["tokens"]
+        if not isinstance(tokens, int) or tokens < 1:
+            raise DataError(f"an answer of {quoted(tokens)} tokens is none; give a positive number")
+        return cls(tokens, bool(value["lines"]), _checked(value["pattern"] or None))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    def find(self, text: str) -> str | None:
+        """The answer in a text; None where it holds none."""
+        if not self.pattern:
+            return text
+        found = [match[min(1, self._compiled.groups)] for match in self._compiled.finditer(text)]
+        return found[-1].strip() if found and found[-1] is not None else None
+
+    def tokens_within(self, context: int) -> int:
+        """Tokens that an answer may take of a context."""
+        return max(1, min(self.tokens, max(GENERATED_TOKENS, context // _SHARE_OF_CONTEXT)))
+
+    @cached_property
+    def _compiled(self) -> re.Pattern[str]:
+        return re.compile(self.pattern)
+
+
+def _checked(pattern: object) -> str:
+    if pattern is None:
+        return ""
+    if not isinstance(pattern, str) or not pattern:
+        raise DataError(f"answer={quoted(pattern)} is no regular expression; give a text such as r'####\\s*(.+)'")
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise DataError(f"answer={quoted(pattern)} is no regular expression ({error}); mend it") from error
+    return pattern

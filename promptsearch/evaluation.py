@@ -181,7 +181,13 @@ class Asker:
         self.labels = tuple(labels) if labels is not None else None
         self._form = form or AnswerForm()
         self._reranker = Reranker(engine, builder)
-        self.reasoner = Reasoner(engine, builder, self._answers, lambda text: self._form.find(text) or text)
+        self.reasoner = Reasoner(
+            engine,
+            builder,
+            self._answers,
+            lambda text: self._form.find(text) or text,
+            self._writing if labels is None else None,
+        )
 
     @property
     def tokens(self) -> tuple[int, ...]:
@@ -252,12 +258,15 @@ class Asker:
         if self.labels is not None:
             scores = self.engine.score(prompts, self.builder.continuations(reading, self.labels))
             return [_json_floats(row) for row in scores]
-        params = GenerationParams(
+        return [completion.text.strip() for completion in self.engine.generate(prompts, self._writing(reading))]
+
+    def _writing(self, reading: Candidate) -> GenerationParams:
+        """How free-text answers are written."""
+        return GenerationParams(
             max_tokens=self._form.tokens_within(self.engine.context_tokens),
             stop=self.builder.stops(reading, self._form.lines),
             grammar=self._grammar,
         )
-        return [completion.text.strip() for completion in self.engine.generate(prompts, params)]
 
     def _option_scores(self, reading: Candidate, built: Sequence[Built]) -> list[list[float | None]]:
         """Log-probabilities of each item's own options, less a share of those after the premise alone."""

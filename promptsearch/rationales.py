@@ -176,12 +176,9 @@ class Rationalizer:
         if way == "hinted":
             hinted = [self._inputs(number, hinted=True) for number in numbers]
             begun = [self._builder.render(reading, reading.demonstrations, inputs) for inputs in hinted]
-        thought = self._reasoner.think(reading, begun, sample)
-        rationales = [completion.text for completion in thought]
-        answers = self._reasoner.conclude(reading, prompts, rationales)  # of the prompts without a hint
         return [
-            {"rationale": rationale, "answer": answer, "finished": completion.finish != "length"}
-            for rationale, answer, completion in zip(rationales, answers, thought, strict=True)
+            {"rationale": thought.text, "answer": answer, "finished": thought.finish != "length"}
+            for thought, answer in self._reasoner.reason(reading, begun, prompts, sample)  # answers without a hint
         ]
 
     def _inputs(self, number: int, *, hinted: bool = False) -> Mapping[str, str]:

@@ -21,8 +21,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from promptsearch.candidate import Candidate
-from promptsearch.lm.base import Completion, Engine, GenerationParams, Rendered
+from promptsearch.candidate import CONCLUDING_TOKENS, Candidate
+from promptsearch.lm.base import Completion, Engine, GenerationParams, Rendered, write_on
 from promptsearch.metrics import answer_text
 from promptsearch.probabilities import normalized
 from promptsearch.prompting import PromptBuilder
@@ -76,6 +76,7 @@ class Reasoner:
         builder: makes the second step's prompts.
         answer: what asks for answers once the reasoning stands in the prompts.
         read: what counts of a written answer.
+        writing: how answers are written; None where labels are scored.
     """
 
     def __init__(
@@ -84,11 +85,13 @@ class Reasoner:
         builder: PromptBuilder,
         answer: Callable[[Candidate, Sequence[Rendered]], Sequence[Answer]],
         read: Read = str,
+        writing: Callable[[Candidate], GenerationParams] | None = None,
     ) -> None:
         self._engine = engine
         self._builder = builder
         self._answer = answer
         self.read = read
+        self._writing = writing
 
     def ask(self, reading: Candidate, prompts: Sequence[Rendered]) -> list[Verdict]:
         """What the model says about each item.
@@ -107,39 +110,59 @@ class Reasoner:
             if not open_ones:
                 break
             asked = [prompts[at] for at in open_ones]
-            thought = self.think(reading, asked, sample)
-            rationales = [completion.text for completion in thought]
-            answers = self.conclude(reading, asked, rationales)
-            for at, rationale, answer in zip(open_ones, rationales, answers, strict=True):
-                verdicts[at].rationales.append(rationale)
+            for at, (thought, answer) in zip(open_ones, self.reason(reading, asked, asked, sample), strict=True):
+                verdicts[at].rationales.append(thought.text)
                 verdicts[at].answers.append(answer)
         return verdicts
 
-    def conclude(self, reading: Candidate, prompts: Sequence[Rendered], rationales: Sequence[str]) -> list[Answer]:
-        """The answers that pieces of reasoning come to."""
-        pairs = zip(prompts, rationales, strict=True)
-        return list(self._answer(reading, [self._builder.concluded(reading, *pair) for pair in pairs]))
+    def reason(
+        self, reading: Candidate, prompts: Sequence[Rendered], concluding: Sequence[Rendered], sample: int = 0
+    ) -> list[tuple[Completion, Answer]]:
+        """One piece of reasoning for each prompt, on one line, and the answer that it comes to.
 
-    def think(self, reading: Candidate, prompts: Sequence[Rendered], sample: int = 0) -> list[Completion]:
-        """One piece of reasoning for each prompt: the likeliest one, or where several are sampled that ``sample``.
-
-        Its text is on one line. A model that begins with line ends, as small ones do, has not ended yet.
+        Args:
+            reading: a candidate that reasons.
+            prompts: what asks for reasoning.
+            concluding: what stands before the reasoning when it asks for the answer.
+            sample: which of several pieces, where they are sampled; else it is the likeliest one.
         """
+        params = self._thinking(reading, prompts, sample)
+        if self._writing is None:
+            thoughts = [_thought(reading, said) for said in self._engine.generate(prompts, params)]
+            asked = [
+                self._builder.concluded(reading, prompt, thought.text)
+                for prompt, thought in zip(concluding, thoughts, strict=True)
+            ]
+            return list(zip(thoughts, self._answer(reading, asked), strict=True))
+
+        def following(number: int, said: Completion) -> str:
+            return self._builder.concluded(reading, concluding[number], _thought(reading, said).text)
+
+        written = write_on(self._engine, prompts, params, following, self._writing(reading), CONCLUDING_TOKENS)
+        return [(_thought(reading, said), answer.text.strip()) for said, answer in written]
+
+    def _thinking(self, reading: Candidate, prompts: Sequence[Rendered], sample: int) -> GenerationParams:
+        """How reasoning is written. A model that begins with line ends, as small ones do, has not ended yet."""
         sampled = reading.samples > 1
-        end = "\n\n" if reading.reasoning == "cue" else "\n"
-        params = GenerationParams(
+        end = _end(reading)
+        return GenerationParams(
             max_tokens=reading.thinking_tokens,
             temperature=SAMPLING_TEMPERATURE if sampled else 0.0,
             seeds=tuple(_seed(prompt, sample) for prompt in prompts) if sampled else (),
             stop=(self._builder.conclusion(reading),),
             until=lambda text: end in text.lstrip(),
         )
-        found = []
-        for each in self._engine.generate(prompts, params):
-            text, ended, _ = each.text.lstrip().partition(end)
-            # A server does not ask ``until``, and writes on to its last token.
-            found.append(replace(each, text=one_line(text), finish="until" if ended else each.finish))
-        return found
+
+
+def _end(reading: Candidate) -> str:
+    """What ends a piece of reasoning."""
+    return "\n\n" if reading.reasoning == "cue" else "\n"
+
+
+def _thought(reading: Candidate, said: Completion) -> Completion:
+    """A piece of reasoning on one line; a server does not ask ``until``, and writes on to its last token."""
+    text, ended, _ = said.text.lstrip().partition(_end(reading))
+    return replace(said, text=one_line(text), finish="until" if ended else said.finish)
 
 
 def one_line(text: str) -> str:

@@ -19,7 +19,7 @@ from promptsearch.data.text import quoted
 from promptsearch.embed.base import Encoder, token_encoder
 from promptsearch.embed.cache import CachedEncoder
 from promptsearch.errors import ContextError, DataError, UserError
-from promptsearch.lm.base import Engine, FloatArray
+from promptsearch.lm.base import Engine, FloatArray, WritesOn
 from promptsearch.matching import ItemMatcher, Matching
 from promptsearch.metrics import Metric
 from promptsearch.pool import Pool
@@ -294,6 +294,7 @@ def make_space(
         lengths_in=dict.fromkeys(by_options, shorter),
         shares_beginnings=engine.shares_beginnings,
         answering_templates=[template.name for template in TEMPLATES.values() if not template.takes_reasoning],
+        reads_reasoning_again=task.is_classification or not isinstance(engine, WritesOn),
     )
     require_candidates(found, clustered=matcher is not None)
     return found

@@ -17,6 +17,7 @@ from promptsearch.errors import ArtifactError, DataError
 from promptsearch.lm.fake import ScriptedLM
 from promptsearch.metrics import METRICS, number_in, reading
 from promptsearch.reasoning import is_settled, merged
+from tests.fakes import WordEncoder
 
 HASHES = r"####\s*(.+)"
 
@@ -196,7 +197,12 @@ def test_a_saved_prompt_reads_alike(tmp_path: Path) -> None:
 
 def test_templates_in_which_an_answer_would_not_end_are_left_out() -> None:
     result = ps.optimize(
-        sums(), ScriptedLM(adding), budget="600 evaluations", space=ps.Space(modes=("static",)), progress=False
+        sums(),
+        ScriptedLM(adding),
+        budget="600 evaluations",
+        encoder=WordEncoder(),
+        space=ps.Space(modes=("static",)),
+        progress=False,
     )
     assert result.test.value == 1.0
     tried = {trial.candidate.template for trial in result.trials}
@@ -206,6 +212,7 @@ def test_templates_in_which_an_answer_would_not_end_are_left_out() -> None:
             sums(),
             ScriptedLM(adding),
             budget="600 evaluations",
+            encoder=WordEncoder(),
             space=ps.Space(modes=("static",), templates=("arrow",)),
             progress=False,
         )

@@ -13,7 +13,7 @@ import pytest
 from tiny_models import GENERATORS, WINDOW, write_model
 
 from promptsearch.errors import BackendError
-from promptsearch.lm.base import FloatArray, GenerationParams, Segment
+from promptsearch.lm.base import Completion, FloatArray, GenerationParams, Segment
 from promptsearch.lm.llamacpp import engine as engine_module
 from promptsearch.lm.llamacpp import sequences as sequences_module
 from promptsearch.lm.llamacpp.context import Context
@@ -153,6 +153,17 @@ def test_greedy_text_is_that_of_a_fresh_context(engine: LlamaEngine, reference: 
     assert len(set(right)) > len(right) // 2, "the prompts must be told apart"
     assert [completion.text for completion in engine.generate(PROMPTS, params)] == right
     assert [engine.generate([prompt], params)[0].text for prompt in PROMPTS] == right
+
+
+def test_writing_on_is_two_calls(engine: LlamaEngine) -> None:
+    params = GenerationParams(max_tokens=NEW_TOKENS)
+
+    def following(number: int, said: Completion) -> str:
+        return f"{PROMPTS[number]}{said.text} so"
+
+    first = engine.generate(PROMPTS, params)
+    second = engine.generate([following(number, said) for number, said in enumerate(first)], params)
+    assert engine.write_on(PROMPTS, params, following, params, 8) == list(zip(first, second, strict=True))
 
 
 def test_a_shared_beginning_runs_once(engine: LlamaEngine) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -14,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from promptsearch.errors import BackendError, UserError
+from promptsearch.errors import BackendError, ContextError, UserError
 from promptsearch.examples import example_task
-from promptsearch.lm.base import Completion, GenerationParams
+from promptsearch.lm.base import Completion, Following, GenerationParams
 from promptsearch.lm.llamacpp.context import Context
 from promptsearch.lm.llamacpp.engine import LlamaEngine
 from promptsearch.lm.llamacpp.grammar import Grammar
@@ -842,3 +843,82 @@ def test_one_request_alone_is_one_among_many(engine: LlamaEngine) -> None:
     completions = engine.generate(prompts, params)
     assert engine.generate(prompts, params) == completions
     assert len(set(texts(completions))) > 90
+
+
+# going on from what was written
+
+
+WORDS = GenerationParams(max_tokens=6, temperature=0.9, seed=5, stop=("\n\n",), log_probabilities=True)
+
+
+def in_two_calls(
+    engine: LlamaEngine,
+    prompts: Sequence[str],
+    params: GenerationParams,
+    following: Following,
+    further: GenerationParams,
+) -> list[tuple[Completion, Completion]]:
+    """The slow way."""
+    first = engine.generate(prompts, params)
+    second = engine.generate([following(number, said) for number, said in enumerate(first)], further)
+    return list(zip(first, second, strict=True))
+
+
+def after(prompts: Sequence[str]) -> Following:
+    """The prompt, what was written on one line, and a question."""
+    return lambda number, said: f"{prompts[number]} {' '.join(said.text.split())}\nIn short:"
+
+
+@pytest.mark.parametrize(("count", "grammar"), [(1, None), (7, DIGITS), (70, None)])
+def test_writing_on_is_two_calls(engine: LlamaEngine, count: int, grammar: str | None) -> None:
+    prompts = [f"Message: {message}\nReply:" for message in MESSAGES[:count]]
+    further = GenerationParams(max_tokens=3, temperature=0.5, seed=2, log_probabilities=True, grammar=grammar)
+    together = engine.write_on(prompts, WORDS, after(prompts), further, 16)
+    assert together == in_two_calls(engine, prompts, WORDS, after(prompts), further)
+    assert len({second.text for _, second in together}) > count // 2
+
+
+def test_writing_on_reads_what_was_written_once(engine: LlamaEngine) -> None:
+    prompts = [f"Message: {message}\nReply:" for message in MESSAGES[:12]]
+    thought, further = replace(WORDS, max_tokens=20), GenerationParams(max_tokens=2)
+
+    def decoded(ask: Callable[[], object]) -> int:
+        engine.forget()
+        before = engine.tokens_decoded
+        ask()
+        return engine.tokens_decoded - before
+
+    once = decoded(lambda: engine.write_on(prompts, thought, after(prompts), further, 16))
+    twice = decoded(lambda: in_two_calls(engine, prompts, thought, after(prompts), further))
+    assert once < 0.65 * twice
+
+
+def test_second_prompts_may_be_any(engine: LlamaEngine) -> None:
+    """Longer than was said, shorter than the first, equal to it, and with nothing in common."""
+    prompts = [f"Message: {message}\nReply:" for message in MESSAGES[:12]]
+    others = [MESSAGES[20] * 3, prompts[1][:30], prompts[2], "Once", "Once upon"]
+    further = GenerationParams(max_tokens=6, temperature=0.8, seed=1, log_probabilities=True)
+
+    def following(number: int, said: Completion) -> str:
+        return others[number] if number < len(others) else f"{prompts[number]}{said.text}"
+
+    together = engine.write_on(prompts, WORDS, following, further, 4)
+    assert together == in_two_calls(engine, prompts, WORDS, following, further)
+    ended = engine.write_on(["Once", "Twice"], GenerationParams(max_tokens=1), following, further, 0)
+    assert ended == in_two_calls(engine, ["Once", "Twice"], GenerationParams(max_tokens=1), following, further)
+    assert engine.write_on([], WORDS, following, further, 4) == []
+
+
+def test_what_follows_cannot_ask_the_model(engine: LlamaEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = Counted(monkeypatch)
+    further = GenerationParams(max_tokens=2, grammar=DIGITS)
+    with pytest.raises(BackendError, match="is generating"):
+        engine.write_on(
+            ["Once", "Twice"], WORDS, lambda number, said: engine.generate(["x"], WORDS)[0].text, further, 4
+        )
+    with pytest.raises(ContextError):
+        engine.write_on(["Once", "Twice"], WORDS, lambda number, said: "word " * 9000, further, 4)
+    with pytest.raises(UserError, match="2 seeds"):
+        engine.write_on(["Once"], WORDS, after(["Once"]), replace(further, seeds=(1, 2)), 4)
+    assert counted.made == counted.freed
+    assert len(engine.generate(["Once", "Twice"], GenerationParams(max_tokens=2))) == 2

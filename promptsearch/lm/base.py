@@ -22,13 +22,16 @@ __all__ = [
     "Completion",
     "Engine",
     "FloatArray",
+    "Following",
     "GenerationParams",
     "Rendered",
     "ScoresEach",
     "Segment",
     "TellsNext",
+    "WritesOn",
     "score_each",
     "segments_of",
+    "write_on",
 ]
 
 FloatArray = NDArray[np.float64]
@@ -229,6 +232,59 @@ def score_each(lm: LM, prompts: Sequence[str], continuations: Sequence[Sequence[
         scores = lm.score([prompt], different)[0]
         found.append(scores[[different.index(text) for text in texts]])
     return found
+
+
+Following = Callable[[int, Completion], str]
+"""From a prompt's number and what was written after it to the prompt that is asked next."""
+
+
+@runtime_checkable
+class WritesOn(Protocol):
+    """A model that asks a second prompt as soon as the first one is answered, and reads what they share once."""
+
+    def write_on(
+        self,
+        prompts: Sequence[str],
+        params: GenerationParams,
+        following: Following,
+        further: GenerationParams,
+        between: int,
+    ) -> list[tuple[Completion, Completion]]:
+        """What :func:`write_on` gives.
+
+        Args:
+            prompts: the first prompts.
+            params: how these are answered.
+            following: the second prompts, which usually begin with the first and their answers.
+            further: how those are answered.
+            between: tokens that a second prompt has more than the first and its answer, about.
+        """
+        ...
+
+
+def write_on(
+    lm: LM,
+    prompts: Sequence[str],
+    params: GenerationParams,
+    following: Following,
+    further: GenerationParams,
+    between: int,
+) -> list[tuple[Completion, Completion]]:
+    """Completions of prompts, and of those that follow from them: in one call where the model can, else in two.
+
+    Args:
+        lm: the model.
+        prompts: the first prompts.
+        params: how these are answered.
+        following: the second prompts.
+        further: how those are answered.
+        between: tokens that a second prompt has more than the first and its answer, about.
+    """
+    if isinstance(lm, WritesOn):
+        return lm.write_on(prompts, params, following, further, between)
+    first = lm.generate(prompts, params)
+    second = lm.generate([following(number, said) for number, said in enumerate(first)], further)
+    return list(zip(first, second, strict=True))
 
 
 @runtime_checkable

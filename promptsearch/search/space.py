@@ -226,6 +226,7 @@ class SearchSpace:
         lengths_in: token counts of templates, by name, that score an item's options and do not show them.
         shares_beginnings: whether the model reads what many queries begin with once, or again with each.
         answering_templates: names among ``templates`` in which reasoning has no place.
+        reads_reasoning_again: whether a query and its reasoning are read once more for the answer.
 
     Attributes:
         reasons: whether candidates that reason are searched at all; whoever knows what that costs says so.
@@ -248,6 +249,7 @@ class SearchSpace:
         lengths_in: Mapping[str, Lengths] | None = None,
         shares_beginnings: bool = True,
         answering_templates: Sequence[str] = (),
+        reads_reasoning_again: bool = True,
     ) -> None:
         self.space = space
         self.templates = tuple(templates)
@@ -262,6 +264,7 @@ class SearchSpace:
         self.reasons = False
         self.rationales: dict[str, Rationales] = {}
         self._answering_templates = frozenset(answering_templates)
+        self._reads_reasoning_again = reads_reasoning_again
         self.labels_by_id: Mapping[int, int] = dict(zip(self.pool.tolist(), self.labels.tolist(), strict=True))
         self._shares_beginnings = shares_beginnings
         self._lengths_in = dict(lengths_in or {})
@@ -417,13 +420,14 @@ class SearchSpace:
         return candidate.thinking_tokens + CONCLUDING_TOKENS if candidate.reasons else 0
 
     def reasoning_tokens(self, candidate: Candidate) -> float:
-        """Tokens that reasoning adds to a query: each sample is written, and read again with the query."""
+        """Tokens that reasoning adds to a query: each sample is written, and may be read again with the query."""
         if not candidate.reasons:
             return 0.0
         read = self.lengths_of(candidate).query + (
             self.prefix_tokens(candidate) if candidate.mode == "retrieved" else 0.0
         )
-        return 2 * candidate.samples * (candidate.thinking_tokens + read) - read
+        times = 2 if self._reads_reasoning_again else 1
+        return times * candidate.samples * (candidate.thinking_tokens + read) - read
 
     def prompt_tokens(self, candidate: Candidate) -> float:
         """Tokens that a query's prompts take, on average, with those that choosing and reasoning take."""

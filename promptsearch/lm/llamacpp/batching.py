@@ -5,6 +5,9 @@ Prompts are decoded alone, in the order of their tokens, each going on from what
 (:mod:`promptsearch.lm.llamacpp.stem`). Every request has a memory of its own, so that no one attends to another's
 tokens.
 
+A request may go on to a second prompt once it has ended, which usually begins with the first and what was written
+after it: its memory is cut back to what they share, and the rest is decoded.
+
 Invariant: a request's text is the one that it would have alone, bit by bit: it samples from its own stream
 ``(seed, number)``, and no batch is so small or so large that rows are computed in another way.
 Leaves out: what the prompts mean.
@@ -13,7 +16,9 @@ Leaves out: what the prompts mean.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,15 +32,34 @@ from promptsearch.lm.llamacpp.stem import FIRST_PLACE, SCRATCH, Stem
 from promptsearch.lm.llamacpp.vocabulary import Vocabulary
 from promptsearch.lm.plan import Row
 
-__all__ = ["generate_batched"]
+__all__ = ["Sequel", "generate_batched"]
 
 Tokens = tuple[int, ...]
 Logits = NDArray[np.float32]
 
 
+@dataclass(frozen=True)
+class Sequel:
+    """What requests go on to.
+
+    Attributes:
+        path: from a request's number and its completion to the tokens of its second prompt, not empty; None for one
+            that does not go on.
+        params: how to generate then.
+    """
+
+    path: Callable[[int, Completion], Tokens | None]
+    params: GenerationParams
+
+
 def generate_batched(
-    stem: Stem, vocabulary: Vocabulary, paths: Sequence[Tokens], params: GenerationParams
-) -> tuple[list[Completion], int]:
+    stem: Stem,
+    vocabulary: Vocabulary,
+    paths: Sequence[Tokens],
+    params: GenerationParams,
+    sequel: Sequel | None = None,
+    draws: Sequence[tuple[int, int]] = (),
+) -> tuple[list[list[Completion]], int]:
     """Complete every prompt.
 
     Args:
@@ -44,47 +68,68 @@ def generate_batched(
         vocabulary: the model's tokenizer.
         paths: tokens of each prompt, none empty.
         params: how to generate.
+        sequel: what each request goes on to; None where it is done then.
+        draws: what each request samples from, first; what ``params`` says where there are none.
 
     Returns:
-        Completions in the order of ``paths``, and how many tokens of the prompts an earlier call had decoded.
+        Completions in the order of ``paths``, of each the first and, where it went on, the second one; and how many
+        tokens of the prompts an earlier call had decoded.
 
     Raises:
         UserError: the grammar cannot be used, or allows nothing that the model could write.
         BackendError: the model answered with values that are no numbers, or llama.cpp failed.
     """
-    grammar = grammar_of(params, vocabulary)
-    batching = _Batching(stem, vocabulary, paths, params, grammar)
-    try:
-        restored = batching.begin()
-        while batching.unfinished:
-            batching.step()
-    except BaseException:
-        stem.forget()
-        raise
-    finally:
-        batching.close()
-        if grammar is not None:
-            grammar.close()
+    numbers = range(len(paths))
+    with ExitStack() as opened:
+        stages = []
+        for asked in [params] if sequel is None else [params, sequel.params]:
+            grammar = grammar_of(asked, vocabulary)
+            if grammar is not None:
+                opened.callback(grammar.close)
+            stages.append(_Stage(asked, grammar, [asked.seed_of(number) for number in numbers]))
+        if draws:
+            stages[0] = replace(stages[0], draws=draws)
+        batching = _Batching(stem, vocabulary, paths, stages, sequel)
+        opened.callback(batching.close)
+        try:
+            restored = batching.begin()
+            while batching.unfinished:
+                batching.step()
+        except BaseException:
+            stem.forget()
+            raise
     return [batching.done[number] for number in range(len(paths))], restored
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """How the first or the second prompts of requests are answered, and what each request samples from."""
+
+    params: GenerationParams
+    grammar: Grammar | None
+    draws: Sequence[tuple[int, int]]
 
 
 class _Request:
     """A completion in progress."""
 
-    def __init__(
-        self, number: int, path: Tokens, sequence: int, params: GenerationParams, state: GrammarState | None
-    ) -> None:
+    def __init__(self, number: int, path: Tokens, sequence: int, stage: _Stage) -> None:
         self.number = number
         self.path = path
         self.sequence = sequence
         self.tokens: list[int] = []
         self.finish = ""
-        self.state = state
-        self._params = params
-        self._rng = np.random.default_rng(params.seed_of(number))
-        self._text = GrowingText(params.stop)
+        self.state: GrammarState | None = None if stage.grammar is None else stage.grammar.start()
+        self._params = stage.params
+        self._rng = np.random.default_rng(stage.draws[number])
+        self._text = GrowingText(stage.params.stop)
         self._log_probabilities: list[float] = []
         self._token_texts: list[str] = []
+
+    @property
+    def decoded(self) -> Tokens:
+        """What its memory holds for certain: all but the newest token, which is decoded by the next step."""
+        return (*self.path, *self.tokens[:-1])
 
     @property
     def newest(self) -> Row:
@@ -139,17 +184,17 @@ class _Batching:
         stem: Stem,
         vocabulary: Vocabulary,
         paths: Sequence[Tokens],
-        params: GenerationParams,
-        grammar: Grammar | None,
+        stages: Sequence[_Stage],
+        sequel: Sequel | None,
     ) -> None:
         self._stem = stem
         self._context = stem.context
         self._vocabulary = vocabulary
-        self._params = params
-        self._grammar = grammar
+        self._stages = stages
+        self._sequel = sequel
         self._waiting = deque(sorted((path, number) for number, path in enumerate(paths)))
         self._running: list[_Request] = []  # in the order of their sequences
-        self.done: dict[int, Completion] = {}
+        self.done: dict[int, list[Completion]] = {number: [] for number in range(len(paths))}
 
     @property
     def unfinished(self) -> bool:
@@ -167,8 +212,9 @@ class _Batching:
         self._close_gaps()
         rows = [request.newest for request in self._running]
         logits = self._context.decode_in_company(rows, range(len(rows)), SCRATCH)
-        for request, predicted in zip(list(self._running), logits, strict=True):
-            self._advance(request, predicted)
+        for request, predicted in zip(self._running, logits, strict=True):
+            request.advance(predicted, self._vocabulary)
+        self._settle()
 
     def close(self) -> None:
         """Free what the requests hold that are not done."""
@@ -182,10 +228,10 @@ class _Batching:
             path, number = self._waiting.popleft()
             taken = {request.sequence for request in self._running}
             sequence = next(place for place in range(FIRST_PLACE, self._context.sequences) if place not in taken)
-            state = None if self._grammar is None else self._grammar.start()
-            request = _Request(number, path, sequence, self._params, state)
+            request = _Request(number, path, sequence, self._stages[0])
             self._running.append(request)
-            self._advance(request, self._stem.bring(path, sequence))
+            request.advance(self._stem.bring(path, sequence), self._vocabulary)
+            self._settle()
         self._running.sort(key=lambda request: request.sequence)
 
     def _close_gaps(self) -> None:
@@ -199,10 +245,31 @@ class _Batching:
             moved.sequence = place
             self._running.insert(place - FIRST_PLACE, moved)
 
-    def _advance(self, request: _Request, logits: Logits) -> None:
-        request.advance(logits, self._vocabulary)
-        if request.finish:
-            self._running.remove(request)
-            self._context.drop([request.sequence])
-            self.done[request.number] = request.completion()
+    def _settle(self) -> None:
+        """Let requests that have ended go on to their second prompt, or give their places free."""
+        for request in [each for each in self._running if each.finish]:
+            place = self._running.index(request)
+            current = request
+            while current.finish and (after := self._after(current)) is not None:
+                current = self._running[place] = after
+            if current.finish:
+                del self._running[place]
+                self._context.drop([current.sequence])
+
+    def _after(self, ended: _Request) -> _Request | None:
+        """Put a completion away; the request that takes its place and memory, None where there is none."""
+        completions = self.done[ended.number]
+        completions.append(ended.completion())
+        ended.close()
+        if self._sequel is None or len(completions) == len(self._stages):
+            return None
+        path = self._sequel.path(ended.number, completions[-1])
+        if path is None:
+            return None
+        request = _Request(ended.number, path, ended.sequence, self._stages[1])
+        try:
+            request.advance(self._stem.go_on(ended.sequence, ended.decoded, path), self._vocabulary)
+        except BaseException:
             request.close()
+            raise
+        return request

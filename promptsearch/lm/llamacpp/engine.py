@@ -23,8 +23,8 @@ import psutil
 from numpy.typing import NDArray
 
 from promptsearch.errors import ArtifactError, BackendError, ContextError, DataError, ModelError
-from promptsearch.lm.base import Completion, FloatArray, GenerationParams, Rendered, segments_of
-from promptsearch.lm.llamacpp.batching import generate_batched
+from promptsearch.lm.base import Completion, FloatArray, Following, GenerationParams, Rendered, segments_of
+from promptsearch.lm.llamacpp.batching import Sequel, generate_batched
 from promptsearch.lm.llamacpp.busy import BusyMeter
 from promptsearch.lm.llamacpp.context import Context
 from promptsearch.lm.llamacpp.library import llama
@@ -259,17 +259,76 @@ class LlamaEngine:
 
     def generate(self, prompts: Sequence[str], params: GenerationParams) -> list[Completion]:
         """One completion for each prompt, in order; many run at once."""
+        params.require_seeds(len(prompts))
+        return [first for (first,) in self._generate(prompts, params)]
+
+    def write_on(
+        self,
+        prompts: Sequence[str],
+        params: GenerationParams,
+        following: Following,
+        further: GenerationParams,
+        between: int,
+    ) -> list[tuple[Completion, Completion]]:
+        """Completions of prompts, and of those that follow from them; what both begin with is decoded once.
+
+        They are what two calls of :meth:`generate` would give.
+
+        Args:
+            prompts: the first prompts.
+            params: how these are answered.
+            following: the second prompts, from each first one's number and what was written; it cannot ask the model.
+            further: how those are answered.
+            between: tokens that a second prompt has more than the first and its answer, about; those that have more
+                are answered by a call of their own.
+        """
+        params.require_seeds(len(prompts))
+        further.require_seeds(len(prompts))
+        late: dict[int, str] = {}
+        room = params.max_tokens + between
+
+        def path(number: int, completion: Completion) -> Tokens | None:
+            prompt = following(number, completion)
+            (tokens,) = self._paths([prompt], [further.max_tokens])
+            if len(tokens) <= rooms[number] + room:
+                return tokens
+            late[number] = prompt
+            return None
+
+        rooms = self.count_tokens(prompts)
+        found = self._generate(prompts, params, between + further.max_tokens, Sequel(path, further))
+        draws = [further.seed_of(number) for number in late]
+        for number, second in zip(late, self._generate(list(late.values()), further, draws=draws), strict=True):
+            found[number] += second
+        return [(first, second) for first, second in found]
+
+    def _generate(
+        self,
+        prompts: Sequence[str],
+        params: GenerationParams,
+        further: int = 0,
+        sequel: Sequel | None = None,
+        draws: Sequence[tuple[int, int]] = (),
+    ) -> list[list[Completion]]:
+        """Completions of each prompt.
+
+        Args:
+            prompts: the prompts.
+            params: how to generate.
+            further: tokens to have room for beside what that takes.
+            sequel: what requests go on to.
+            draws: what each request samples from; what ``params`` says where there are none.
+        """
         with self._lock:
             self._require_open()
-            params.require_seeds(len(prompts))
             paths = self._paths(prompts, [params.max_tokens] * len(prompts))
             if not paths:
                 return []
             self._prefix_tokens += len(self._shared_prefix(prompts, paths))
-            stem = self._stem_for(len(paths), max(map(len, paths)) + params.max_tokens)
+            stem = self._stem_for(len(paths), max(map(len, paths)) + params.max_tokens + further)
             self._generating = True
             try:
-                completions, restored = generate_batched(stem, self.vocabulary, paths, params)
+                completions, restored = generate_batched(stem, self.vocabulary, paths, params, sequel, draws)
             finally:
                 self._generating = False
             self._tokens_restored += restored

@@ -77,6 +77,16 @@ class Stem:
         self.context.fork(STEM, [sequence])
         return self._prediction
 
+    def go_on(self, sequence: int, held: Tokens, path: Tokens) -> Logits:
+        """Make a sequence that holds ``held`` and perhaps one token more hold a prompt instead.
+
+        Returns:
+            The logits after it, shape (vocabulary,).
+        """
+        kept = max(0, min(common_length(held, path), len(path) - 2))
+        self.context.cut(sequence, kept)
+        return feed(self.context, path, kept, sequence).copy()
+
     def forget(self) -> None:
         """Start anew, after a failure that may have left anything."""
         self.context.clear()
@@ -108,9 +118,15 @@ class FixedStem(Stem):
 
     def bring(self, path: Tokens, sequence: int) -> Logits:
         """Make an empty sequence hold a prompt; the logits after it, shape (vocabulary,)."""
-        if self.path:
+        shared = len(self.path) if path[: len(self.path)] == self.path and len(path) >= len(self.path) + 2 else 0
+        if shared:
             self.context.fork(STEM, [sequence])
-        return feed(self.context, path, len(self.path), sequence).copy()
+        return feed(self.context, path, shared, sequence).copy()
+
+    def go_on(self, sequence: int, held: Tokens, path: Tokens) -> Logits:
+        """Make a sequence hold a prompt, from the beginning that all share."""
+        self.context.drop([sequence])
+        return self.bring(path, sequence)
 
 
 def feed(context: Context, path: Tokens, start: int, sequence: int) -> Logits:

@@ -31,7 +31,7 @@ from promptsearch.lm.llamacpp.library import llama
 from promptsearch.lm.llamacpp.opening import PROCESSOR, open_on_device
 from promptsearch.lm.llamacpp.prefix import PrefixState, PrefixStates
 from promptsearch.lm.llamacpp.processors import usable_cores
-from promptsearch.lm.llamacpp.sequences import affordable_sequences
+from promptsearch.lm.llamacpp.sequences import affordable_sequences, generation_cells
 from promptsearch.lm.llamacpp.stem import FIRST_PLACE, FixedStem, Stem
 from promptsearch.lm.llamacpp.traits import read_traits
 from promptsearch.lm.llamacpp.vocabulary import Vocabulary
@@ -62,8 +62,7 @@ _BATCH = 512  # as fast as 256 on processors; 128 and fewer lose a tenth of the 
 _LARGEST_BATCH = 2048
 _SEQUENCES = 256  # llama.cpp's own limit
 _MOST_BRANCHES = 224  # of a label tree; the rest is for trunks
-_PLACES = (1, 8, 64)  # requests that generate at once; more gain little
-_GENERATION_CELLS = 16384  # for all places together, with the two sequences that serve them
+_PLACES = (1, 8, 64, 128)  # requests that generate at once; more gain little
 _ROOM_STEP = 256
 _PREFIX = 0  # the sequence of what all prompts of a call begin with
 _SHORTEST_PREFIX = 48  # tokens; decoding fewer costs less than a batch of their own
@@ -102,7 +101,9 @@ class LlamaEngine:
         )
         self._stem: Stem | None = None
         self._generating = False
-        self._states = PrefixStates(min(_MOST_KEPT, psutil.virtual_memory().total // 16))
+        memory = psutil.virtual_memory().total
+        self._generation_cells = generation_cells(self._model, memory)
+        self._states = PrefixStates(min(_MOST_KEPT, memory // 16))
         self._tokens_of_closed = self._tokens_restored = self._prefix_tokens = 0
 
     def __deepcopy__(self, memo: dict[int, object]) -> LlamaEngine:
@@ -456,7 +457,7 @@ class LlamaEngine:
     def _stem_for(self, requests: int, tokens: int) -> Stem:
         """A stem with places for as many requests as memory allows, each with room for so many tokens."""
         room = -(-tokens // _ROOM_STEP) * _ROOM_STEP
-        affordable = max(1, _GENERATION_CELLS // room - FIRST_PLACE)
+        affordable = max(1, self._generation_cells // room - FIRST_PLACE)  # beside the two that serve them
         most = min(_PLACES[-1], self._context.sequences - FIRST_PLACE, affordable)
         places = min(most, next((size for size in _PLACES if size >= requests), most))
         stem = self._stem

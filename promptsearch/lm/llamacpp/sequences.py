@@ -1,4 +1,4 @@
-"""How many sequences a context can afford.
+"""How many sequences, and how much memory for them, a context can afford.
 
 Where a model keeps a state for each sequence, memory for all of them is taken at once, however short they are: some
 kilobytes for a small model, tens of megabytes for a large one.
@@ -11,12 +11,16 @@ from __future__ import annotations
 from typing import Any
 
 from promptsearch.lm.llamacpp.context import Context
+from promptsearch.lm.llamacpp.library import llama
 from promptsearch.lm.llamacpp.traits import Traits
 from promptsearch.lm.plan import Row
 
-__all__ = ["affordable_sequences"]
+__all__ = ["affordable_sequences", "generation_cells"]
 
 _STATES = 512 * 2**20  # bytes for all states together
+_FLOAT_BYTES = 2  # of the type that keys and values have
+_CELLS_BYTES = 2**30
+_FEWEST_CELLS, _MOST_CELLS = 16384, 65536
 _FEWEST = 4  # something shared, a prompt, its branch, and one to spare
 
 
@@ -29,6 +33,20 @@ def affordable_sequences(model: Any, traits: Traits, *, most: int) -> int:
     if not traits.has_state:
         return most
     return max(_FEWEST, min(most, _STATES // max(1, _state_bytes(model))))
+
+
+def generation_cells(model: Any, memory: int) -> int:
+    """Tokens that all requests which generate at once may hold together, so that small models run many.
+
+    Args:
+        model: the model's handle.
+        memory: bytes that the machine has.
+    """
+    library = llama()
+    heads = max(1, int(library.llama_model_n_head(model)))
+    width = int(library.llama_model_n_embd(model)) // heads * int(library.llama_model_n_head_kv(model))
+    cell = 2 * _FLOAT_BYTES * width * int(library.llama_model_n_layer(model))  # a key and a value in each layer
+    return max(_FEWEST_CELLS, min(_MOST_CELLS, min(_CELLS_BYTES, memory // 16) // max(1, cell)))
 
 
 def _state_bytes(model: Any) -> int:

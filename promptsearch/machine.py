@@ -11,14 +11,15 @@ import math
 import time
 from collections.abc import Sequence
 
-from promptsearch.embed.base import Encoder
+from promptsearch.embed.cache import CachedEncoder
 from promptsearch.kept import keep, kept
 from promptsearch.lm.base import Engine, GenerationParams
 
-__all__ = ["encoder_speed", "measure_encoder_speed", "model_speed"]
+__all__ = ["encoder_speed", "model_speed"]
 
 _FASTER = 1.15  # from this factor on the kept speed was that of a busy machine
 _SLOWER = 0.5  # under this one it says nothing about now; the clock bounds a run in any case
+_FEWEST_TEXTS = 64  # that an encoder's speed is measured on
 _FILE = "machine.json"
 _WORDS = "the parcel came late and the box was open but everything inside worked well so thank you"
 
@@ -40,21 +41,27 @@ def model_speed(engine: Engine, *, generates: bool) -> float:
     return known if measured > _SLOWER * known else measured
 
 
-def encoder_speed(fingerprint: str) -> float | None:
-    """Characters per second that the encoder takes, None where it was never measured."""
-    return _known(f"encode: {fingerprint}")
+def encoder_speed(encoder: CachedEncoder, texts: Sequence[str]) -> float:
+    """Characters per second that an encoder takes.
 
-
-def measure_encoder_speed(fingerprint: str, encoder: Encoder) -> None:
-    """Measure a loaded encoder's speed and keep it; one that is kept stays."""
-    name = f"encode: {fingerprint}"
-    if _known(name) is not None:
-        return
-    words = _WORDS.split()
-    texts = [f"{' '.join(_rotated(words, place))} {place}" for place in range(64)]
+    Args:
+        encoder: it.
+        texts: some that it has to encode anyway; those whose vectors are not kept yet are measured on.
+    """
+    name = f"encode: {encoder.fingerprint}"
+    known, missing = _known(name), encoder.unknown(texts)
+    if len(missing) < _FEWEST_TEXTS:
+        if known is not None:
+            return known
+        missing = [f"{' '.join(_rotated(_WORDS.split(), place))} {place}" for place in range(_FEWEST_TEXTS)]
+    encoder.encoder.encode([_WORDS])  # loads it
     start = time.perf_counter()
-    encoder.encode(texts)
-    _keep(name, sum(map(len, texts)) / max(1e-6, time.perf_counter() - start))
+    encoder.encode(missing)
+    measured = sum(map(len, missing)) / max(1e-6, time.perf_counter() - start)
+    if known is None or measured >= _FASTER * known:
+        _keep(name, measured)
+        return measured
+    return known if measured > known / _FASTER else measured  # long texts take longer
 
 
 def _measure(engine: Engine, generates: bool) -> float:

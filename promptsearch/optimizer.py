@@ -6,6 +6,7 @@ Data flows one way: task, splits, pool, candidates, engine, calibration, item sc
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from promptsearch.calibration import CONTENT_FREE
 from promptsearch.candidate import CUES, SHOWN_THOUGHT, Candidate
 from promptsearch.data.splits import Splits, in_turns
 from promptsearch.embed.base import Encoder
+from promptsearch.embed.cache import CachedEncoder
 from promptsearch.embed.transformer import resolve_encoder
 from promptsearch.errors import UserError
 from promptsearch.evaluation import Asker, Evaluator, answer_grammar
@@ -28,17 +30,26 @@ from promptsearch.lm.base import Engine, TellsNext
 from promptsearch.lm.llamacpp.busy import QUIET_SHARE
 from promptsearch.lm.resolve import OpenedModel, open_engine
 from promptsearch.lm.wrapped import GeneratedChoice
-from promptsearch.machine import encoder_speed, measure_encoder_speed, model_speed
+from promptsearch.machine import encoder_speed, model_speed
 from promptsearch.measurement import Difference, Measurement
 from promptsearch.multiple_choice import MultipleChoice, find_multiple_choice, may_name_options
 from promptsearch.parts import PromptParts, Retriever
-from promptsearch.phases import FEWEST_CONFIRM, FEWEST_TEST, MOST_READ, Plan, make_plan, require_enough
+from promptsearch.phases import (
+    FEWEST_CONFIRM,
+    FEWEST_TEST,
+    MOST_READ,
+    Plan,
+    make_plan,
+    require_enough,
+    tokens_in_time,
+)
 from promptsearch.prompt import Prompt
 from promptsearch.prompting import PromptBuilder, answer_room, template_of
 from promptsearch.rationales import Rationalizer
 from promptsearch.readout import READ_TOKENS, likeliest_tokens
 from promptsearch.reasoning import one_line
 from promptsearch.result import Result, Trial, Trials
+from promptsearch.row_limits import RowCounts, RowLimits, drawn_order, first_rows
 from promptsearch.scoring import ROWS_A_LABEL, Asked, Judge, Judged
 from promptsearch.search.base import Strategy
 from promptsearch.search.drawing import draw_balanced, draw_fresh, draw_shown_reasoning
@@ -67,7 +78,9 @@ _BASELINE_SHOTS = 8
 _WORDING_SHOTS = 4
 _WANTED_TEST = 50  # rows under which baselines are left out rather than measured on fewer
 _NEAREST_TOKENS = 250  # a query with nearest demonstrations: dearer ones would leave few test rows to measure
-_ROWS_A_SECOND = 100  # pool rows for each second of a time budget: embedding more would leave no time to search
+_ROWS_A_SECOND = 400  # pool rows for each second of a time budget: with more, reading them would take too long
+_SAMPLED_TEXTS = 128  # that an encoder's speed is measured on
+_UNKNOWN_ROWS_A_SECOND, _FEWEST_POOL = 100, 50  # that get vectors, where the model's size is not known
 _WEIGHTS_SHARE = 0.1  # of a time budget, for measuring which weights run fastest, once on a machine
 _LOOK_SHARE = 0.01  # of the search, that a first look at a prompt that reasons may take where labels are scored
 _RATIONALES_SHARE = 0.1  # of the search, for having the model write reasoning
@@ -184,12 +197,11 @@ def _search_in_turns(task: Task, splits: Splits) -> Splits:
 
 
 def _limited_pool(splits: Splits, limits: Budget, seed: int) -> Splits:
-    """A random part of a pool that is too large to embed within a short time budget."""
-    if limits.seconds is None or len(splits.pool) <= _ROWS_A_SECOND * limits.seconds:
+    """A random part of a pool that is too large to look at within a short time budget."""
+    if limits.seconds is None:
         return splits
-    count = max(50, int(_ROWS_A_SECOND * limits.seconds))
-    kept = np.random.default_rng([seed, 1]).permutation(len(splits.pool))[:count]
-    return replace(splits, pool=tuple(splits.pool[place] for place in sorted(kept)))
+    most = max(_FEWEST_POOL, int(_ROWS_A_SECOND * limits.seconds))
+    return first_rows(splits, drawn_order(splits.pool, seed), RowCounts(most, len(splits.test)))
 
 
 @dataclass(frozen=True)
@@ -225,21 +237,22 @@ class _Job:
         self.seed = seed
         self.listen = listen
         self.meter = Meter()
+        self._encoding = math.inf  # characters a second
+        self._given_test = len(splits.test)
         self.rationales: Mapping[str, int] = {}  # attempts at reasoning by what became of them
 
     def run(self, opened: OpenedModel, encoder: Encoder, source: str, run: str | Path | None) -> Result:
         """Set up, search, measure."""
-        engine = opened.engine
         store = RunStore(None if run is None else Path(run).expanduser(), self._identity(opened))
         try:
             self.listen(Note(f"model: {opened.description}"))
             if len(store):
                 self.listen(Note(f"going on with {str(run)!r}, where {len(store):,} calls of the model are recorded"))
             builder, space = self._lay_out(opened)
-            near = self._embed(encoder)
-            store.require_same({"encoder": near.encoder.fingerprint})
-            space = make_space(self.task, near.splits, self.user_space, engine, builder, self.room, near.matcher)
-            study = self._study(opened, builder, space, near, store)
+            cached = encoder if isinstance(encoder, CachedEncoder) else CachedEncoder(encoder)
+            store.require_same({"encoder": cached.fingerprint})
+            near, space, plan = self._set_up(opened, builder, cached, store)
+            study = self._study(opened, builder, space, near, plan, store)
             zero_shot = Candidate(instruction=space.instructions[0], template=space.templates[0])
             require_enough(self.limits, study.plan, space, zero_shot)
             self._let_reason(study, builder, store)
@@ -298,9 +311,79 @@ class _Job:
                 )
         return found
 
-    def _embed(self, encoder: Encoder) -> Neighbourhood:
-        """Vectors, near duplicates, neighbours; the encoder's speed is kept for this and later plans."""
-        near = embed_splits(
+    def _set_up(
+        self, opened: OpenedModel, builder: PromptBuilder, encoder: CachedEncoder, store: RunStore
+    ) -> tuple[Neighbourhood, SearchSpace, Plan]:
+        """Vectors, the space over them, and the plan, on as many pool rows as the plan's tokens allow."""
+        engine, whole, recorded = opened.engine, self.splits, store.fact("plan")
+        speed = 0.0
+        if recorded is None and self.limits.seconds is not None:
+            speed = model_speed(engine, generates=self.task.labels is None)
+            self._encoding = encoder_speed(encoder, self._sample())
+        limits = self._row_limits(engine)
+        counts = self._row_counts(limits, speed) if recorded is None else RowCounts(*recorded["rows"])
+        while True:
+            self.splits = first_rows(whole, drawn_order(whole.pool, self.seed), counts)
+            near = self._embed(encoder)
+            space = make_space(self.task, near.splits, self.user_space, engine, builder, self.room, near.matcher)
+            if recorded is not None:
+                break
+            plan = self._plan(
+                engine, near.splits, space, speed, math.inf if limits is None else limits.most_tokens(counts)
+            )
+            allowed = counts if limits is None else limits.counts(plan.total)
+            if plan.unit == "evaluations" or (allowed.pool >= counts.pool and allowed.test >= counts.test):
+                recorded = {"plan": plan.to_dict(), "elapsed": self.meter.elapsed, "rows": counts}
+                store.record_fact("plan", recorded)
+                break
+            counts = allowed  # setting up took longer than was expected
+        self.meter.set_clock(recorded["elapsed"])
+        sizes = ", ".join(f"{name} {size:,}" for name, size in near.splits.sizes.items())
+        self.listen(Note(f"rows: {sizes}; duplicates removed: {near.splits.report.total:,}"))
+        for name, count in counts._asdict().items():
+            if count < (given := len(getattr(whole, name))):
+                self.listen(
+                    Note(f"of {given:,} {name} rows {count:,} are taken, as many as the budget can make use of")
+                )
+        return near, space, Plan(**recorded["plan"])
+
+    def _row_limits(self, engine: Engine) -> RowLimits | None:
+        """What rows are taken for a number of tokens; None where no number, or not the model's size, is known."""
+        if engine.parameters is None or (self.limits.seconds is None and self.limits.tokens is None):
+            return None
+        sizes = [len(example.text.encode("utf-8", "surrogatepass")) for example in self.task.examples]
+        return RowLimits(self.splits, sizes, engine.parameters, len(self.task.labels or ()), self.seed)
+
+    def _row_counts(self, limits: RowLimits | None, speed: float) -> RowCounts:
+        """The rows to take."""
+        splits, seconds = self.splits, self.limits.seconds
+        every = RowCounts(len(splits.pool), len(splits.test))
+        if limits is None:
+            most = every.pool if seconds is None else max(_FEWEST_POOL, int(_UNKNOWN_ROWS_A_SECOND * seconds))
+            return every._replace(pool=min(every.pool, most))
+        allowed = every if self.limits.tokens is None else limits.counts(self.limits.tokens)
+        if seconds is None:
+            return allowed
+        begun = max(_LOADING_SECONDS, self.meter.elapsed)
+        others = self._characters([*splits.search, *splits.confirm])
+        pool = np.cumsum([0, *(self._characters([number]) for number in drawn_order(splits.pool, self.seed))])
+        test = np.cumsum([0, *(self._characters([number]) for number in splits.test)])
+
+        def tokens_left(counts: RowCounts) -> float:
+            embedded = others + int(pool[counts.pool]) + int(test[counts.test])
+            return tokens_in_time(seconds, begun + embedded / self._encoding, speed)
+
+        found = limits.counts_within(tokens_left)
+        return RowCounts(min(allowed.pool, found.pool), min(allowed.test, found.test))
+
+    def _sample(self) -> list[str]:
+        """Some of the texts that are embedded in any case."""
+        numbers = [*self.splits.search, *self.splits.confirm, *self.splits.test][:_SAMPLED_TEXTS]
+        return [self.task.examples[number].text for number in numbers]
+
+    def _embed(self, encoder: CachedEncoder) -> Neighbourhood:
+        """Vectors, near duplicates, neighbours."""
+        return embed_splits(
             self.task,
             self.splits,
             encoder,
@@ -308,22 +391,23 @@ class _Job:
             clusters=self.user_space.clusters if "routed" in self.user_space.modes else (),
             seed=self.seed,
         )
-        if near.encoder.misses:  # it is loaded now
-            measure_encoder_speed(near.encoder.fingerprint, encoder)
-        sizes = ", ".join(f"{name} {size:,}" for name, size in near.splits.sizes.items())
-        self.listen(Note(f"rows: {sizes}; duplicates removed: {near.splits.report.total:,}"))
-        return near
 
-    def _characters(self) -> int:
-        splits = self.splits
-        ids = [*splits.pool, *splits.search, *splits.confirm, *splits.test]
-        return sum(len(self.task.examples[number].text) for number in ids)
+    def _bytes(self, number: int) -> int:
+        return len(self.task.examples[number].text.encode("utf-8", "surrogatepass"))
+
+    def _characters(self, numbers: Sequence[int]) -> int:
+        return sum(len(self.task.examples[number].text) for number in numbers)
 
     def _study(
-        self, opened: OpenedModel, builder: PromptBuilder, space: SearchSpace, near: Neighbourhood, store: RunStore
+        self,
+        opened: OpenedModel,
+        builder: PromptBuilder,
+        space: SearchSpace,
+        near: Neighbourhood,
+        plan: Plan,
+        store: RunStore,
     ) -> Study:
         metric = self.task.require_metric()
-        plan = self._plan(opened, near, space, store)
         self.listen(Note(f"plan: {plan}"))
 
         form = self.task.answer_form
@@ -366,32 +450,25 @@ class _Job:
         found = itertools.chain.from_iterable(evaluator.likely_next(each, rows, READ_TOKENS) for each in prompts)
         return likeliest_tokens(found, READ_TOKENS)
 
-    def _plan(self, opened: OpenedModel, near: Neighbourhood, space: SearchSpace, store: RunStore) -> Plan:
-        """The recorded plan, or one made now and recorded."""
-        recorded = store.fact("plan")
-        if recorded is None:
-            speed = 0.0
-            if self.limits.seconds is not None:
-                speed = model_speed(opened.engine, generates=self.task.labels is None)
-            encoding = encoder_speed(near.encoder.fingerprint)
-            setup = self.meter.elapsed
-            if encoding is not None:  # with a full cache as with an empty one, so that the same call plans the same
-                setup = max(setup, _LOADING_SECONDS + self._characters() / encoding)
-            plan = make_plan(
-                self.limits,
-                tokens_per_second=speed,
-                setup_seconds=setup,
-                most_to_measure=self._most_to_measure(space, near.splits),
-                least_to_measure=self._least_to_measure(space),
-                row_to_read=self._row_to_read(opened.engine, space),
-                rows_to_read=self.user_space.ensemble * min(len(space.pool), MOST_READ),
-                fewest_to_read=ROWS_A_LABEL * len(self.task.labels or ()),
-                tokens_per_evaluation=space.query_tokens(Candidate(instruction=space.instructions[0])),
-            )
-            store.record_fact("plan", {"plan": plan.to_dict(), "elapsed": self.meter.elapsed})
-            recorded = store.fact("plan")
-        self.meter.set_clock(recorded["elapsed"])
-        return Plan(**recorded["plan"])
+    def _plan(self, engine: Engine, splits: Splits, space: SearchSpace, speed: float, most_tokens: float) -> Plan:
+        """What each phase may spend, of so many tokens at most where a time is planned for."""
+        setup = self.meter.elapsed
+        if self.limits.seconds is not None:  # with a full cache as with an empty one: the same call plans the same
+            whole = self.splits
+            embedded = self._characters([*whole.pool, *whole.search, *whole.confirm, *whole.test])
+            setup = max(setup, _LOADING_SECONDS + embedded / self._encoding)
+        return make_plan(
+            self.limits,
+            tokens_per_second=speed,
+            setup_seconds=setup,
+            most_to_measure=self._most_to_measure(space, splits),
+            least_to_measure=self._least_to_measure(space),
+            row_to_read=self._row_to_read(engine, space),
+            rows_to_read=self.user_space.ensemble * min(len(space.pool), MOST_READ),
+            fewest_to_read=ROWS_A_LABEL * len(self.task.labels or ()),
+            tokens_per_evaluation=space.query_tokens(Candidate(instruction=space.instructions[0])),
+            most_tokens=most_tokens,
+        )
 
     def _most_to_measure(self, space: SearchSpace, splits: Splits) -> float:
         """Units of measuring finalists on all confirmation rows, and winner and baselines on all test rows."""
@@ -674,7 +751,7 @@ class _Job:
             stopped_by=outcome.stopped_by,
             facts=facts,
             notes=(
-                *_notes(test, baselines, differences, len(near.splits.test), outcome.stopped_by),
+                *_notes(test, baselines, differences, self._given_test, outcome.stopped_by),
                 *_rows_notes(self.task),
                 *_setup_notes(self.limits, self.meter.cost.seconds.get("setup", 0.0)),
                 *_processor_notes(opened.engine),

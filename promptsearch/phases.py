@@ -6,6 +6,7 @@ Leaves out: spending it (:mod:`promptsearch.study`).
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -14,7 +15,16 @@ from promptsearch.candidate import Candidate
 from promptsearch.errors import BudgetError
 from promptsearch.search.space import SearchSpace
 
-__all__ = ["FEWEST_CONFIRM", "FEWEST_TEST", "MOST_READ", "OVERSPENT", "Plan", "make_plan", "require_enough"]
+__all__ = [
+    "FEWEST_CONFIRM",
+    "FEWEST_TEST",
+    "MOST_READ",
+    "OVERSPENT",
+    "Plan",
+    "make_plan",
+    "require_enough",
+    "tokens_in_time",
+]
 
 FEWEST_CONFIRM = 30
 FEWEST_TEST = 30
@@ -65,12 +75,13 @@ def make_plan(
     *,
     tokens_per_second: float,
     setup_seconds: float,
-    most_to_measure: float = float("inf"),
+    most_to_measure: float = math.inf,
     least_to_measure: float = 0.0,
     tokens_per_evaluation: float = 0.0,
     row_to_read: float = 0.0,
     rows_to_read: int = 0,
     fewest_to_read: int = 0,
+    most_tokens: float = math.inf,
 ) -> Plan:
     """Turn a budget into a plan.
 
@@ -87,9 +98,16 @@ def make_plan(
             cannot be read.
         rows_to_read: how many such rows may be asked about.
         fewest_to_read: under so many nothing is set aside for them.
+        most_tokens: that a plan made from a time may come to.
     """
     plan = _plan_without_reading(
-        budget, tokens_per_second, setup_seconds, most_to_measure, least_to_measure, tokens_per_evaluation
+        budget,
+        tokens_per_second,
+        setup_seconds,
+        most_to_measure,
+        least_to_measure,
+        tokens_per_evaluation,
+        most_tokens,
     )
     read = int(min(_READ_SHARE * plan.search, rows_to_read * row_to_read))
     if read < min(fewest_to_read, rows_to_read) * row_to_read:
@@ -104,6 +122,7 @@ def _plan_without_reading(
     most_to_measure: float,
     least_to_measure: float,
     tokens_per_evaluation: float,
+    most_tokens: float,
 ) -> Plan:
     if budget.tokens is None and budget.evaluations is not None and budget.seconds is None:
         least = FEWEST_CONFIRM + 2 * FEWEST_TEST
@@ -112,19 +131,26 @@ def _plan_without_reading(
     if budget.evaluations is not None and tokens_per_evaluation > 0:
         totals.append(max(1, int(budget.evaluations * tokens_per_evaluation)))
     if budget.seconds is not None:
-        seconds = max(0.25 * budget.seconds, budget.seconds - setup_seconds)
-        # Fits and files take time, but a search's batches run faster than those that the speed was measured on.
-        totals.append(max(1, int(round(seconds * tokens_per_second, -2))))
+        totals.append(int(min(tokens_in_time(budget.seconds, setup_seconds, tokens_per_second), most_tokens)))
     total = min(totals)
     by_time = budget.seconds is not None and total == totals[-1]
     return _shared_out("tokens", total, tokens_per_second if by_time else 0.0, most_to_measure, least_to_measure)
+
+
+def tokens_in_time(seconds: float, setup_seconds: float, tokens_per_second: float) -> int:
+    """Tokens that a time comes to, loading and embedding taken off.
+
+    Fits and files take time, but a search's batches run faster than those that the speed was measured on.
+    """
+    left = max(0.25 * seconds, seconds - setup_seconds)
+    return max(1, int(round(left * tokens_per_second, -2)))
 
 
 def _shared_out(
     unit: str,
     total: int,
     speed: float = 0.0,
-    most_to_measure: float = float("inf"),
+    most_to_measure: float = math.inf,
     least_to_measure: float = 0.0,
 ) -> Plan:
     search = min(max(_SEARCH_SHARE * total, total - most_to_measure), (total - least_to_measure) / OVERSPENT)

@@ -35,6 +35,7 @@ from promptsearch.store import RunStore
 __all__ = ["Outcome", "Study"]
 
 _FEWEST_READ = 96  # search rows from which readouts rank candidates better than labels' words do
+_GAIN_OF_READING = 0.1  # of a score, that asking about some hundred more rows may bring at most
 _MOST_COMPARED = 12  # candidates, the race's best, whose readouts are compared: each takes a good part of a second
 _ENOUGH_READ = 250  # rows from which a prompt's readout gains less by more of them than by another prompt's beside it
 _READ_AT_ONCE = 256  # rows, between two words to who listens
@@ -147,7 +148,9 @@ class Study:
         """
         self._meter.enter("search")
         raced, stopped_by = self._race(strategy, anchors, search_items, rng)
-        finalists = raced if stopped_by == "interrupt" else self._by_readout(raced, search_items)
+        finalists: Sequence[Candidate] = raced
+        if stopped_by != "interrupt":
+            finalists = self._fixed_first(self._by_readout(raced, search_items))
         self._meter.enter("confirm")
         if stopped_by != "interrupt":  # the same call may go on with the search, and confirms anew
             confirm_items = self._in_time(finalists, confirm_items)
@@ -279,6 +282,21 @@ class Study:
         if finalists[0] not in best:
             best[-1] = finalists[0]
         return list(dict.fromkeys([*best, *finalists]))[: max(len(best), len(finalists))]
+
+    def _fixed_first(self, finalists: Sequence[Candidate]) -> Sequence[Candidate]:
+        """The finalists, a prompt first that may be asked about more rows, unless all such lie far behind.
+
+        Only fixed prompts are asked about further rows before the confirmation, and have yet to gain by them.
+        """
+        if not self.plan.read or self.fitter.may_be_read(finalists[0]):
+            return finalists
+        effects = candidate_effects(self._scores)
+        fixed = [each for each in finalists if self.fitter.may_be_read(each)]
+        others = sorted(effects, key=lambda each: (-effects[each], each.key))
+        found = next((each for each in [*fixed, *others] if self.fitter.may_be_read(each)), None)
+        if found is None or effects[found] < max(effects[each] for each in finalists) - _GAIN_OF_READING:
+            return finalists
+        return [found, *(each for each in finalists if each != found)]
 
     # -- confirmation ---------------------------------------------------------------------------------------
 

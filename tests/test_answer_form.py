@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes import WordEncoder
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,7 +18,6 @@ from promptsearch.errors import ArtifactError, DataError
 from promptsearch.lm.fake import ScriptedLM
 from promptsearch.metrics import METRICS, number_in, reading
 from promptsearch.reasoning import is_settled, merged
-from tests.fakes import WordEncoder
 
 HASHES = r"####\s*(.+)"
 

@@ -173,6 +173,30 @@ def test_a_small_allowance_races_on_few_rows() -> None:
     assert list(made._raced_items(1.0, range(20))) == list(range(20))
 
 
+class Reads(Fitter):
+    """Fixed prompts may be read."""
+
+    def may_be_read(self, candidate: Candidate) -> bool:
+        return candidate.mode == "static"
+
+
+@pytest.mark.parametrize(("behind", "first"), [(0.0, CHEAP), (0.05, CHEAP), (0.3, DEAR)])
+def test_a_prompt_that_is_asked_about_more_rows_stands_first_unless_far_behind(
+    behind: float, first: Candidate
+) -> None:
+    rows = np.arange(200)
+    scores = {
+        CHEAP: list((rows % 100 < 80 - 100 * behind).astype(float)),
+        DEAR: list((rows % 100 < 80).astype(float)),
+    }
+    made = study(scores)
+    made.fitter = Reads(None, made.fitter.judge, ())  # type: ignore[arg-type]
+    assert made._fixed_first([DEAR])[0] == DEAR  # nothing is read
+    made.plan = replace(made.plan, read=100)
+    assert made._fixed_first([DEAR])[0] == first
+    assert made._fixed_first([OTHER, DEAR])[0] == OTHER
+
+
 def test_the_best_wins() -> None:
     assert choose({CHEAP: ([0.0] * 60, [0.0] * 30), OTHER: ([1.0] * 60, [1.0] * 30)}) == OTHER
 

@@ -103,6 +103,13 @@ class CachedEncoder:
             self._dimension = vectors.shape[1]
         return vectors
 
+    def unknown(self, texts: Sequence[str], /) -> list[str]:
+        """The distinct texts among these whose vectors are not kept, in their order."""
+        clean = list(dict.fromkeys(well_formed(text) for text in texts))
+        with self._lock:
+            found = self._store.read(self.fingerprint, clean)
+        return [text for text in clean if text not in found]
+
     def _known_vectors(
         self, distinct: list[str], progress: Callable[[int, int], None]
     ) -> dict[str, NDArray[np.float32]]:

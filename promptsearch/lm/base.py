@@ -360,6 +360,11 @@ class Engine(LM, Protocol):
         ...
 
     @property
+    def parameters(self) -> int | None:
+        """Number of the model's weights; None where it is not known."""
+        ...
+
+    @property
     def prefix_tokens(self) -> int:
         """Tokens of the beginnings that each call's prompts share, run or restored; 0 where none are kept."""
         ...

@@ -169,6 +169,11 @@ class EstimatingEngine:
         return False
 
     @property
+    def parameters(self) -> int | None:
+        """None: what runs is not known."""
+        return None
+
+    @property
     def prefix_tokens(self) -> int:
         """0: this model keeps nothing from call to call."""
         return 0

@@ -90,6 +90,7 @@ class LlamaEngine:
         self.vocabulary = Vocabulary(self._model)
         self.traits = read_traits(self._model)
         _logger.info("%s is %s", name, self.traits.description)
+        self._parameters = int(llama().llama_model_n_params(self._model))
         self._threads = threads or usable_cores()
         self._meter = BusyMeter(self._threads)
         self._context_tokens = min(int(llama().llama_model_n_ctx_train(self._model)), _CELLS)
@@ -182,6 +183,11 @@ class LlamaEngine:
     def shares_beginnings(self) -> bool:
         """True: the prompts of a call form one prefix tree, and what they begin with is kept for later calls."""
         return True
+
+    @property
+    def parameters(self) -> int | None:
+        """Number of the model's weights."""
+        return self._parameters
 
     @property
     def prefix_tokens(self) -> int:

@@ -99,11 +99,10 @@ class RowLimits:
     """
 
     def __init__(self, splits: Splits, sizes: Sequence[int], parameters: int, labels: int, seed: int) -> None:
-        self._splits = splits
-        self._drawn = drawn_order(splits.pool, seed)
+        drawn = drawn_order(splits.pool, seed)
         millions = parameters / 1e6
         fewest = max(_FEWEST_POOL, _FEWEST_POOL_OF_A_LABEL * labels)
-        self._pool = RowLimit([sizes[number] for number in self._drawn], _POOL_SHARE * millions, fewest)
+        self._pool = RowLimit([sizes[number] for number in drawn], _POOL_SHARE * millions, fewest)
         self._test = RowLimit([sizes[number] for number in splits.test], _TEST_SHARE * millions, _FEWEST_TEST)
 
     def counts(self, tokens: float) -> RowCounts:
@@ -123,10 +122,6 @@ class RowLimits:
     def most_tokens(self, counts: RowCounts) -> float:
         """The most whole tokens that allow no more than so many rows of either part; infinite where these are all."""
         return min(self._pool.most_tokens(counts.pool), self._test.most_tokens(counts.test))
-
-    def limited(self, counts: RowCounts) -> Splits:
-        """The splits with so many rows."""
-        return first_rows(self._splits, self._drawn, counts)
 
 
 def drawn_order(pool: Sequence[int], seed: int) -> list[int]:

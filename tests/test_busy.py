@@ -15,7 +15,7 @@ from tiny_models import write_model
 from promptsearch.lm.llamacpp import context as context_module
 from promptsearch.lm.llamacpp.busy import QUIET_SHARE, BusyMeter
 from promptsearch.lm.llamacpp.engine import LlamaEngine
-from promptsearch.optimizer import _processor_notes
+from promptsearch.notes import processor_notes
 
 
 def run(meter: BusyMeter, share: float, batches: int = 10, wall: float = 0.5) -> list[str]:
@@ -103,16 +103,16 @@ def test_an_engine_says_what_it_got(
 @pytest.mark.parametrize("share", [QUIET_SHARE, 1.0])
 def test_no_note_for_a_quiet_machine(share: float) -> None:
     engine: Any = SimpleNamespace(processor_share=share)
-    assert _processor_notes(engine) == ()
+    assert processor_notes(engine) == ()
 
 
 def test_no_note_for_an_engine_that_runs_elsewhere() -> None:
     engine: Any = SimpleNamespace()
-    assert _processor_notes(engine) == ()
+    assert processor_notes(engine) == ()
 
 
 def test_a_note_for_a_busy_machine() -> None:
     engine: Any = SimpleNamespace(processor_share=0.42)
-    (note,) = _processor_notes(engine)
+    (note,) = processor_notes(engine)
     assert "42%" in note
     assert "budget in tokens" in note

@@ -1,0 +1,106 @@
+"""What a person must know before trusting a result, in sentences.
+
+Leaves out: showing them (:mod:`promptsearch.result`, :mod:`promptsearch.report`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+from promptsearch.budget import Budget
+from promptsearch.lm.base import Engine
+from promptsearch.lm.llamacpp.busy import QUIET_SHARE
+from promptsearch.measurement import Difference, Measurement
+from promptsearch.task import Task
+
+__all__ = ["processor_notes", "rows_notes", "setup_notes", "test_notes"]
+
+_FEWEST_OF_A_LABEL = 3
+_LONG_SETUP = 0.4  # of a time budget
+_LESS_OF_IT = ("without_readout", "without_readout_alone", "single", "single_alone")
+_WITHOUT_MODEL = {
+    "label_vote": "The label vote of neighbours, which needs no model,",
+    "embedding_prior": "The embedding prior (label vote and linear classifier), which needs no model,",
+}
+
+
+def test_notes(
+    test: Measurement,
+    baselines: Mapping[str, Measurement],
+    differences: Mapping[str, Difference],
+    test_rows: int,
+    stopped_by: str,
+) -> tuple[str, ...]:
+    """What a person must know before trusting the prompt."""
+    notes = []
+    without_model = [name for name in _WITHOUT_MODEL if name in baselines]
+    if without_model:
+        best = max(without_model, key=lambda name: baselines[name].value)
+        said, value = _WITHOUT_MODEL[best], baselines[best]
+        if value.value > test.value:
+            notes.append(
+                f"{said} did better on the test rows ({value} against {test}): consider it instead of a prompt."
+            )
+        elif differences[best].low <= 0:
+            notes.append(
+                f"{said} does about as well ({value}): what the prompt adds to it is within the noise of these test "
+                "rows."
+            )
+    rivals = [name for name in baselines if name not in _WITHOUT_MODEL and name not in _LESS_OF_IT]
+    best = max(rivals, key=lambda name: baselines[name].value)
+    if baselines[best].value > test.value:
+        notes.append(
+            f"The baseline {best!r} did better on the test rows ({baselines[best]}): treat the gain as none."
+        )
+    if "without_readout" in differences and differences["without_readout"].high < 0:
+        notes.append(
+            f"By its labels' own words the prompt did better ({baselines['without_readout']}): "
+            "prompt.without_readout() answers so."
+        )
+    left_out = [name for name in ("random", "nearest") if name not in baselines]
+    if stopped_by == "interrupt":
+        notes.append(f"Stopped early: measured on {test.n} of {test_rows} test rows, beside zero-shot alone.")
+        return tuple(notes)
+    if left_out:
+        names = f"baseline{'s' * (len(left_out) > 1)} {' and '.join(left_out)}"
+        notes.append(f"The budget did not pay for measuring the {names}.")
+    if test.n < test_rows:
+        notes.append(f"The budget paid for {test.n} of {test_rows} test rows; a larger one narrows the interval.")
+    return tuple(notes)
+
+
+def rows_notes(task: Task) -> tuple[str, ...]:
+    """Rows that are probably not what was meant."""
+    notes = []
+    counts = Counter(example.output for example in task.examples)
+    rare = [label for label in task.labels or () if 0 < counts[label] < _FEWEST_OF_A_LABEL]
+    if rare:
+        shown = ", ".join(f"{label!r} ({counts[label]})" for label in rare[:5])
+        more = f" and {len(rare) - 5} more" if len(rare) > 5 else ""
+        notes.append(f"Labels with hardly a row: {shown}{more}. Misspelt, or too rare to be learnt or measured.")
+    if task.dropped:
+        rows = "row" if task.dropped == 1 else "rows"
+        notes.append(f"Left out {task.dropped:,} {rows} without an input or an output.")
+    return tuple(notes)
+
+
+def setup_notes(limits: Budget, seconds: float) -> tuple[str, ...]:
+    """That loading, embedding and measuring took a large part of a time budget."""
+    if limits.seconds is None or seconds <= _LONG_SETUP * limits.seconds:
+        return ()
+    return (
+        f"Setting up took {seconds:.0f} of {limits.seconds:.0f} seconds. What was measured or encoded for the first "
+        "time is kept: a second search has that time.",
+    )
+
+
+def processor_notes(engine: Engine) -> tuple[str, ...]:
+    """What other work on the processor did to this run; nothing for engines that run elsewhere."""
+    share = float(getattr(engine, "processor_share", 1.0))
+    if share >= QUIET_SHARE:
+        return ()
+    return (
+        f"Another process uses the processor: the model got {share:.0%} of its threads' time. It ran slower than it "
+        "does alone, and a time budget paid for less; end the other process, or give a budget in tokens.",
+    )

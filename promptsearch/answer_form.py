@@ -18,8 +18,10 @@ from promptsearch.errors import DataError
 __all__ = ["GENERATED_TOKENS", "AnswerForm"]
 
 GENERATED_TOKENS = 64  # that a written answer may always take
-_BYTES_A_TOKEN = 2  # fewer than in any language that a tokenizer was made for, so that no expected answer is cut off
+_LETTERS_A_TOKEN = 2  # fewer than words in Latin letters have; of everything else a token may be a single byte
 _SHARE_OF_CONTEXT = 4  # answers get at most one part of so many
+_CUT_SHARE = 0.01  # of the outputs, the longest, that may be cut off: a stray one must not make all answers dear
+_LINES_SHARE = 0.02  # of the outputs, from which on those of several lines are no accident
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class AnswerForm:
         tokens: that an answer may take.
         lines: whether answers have several lines; else the first line's end is the answer's.
         pattern: regular expression whose last match in a text is the answer, or the first group of that match where
-            it has groups; empty where the whole text is the answer.
+            it has groups; matches and groups of nothing do not count. Empty where the whole text is the answer.
     """
 
     tokens: int = GENERATED_TOKENS
@@ -48,15 +50,13 @@ class AnswerForm:
         Raises:
             DataError: it is no regular expression, or one of the outputs holds no match of it.
         """
-        longest = max((len(output.encode("utf-8", "surrogatepass")) for output in outputs), default=0)
-        tokens = max(GENERATED_TOKENS, -(-longest // _BYTES_A_TOKEN))
-        form = cls(tokens, any("\n" in output for output in outputs), _checked(pattern))
-        unread = next((output for output in outputs if form.find(output) is None), None)
-        if unread is not None:
-            raise DataError(
-                f"answer={quoted(pattern)} finds no answer in the output {quoted(unread)}; it must find one in every "
-                "output, and in what the model writes in their manner"
-            )
+        lengths = sorted(map(_most_tokens, outputs))
+        kept = lengths[: len(lengths) - int(_CUT_SHARE * len(lengths))]
+        lines = sum("\n" in output for output in outputs)
+        form = cls(
+            max(GENERATED_TOKENS, *kept[-1:]), lines > max(0.0, _LINES_SHARE * len(outputs)), _checked(pattern)
+        )
+        form.require(outputs)
         return form
 
     @classmethod
@@ -75,12 +75,25 @@ class AnswerForm:
         """Plain values."""
         return asdict(self)
 
+    def require(self, outputs: Sequence[str]) -> None:
+        """Refuse expected answers that hold none.
+
+        Raises:
+            DataError: naming one.
+        """
+        unread = next((output for output in outputs if self.find(output) is None), None)
+        if unread is not None:
+            raise DataError(
+                f"answer={quoted(self.pattern)} finds no answer in the output {quoted(unread)}; it must find one in "
+                "every output, and in what the model writes in their manner"
+            )
+
     def find(self, text: str) -> str | None:
-        """The answer in a text; None where it holds none."""
+        """The answer in a text; None where it holds none. Matches of nothing are passed over."""
         if not self.pattern:
             return text
-        found = [match[min(1, self._compiled.groups)] for match in self._compiled.finditer(text)]
-        return found[-1].strip() if found and found[-1] is not None else None
+        found = [(match[min(1, self._compiled.groups)] or "").strip() for match in self._compiled.finditer(text)]
+        return next((answer for answer in reversed(found) if answer), None)
 
     def tokens_within(self, context: int) -> int:
         """Tokens that an answer may take of a context."""
@@ -89,6 +102,12 @@ class AnswerForm:
     @cached_property
     def _compiled(self) -> re.Pattern[str]:
         return re.compile(self.pattern)
+
+
+def _most_tokens(text: str) -> int:
+    """Tokens that a text has at most, whatever the tokenizer."""
+    letters = sum(character.isascii() and (character.isalpha() or character == " ") for character in text)
+    return len(text.encode("utf-8", "surrogatepass")) - letters + -(-letters // _LETTERS_A_TOKEN)
 
 
 def _checked(pattern: object) -> str:

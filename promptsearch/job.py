@@ -1,6 +1,6 @@
 """What one call of :func:`promptsearch.optimize` was asked to do, with the clock and the listener of the run.
 
-Invariant: what its phases share and none of them changes, but for the clock.
+Invariant: its phases share it, and none of them changes more of it than the clock.
 Leaves out: doing it.
 """
 

@@ -13,12 +13,22 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from promptsearch.data.text import clean_text, quoted
 from promptsearch.errors import DataError, PromptsearchError
 
-__all__ = ["METRICS", "Aggregate", "Gold", "Metric", "Score", "answer_text", "number_in", "reading", "resolve_metric"]
+__all__ = [
+    "METRICS",
+    "Aggregate",
+    "Gold",
+    "Metric",
+    "Score",
+    "answer_text",
+    "number_in",
+    "reading_answers",
+    "resolve_metric",
+]
 
 
 class Gold(Protocol):
@@ -114,11 +124,12 @@ class _Read:
     answers: tuple[str, ...]
 
 
-def reading(metric: Metric, find: Callable[[str], str | None]) -> Metric:
+def reading_answers(metric: Metric, find: Callable[[str], str | None]) -> Metric:
     """A metric of what stands in texts: the same, asked about the answers found in outputs and predictions.
 
     Args:
-        metric: what an answer is worth. A user's own callable is given the whole example, and the answer found.
+        metric: what an answer is worth. A user's own callable is given the example with the answers found in place of
+            its outputs; its ``value`` is what stands in the data.
         find: the answer in a text, None where there is none; it finds one in every expected output.
     """
 
@@ -126,8 +137,11 @@ def reading(metric: Metric, find: Callable[[str], str | None]) -> Metric:
         answer = find(prediction)
         if answer is None:
             return 0.0
-        answers = tuple(find(text) or "" for text in example.answers)
-        return metric.score(example if metric.is_custom else _Read(find(example.output) or "", answers), answer)
+        output, answers = find(example.output) or "", tuple(find(text) or "" for text in example.answers)
+        if not metric.is_custom:
+            return metric.score(_Read(output, answers), answer)
+        whole: Any = example  # a row, which users' callables may read more of
+        return metric.score(replace(whole, output=output, answers=answers), answer)
 
     def understands(text: str) -> bool:
         answer = find(text)

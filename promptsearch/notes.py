@@ -14,7 +14,7 @@ from promptsearch.lm.llamacpp.busy import QUIET_SHARE
 from promptsearch.measurement import Difference, Measurement
 from promptsearch.task import Task
 
-__all__ = ["processor_notes", "rows_notes", "setup_notes", "test_notes"]
+__all__ = ["measurement_notes", "processor_notes", "rows_notes", "setup_notes"]
 
 _FEWEST_OF_A_LABEL = 3
 _LONG_SETUP = 0.4  # of a time budget
@@ -25,7 +25,7 @@ _WITHOUT_MODEL = {
 }
 
 
-def test_notes(
+def measurement_notes(
     test: Measurement,
     baselines: Mapping[str, Measurement],
     differences: Mapping[str, Difference],

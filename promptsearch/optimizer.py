@@ -20,13 +20,13 @@ from promptsearch.embed.transformer import resolve_encoder
 from promptsearch.errors import UserError
 from promptsearch.evaluation import Asker, Evaluator, answer_grammar
 from promptsearch.events import Listener, Note, Progress, silent
-from promptsearch.final_test import FinalTest, Measured, with_unreasoned
+from promptsearch.final_measurement import FinalMeasurement, Measured, with_unreasoned
 from promptsearch.job import Job
 from promptsearch.lm.resolve import OpenedModel, open_engine
-from promptsearch.notes import processor_notes, rows_notes, setup_notes, test_notes
+from promptsearch.notes import measurement_notes, processor_notes, rows_notes, setup_notes
 from promptsearch.parts import PromptParts, Retriever
 from promptsearch.phases import require_enough
-from promptsearch.preparation import Ground, Preparation, limited_pool, may_read, next_tokens, search_in_turns
+from promptsearch.preparation import Ground, Preparation, may_read, next_tokens, search_in_turns
 from promptsearch.prompt import Prompt
 from promptsearch.prompting import PromptBuilder
 from promptsearch.reasoning_space import let_reason
@@ -103,7 +103,7 @@ def optimize(
     chosen: Any = encoder  # checked there
     found = resolve_encoder(chosen)
     check_space(space or Space(), task, found)
-    splits = limited_pool(search_in_turns(task, task.split(seed)), limits, seed)
+    splits = search_in_turns(task, task.split(seed))
     with _listener(progress) as listen:
         job = Job(task, limits, space or Space(), STRATEGIES[strategy], prefer, seed, listen)
         hurry = None if limits.seconds is None else _WEIGHTS_SHARE * limits.seconds
@@ -151,7 +151,7 @@ class _Run:
             if len(store):
                 job.listen(Note(f"going on with {str(run)!r}, where {len(store):,} calls of the model are recorded"))
             preparation = Preparation(job, splits, self._opened.engine)
-            builder = preparation.lay_out()
+            builder = preparation.lay_out(store)
             store.require_same({"encoder": self._encoder.fingerprint})
             ground = preparation.set_up(builder, self._encoder, store)
             near, space = ground.near, ground.space
@@ -169,7 +169,7 @@ class _Run:
                 np.random.default_rng([job.seed, 2]),
             )
             compared = with_unreasoned(baselines, outcome.winner)
-            measured = FinalTest(job, study, near).measure(outcome, compared, store)
+            measured = FinalMeasurement(job, study, near).measure(outcome, compared, store)
             return self._result(near, study, outcome, measured, rationales, len(splits.test))
         finally:
             store.close()
@@ -237,7 +237,7 @@ class _Run:
             stopped_by=outcome.stopped_by,
             facts=facts,
             notes=(
-                *test_notes(test, baselines, differences, given_test, outcome.stopped_by),
+                *measurement_notes(test, baselines, differences, given_test, outcome.stopped_by),
                 *rows_notes(self._job.task),
                 *setup_notes(self._job.limits, self._job.meter.cost.seconds.get("setup", 0.0)),
                 *processor_notes(self._opened.engine),

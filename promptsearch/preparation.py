@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from promptsearch.anchors import BASELINE_SHOTS, WORDING_SHOTS, nearest_count
-from promptsearch.budget import Budget
 from promptsearch.calibration import CONTENT_FREE
 from promptsearch.candidate import Candidate
 from promptsearch.data.splits import Splits, in_turns
@@ -30,7 +28,7 @@ from promptsearch.multiple_choice import MultipleChoice, find_multiple_choice, m
 from promptsearch.phases import FEWEST_CONFIRM, FEWEST_TEST, MOST_READ, Plan, make_plan, tokens_in_time
 from promptsearch.prompting import PromptBuilder, answer_room
 from promptsearch.readout import READ_TOKENS, likeliest_tokens
-from promptsearch.row_limits import RowCounts, RowLimits, drawn_order, first_rows
+from promptsearch.row_limits import RowCounts, RowLimits, drawn_order, first_rows, read_size
 from promptsearch.scoring import ROWS_A_LABEL
 from promptsearch.search.drawing import draw_balanced
 from promptsearch.search.race import FIRST_RUNG
@@ -40,12 +38,11 @@ from promptsearch.task import Task
 from promptsearch.template import TEMPLATES
 from promptsearch.workbench import Neighbourhood, check_lengths, demonstrations_of, embed_splits, make_space
 
-__all__ = ["Ground", "Preparation", "limited_pool", "may_read", "next_tokens", "search_in_turns"]
+__all__ = ["Ground", "Preparation", "may_read", "next_tokens", "search_in_turns"]
 
-_ROWS_A_SECOND = 400  # pool rows for each second of a time budget: with more, reading them would take too long
 _SAMPLED_TEXTS = 128  # that an encoder's speed is measured on
 _UNKNOWN_ROWS_A_SECOND, _FEWEST_POOL = 100, 50  # that get vectors, where the model's size is not known
-_LOOKED_ROWS = 8  # after which those tokens are looked for, under each of a few prompts
+_LOOKED_ROWS = 8  # after which the tokens that readouts read are looked for, under each of a few prompts
 _LOOKED_SHARE = 0.02  # of the plan, that this may take
 _MOST_FINALISTS = 5
 _MOST_BASELINES = 5  # that are asked
@@ -78,21 +75,30 @@ class Preparation:
 
     def __init__(self, job: Job, splits: Splits, engine: Engine) -> None:
         self._job = job
-        self._splits = splits
+        self._whole = splits
         self._engine = engine
-        self._encoding = math.inf  # characters a second
         self._room = answer_room(engine, job.task.labels, job.task.answer_form)
+        self._sizes = [read_size(example.text) for example in job.task.examples]
+        outputs = [example.output for example in job.task.examples] if job.task.is_classification else None
+        self._drawn = drawn_order(splits.pool, outputs, job.seed)
+        self._limits = self._row_limits()
+        self._speed = 0.0  # of the model, where a time is planned for
 
-    def lay_out(self) -> PromptBuilder:
+    def lay_out(self, store: RunStore) -> PromptBuilder:
         """Check labels and lengths before anything slow."""
-        engine, labels = self._engine, self._job.task.labels
-        shown = demonstrations_of(self._job.task.examples, self._splits.pool)
-        listed = None if isinstance(engine, GeneratedChoice) else self._multiple_choice()
-        builder = PromptBuilder(engine, self._job.task.inputs, self._job.task.output, shown, self._room, listed)
+        job, engine, labels = self._job, self._engine, self._job.task.labels
         if labels is not None:
             engine.check_continuations([f" {label}" for label in labels])
-        space = make_space(self._job.task, self._splits, self._job.space, engine, builder, self._room)
-        check_lengths(self._job.task, space, self._splits, engine, builder)
+        recorded = store.fact("plan")
+        if recorded is None and job.limits.seconds is not None:
+            self._speed = model_speed(engine, generates=labels is None)
+        counts = self._most_rows() if recorded is None else RowCounts(*recorded["rows"])
+        splits = first_rows(self._whole, self._drawn, counts)
+        shown = demonstrations_of(job.task.examples, splits.pool)
+        listed = None if isinstance(engine, GeneratedChoice) else self._multiple_choice()
+        builder = PromptBuilder(engine, job.task.inputs, job.task.output, shown, self._room, listed)
+        space = make_space(job.task, splits, job.space, engine, builder, self._room)
+        check_lengths(job.task, space, splits, engine, builder)
         return builder
 
     def _multiple_choice(self) -> MultipleChoice | None:
@@ -108,108 +114,104 @@ class Preparation:
         return found
 
     def set_up(self, builder: PromptBuilder, encoder: CachedEncoder, store: RunStore) -> Ground:
-        """Vectors, the space over them, and the plan, on as many pool rows as the plan's tokens allow."""
-        engine, whole, recorded = self._engine, self._splits, store.fact("plan")
-        speed = 0.0
-        if recorded is None and self._job.limits.seconds is not None:
-            speed = model_speed(engine, generates=self._job.task.labels is None)
-            self._encoding = encoder_speed(encoder, self._sample())
-        limits = self._row_limits()
-        counts = self._row_counts(limits, speed) if recorded is None else RowCounts(*recorded["rows"])
+        """Vectors, the space over them, and the plan, on as many rows as the plan's tokens allow."""
+        job, recorded = self._job, store.fact("plan")
+        encoding = encoder_speed(encoder, self._sample())  # encoded first in every run, so that batches are the same
+        counts = self._row_counts(encoding) if recorded is None else RowCounts(*recorded["rows"])
         while True:
-            self._splits = first_rows(whole, drawn_order(whole.pool, self._job.seed), counts)
-            near = self._embed(encoder)
-            space = make_space(
-                self._job.task, near.splits, self._job.space, engine, builder, self._room, near.matcher
-            )
+            splits = first_rows(self._whole, self._drawn, counts)
+            near = self._embed(splits, encoder)
+            space = make_space(job.task, near.splits, job.space, self._engine, builder, self._room, near.matcher)
             if recorded is not None:
                 break
-            most_tokens = math.inf if limits is None else limits.most_tokens(counts)
-            plan = self._plan(near.splits, space, speed, most_tokens)
-            allowed = counts if limits is None else limits.counts(plan.total)
-            if plan.unit == "evaluations" or (allowed.pool >= counts.pool and allowed.test >= counts.test):
-                recorded = {"plan": plan.to_dict(), "elapsed": self._job.meter.elapsed, "rows": counts}
+            most_tokens = math.inf if self._limits is None else self._limits.most_tokens(counts)
+            # with kept vectors as with none, so that the same call plans the same
+            setup = max(job.meter.elapsed, _LOADING_SECONDS + self._bytes_read(counts) / encoding)
+            plan = self._plan(near.splits, space, setup, most_tokens)
+            allowed = counts
+            if self._limits is not None and plan.unit == "tokens":
+                allowed = counts.within(self._limits.counts(plan.total))
+            if allowed == counts:
+                recorded = {"plan": plan.to_dict(), "elapsed": job.meter.elapsed, "rows": counts}
                 store.record_fact("plan", recorded)
                 break
             counts = allowed  # setting up took longer than was expected
-        self._job.meter.set_clock(recorded["elapsed"])
+        job.meter.set_clock(recorded["elapsed"])
         sizes = ", ".join(f"{name} {size:,}" for name, size in near.splits.sizes.items())
-        self._job.listen(Note(f"rows: {sizes}; duplicates removed: {near.splits.report.total:,}"))
-        for name, count in counts._asdict().items():
-            if count < (given := len(getattr(whole, name))):
-                self._job.listen(
-                    Note(f"of {given:,} {name} rows {count:,} are taken, as many as the budget can make use of")
-                )
+        job.listen(Note(f"rows: {sizes}; duplicates removed: {near.splits.report.total:,}"))
+        given = RowCounts.of(self._whole)
+        fewer = [name for name in RowCounts._fields if getattr(counts, name) < getattr(given, name)]
+        if fewer:
+            taken = ", ".join(f"{getattr(counts, name):,} of {getattr(given, name):,} {name} rows" for name in fewer)
+            job.listen(Note(f"the budget can make use of {taken}; a larger one takes more"))
         return Ground(near, space, Plan(**recorded["plan"]))
 
     def _row_limits(self) -> RowLimits | None:
         """What rows are taken for a number of tokens; None where no number, or not the model's size, is known."""
-        if self._engine.parameters is None or (self._job.limits.seconds is None and self._job.limits.tokens is None):
+        job, parameters = self._job, self._engine.parameters
+        if parameters is None or (job.limits.seconds is None and job.limits.tokens is None):
             return None
-        sizes = [len(example.text.encode("utf-8", "surrogatepass")) for example in self._job.task.examples]
-        return RowLimits(
-            self._splits, sizes, self._engine.parameters, len(self._job.task.labels or ()), self._job.seed
-        )
+        return RowLimits(self._whole, self._drawn, self._sizes, parameters, len(job.task.labels or ()))
 
-    def _row_counts(self, limits: RowLimits | None, speed: float) -> RowCounts:
-        """The rows to take."""
-        splits, seconds = self._splits, self._job.limits.seconds
-        every = RowCounts(len(splits.pool), len(splits.test))
-        if limits is None:
-            most = every.pool if seconds is None else max(_FEWEST_POOL, int(_UNKNOWN_ROWS_A_SECOND * seconds))
-            return every._replace(pool=min(every.pool, most))
-        allowed = every if self._job.limits.tokens is None else limits.counts(self._job.limits.tokens)
-        if seconds is None:
-            return allowed
+    def _most_rows(self) -> RowCounts:
+        """The rows that may be taken, however fast the encoder is."""
+        limits, rows = self._job.limits, RowCounts.of(self._whole)
+        if self._limits is None:
+            if limits.seconds is None:
+                return rows
+            return rows._replace(pool=min(rows.pool, max(_FEWEST_POOL, int(_UNKNOWN_ROWS_A_SECOND * limits.seconds))))
+        if limits.tokens is not None:
+            rows = rows.within(self._limits.counts(limits.tokens))
+        if limits.seconds is not None:
+            rows = rows.within(self._limits.counts(tokens_in_time(limits.seconds, 0.0, self._speed)))
+        return rows
+
+    def _row_counts(self, encoding: float) -> RowCounts:
+        """The rows to take, with an encoder that reads so many bytes a second."""
+        most, seconds = self._most_rows(), self._job.limits.seconds
+        if self._limits is None or seconds is None:
+            return most
         begun = max(_LOADING_SECONDS, self._job.meter.elapsed)
-        others = self._characters([*splits.search, *splits.confirm])
-        pool = np.cumsum([0, *(self._characters([number]) for number in drawn_order(splits.pool, self._job.seed))])
-        test = np.cumsum([0, *(self._characters([number]) for number in splits.test)])
 
         def tokens_left(counts: RowCounts) -> float:
-            embedded = others + int(pool[counts.pool]) + int(test[counts.test])
-            return tokens_in_time(seconds, begun + embedded / self._encoding, speed)
+            return tokens_in_time(seconds, begun + self._bytes_read(counts) / encoding, self._speed)
 
-        found = limits.counts_within(tokens_left)
-        return RowCounts(min(allowed.pool, found.pool), min(allowed.test, found.test))
+        return most.within(self._limits.counts_within(tokens_left))
+
+    def _bytes_read(self, counts: RowCounts) -> int:
+        """What the encoder reads of so many rows."""
+        splits = first_rows(self._whole, self._drawn, counts)
+        return sum(self._sizes[row] for name in RowCounts._fields for row in getattr(splits, name))
 
     def _sample(self) -> list[str]:
         """Some of the texts that are embedded in any case."""
-        numbers = [*self._splits.search, *self._splits.confirm, *self._splits.test][:_SAMPLED_TEXTS]
+        numbers = [*self._whole.search, *self._whole.confirm, *self._whole.test][:_SAMPLED_TEXTS]
         return [self._job.task.examples[number].text for number in numbers]
 
-    def _embed(self, encoder: CachedEncoder) -> Neighbourhood:
+    def _embed(self, splits: Splits, encoder: CachedEncoder) -> Neighbourhood:
         """Vectors, near duplicates, neighbours."""
+        job = self._job
         return embed_splits(
-            self._job.task,
-            self._splits,
+            job.task,
+            splits,
             encoder,
-            lambda done, total: self._job.listen(Progress("embed", done / max(1, total))),
-            clusters=self._job.space.clusters if "routed" in self._job.space.modes else (),
-            seed=self._job.seed,
+            lambda done, total: job.listen(Progress("embed", done / max(1, total))),
+            clusters=job.space.clusters if "routed" in job.space.modes else (),
+            seed=job.seed,
         )
 
-    def _characters(self, numbers: Sequence[int]) -> int:
-        return sum(len(self._job.task.examples[number].text) for number in numbers)
-
-    def _plan(self, splits: Splits, space: SearchSpace, speed: float, most_tokens: float) -> Plan:
+    def _plan(self, splits: Splits, space: SearchSpace, setup_seconds: float, most_tokens: float) -> Plan:
         """What each phase may spend, of so many tokens at most where a time is planned for."""
-        setup = self._job.meter.elapsed
-        if (
-            self._job.limits.seconds is not None
-        ):  # with a full cache as with an empty one: the same call plans the same
-            whole = self._splits
-            embedded = self._characters([*whole.pool, *whole.search, *whole.confirm, *whole.test])
-            setup = max(setup, _LOADING_SECONDS + embedded / self._encoding)
+        job = self._job
         return make_plan(
-            self._job.limits,
-            tokens_per_second=speed,
-            setup_seconds=setup,
+            job.limits,
+            tokens_per_second=self._speed,
+            setup_seconds=setup_seconds,
             most_to_measure=self._most_to_measure(space, splits),
             least_to_measure=self._least_to_measure(space),
             row_to_read=self._row_to_read(space),
-            rows_to_read=self._job.space.ensemble * min(len(space.pool), MOST_READ),
-            fewest_to_read=ROWS_A_LABEL * len(self._job.task.labels or ()),
+            rows_to_read=job.space.ensemble * min(len(space.pool), MOST_READ),
+            fewest_to_read=ROWS_A_LABEL * len(job.task.labels or ()),
             tokens_per_evaluation=space.query_tokens(Candidate(instruction=space.instructions[0])),
             most_tokens=most_tokens,
         )
@@ -274,11 +276,3 @@ def search_in_turns(task: Task, splits: Splits) -> Splits:
     if not task.require_metric().labels_alike:
         return splits
     return replace(splits, search=in_turns(splits.search, [example.output for example in task.examples]))
-
-
-def limited_pool(splits: Splits, limits: Budget, seed: int) -> Splits:
-    """A random part of a pool that is too large to look at within a short time budget."""
-    if limits.seconds is None:
-        return splits
-    most = max(_FEWEST_POOL, int(_ROWS_A_SECOND * limits.seconds))
-    return first_rows(splits, drawn_order(splits.pool, seed), RowCounts(most, len(splits.test)))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -20,12 +21,13 @@ import numpy as np
 
 from promptsearch.data.splits import Splits
 
-__all__ = ["RowCounts", "RowLimit", "RowLimits", "drawn_order", "first_rows"]
+__all__ = ["RowCounts", "RowLimit", "RowLimits", "drawn_order", "first_rows", "read_size"]
 
 # Bytes that the default encoder may read for a token that each million of the model's parameters reads. With the
 # packaged model, 135 million parameters, embedding then takes about a fifth of the time.
-_POOL_SHARE, _TEST_SHARE = 0.041, 0.009
-_FEWEST_POOL, _FEWEST_POOL_OF_A_LABEL, _FEWEST_TEST = 200, 8, 100
+_SHARES = (0.041, 0.009, 0.006, 0.009)  # for the parts in their order
+_FEWEST_POOL, _FEWEST_POOL_OF_A_LABEL, _FEWEST_OTHERS = 200, 8, (300, 200, 100)
+_FIRST_OF_A_LABEL = 4
 _LONGEST = 1024  # bytes of a text that the encoder reads; about its 256 tokens
 _STEP = 50  # rows
 
@@ -35,7 +37,7 @@ class RowLimit:
     """The rule for some rows.
 
     Attributes:
-        sizes: bytes of each row, in the order in which rows are taken.
+        sizes: what the encoder reads of each row, in the order in which rows are taken.
         bytes_a_token: that the encoder may read of them for each token of the model's budget, above 0.
         fewest: rows that are taken in any case.
     """
@@ -76,15 +78,26 @@ class RowLimit:
     @cached_property
     def _bytes(self) -> list[int]:
         """Bytes that the encoder reads of each of these numbers of rows."""
-        read = np.cumsum(np.minimum(np.asarray(self.sizes, dtype=np.int64), _LONGEST))
+        read = np.cumsum(np.asarray(self.sizes, dtype=np.int64))
         return [int(read[rows - 1]) if rows else 0 for rows in self._steps]
 
 
 class RowCounts(NamedTuple):
-    """How many rows of two parts get vectors; all rows of the others do."""
+    """How many rows of each part are taken."""
 
     pool: int
+    search: int
+    confirm: int
     test: int
+
+    @classmethod
+    def of(cls, splits: Splits) -> RowCounts:
+        """All rows."""
+        return cls(**{name: len(getattr(splits, name)) for name in cls._fields})
+
+    def within(self, others: RowCounts) -> RowCounts:
+        """The smaller count of each part."""
+        return RowCounts(*map(min, self, others))
 
 
 class RowLimits:
@@ -92,22 +105,26 @@ class RowLimits:
 
     Args:
         splits: all rows.
-        sizes: bytes of each row of the task, by number.
+        drawn: the pool rows in the order in which they are taken, see :func:`drawn_order`.
+        sizes: what the encoder reads of each row of the task, by number, see :func:`read_size`.
         parameters: of the model.
         labels: number of labels; 0 for free text.
-        seed: of the order in which pool rows are taken.
     """
 
-    def __init__(self, splits: Splits, sizes: Sequence[int], parameters: int, labels: int, seed: int) -> None:
-        drawn = drawn_order(splits.pool, seed)
+    def __init__(
+        self, splits: Splits, drawn: Sequence[int], sizes: Sequence[int], parameters: int, labels: int
+    ) -> None:
         millions = parameters / 1e6
-        fewest = max(_FEWEST_POOL, _FEWEST_POOL_OF_A_LABEL * labels)
-        self._pool = RowLimit([sizes[number] for number in drawn], _POOL_SHARE * millions, fewest)
-        self._test = RowLimit([sizes[number] for number in splits.test], _TEST_SHARE * millions, _FEWEST_TEST)
+        fewest = RowCounts(max(_FEWEST_POOL, _FEWEST_POOL_OF_A_LABEL * labels), *_FEWEST_OTHERS)
+        rows = {**{name: getattr(splits, name) for name in RowCounts._fields}, "pool": drawn}
+        self._parts = [
+            RowLimit([sizes[number] for number in rows[name]], share * millions, least)
+            for name, share, least in zip(RowCounts._fields, _SHARES, fewest, strict=True)
+        ]
 
     def counts(self, tokens: float) -> RowCounts:
         """The rows for so many tokens of the model."""
-        return RowCounts(self._pool.rows(tokens), self._test.rows(tokens))
+        return RowCounts(*(part.rows(tokens) for part in self._parts))
 
     def counts_within(self, tokens_left: Callable[[RowCounts], float]) -> RowCounts:
         """The rows that the tokens which are left after embedding them allow.
@@ -115,21 +132,45 @@ class RowLimits:
         Args:
             tokens_left: from rows to tokens; the more rows, the fewer tokens.
         """
-        test = self._test.rows(tokens_left(RowCounts(0, 0)))
-        pool = self._pool.rows_within(lambda rows: tokens_left(RowCounts(rows, test)))
-        return RowCounts(pool, min(test, self._test.rows(tokens_left(RowCounts(pool, test)))))
+        most = self.counts(tokens_left(RowCounts(0, 0, 0, 0)))
+        pool = self._parts[0].rows_within(lambda rows: tokens_left(most._replace(pool=rows)))
+        counts = most._replace(pool=pool)
+        return counts.within(self.counts(tokens_left(counts)))
 
     def most_tokens(self, counts: RowCounts) -> float:
-        """The most whole tokens that allow no more than so many rows of either part; infinite where these are all."""
-        return min(self._pool.most_tokens(counts.pool), self._test.most_tokens(counts.test))
+        """The most whole tokens that allow no more than so many rows of any part; infinite where these are all."""
+        return min(part.most_tokens(count) for part, count in zip(self._parts, counts, strict=True))
 
 
-def drawn_order(pool: Sequence[int], seed: int) -> list[int]:
-    """Pool rows in the order in which they are taken."""
-    return [pool[place] for place in np.random.default_rng([seed, 1]).permutation(len(pool))]
+def read_size(text: str) -> int:
+    """Bytes of a text that the default encoder reads, about."""
+    return min(_LONGEST, len(text.encode("utf-8", "surrogatepass")))
+
+
+def drawn_order(pool: Sequence[int], labels: Sequence[str] | None, seed: int) -> list[int]:
+    """Pool rows in the order in which they are taken: a few of each label, then the rest.
+
+    Where a row stands does not depend on which others there are beside those of its label.
+
+    Args:
+        pool: row numbers.
+        labels: label of each row of the task, by number; None for free text.
+        seed: of the order.
+    """
+    keys = np.random.default_rng([seed, 1]).random(max(pool, default=0) + 1)
+    drawn = sorted(pool, key=lambda number: keys[number])
+    if labels is None:
+        return drawn
+    seen: Counter[str] = Counter()
+    first: list[int] = []
+    rest: list[int] = []
+    for number in drawn:
+        seen[labels[number]] += 1
+        (first if seen[labels[number]] <= _FIRST_OF_A_LABEL else rest).append(number)
+    return [*first, *rest]
 
 
 def first_rows(splits: Splits, drawn: Sequence[int], counts: RowCounts) -> Splits:
-    """The splits with the first rows of two parts, whose pool stands in its own order."""
-    pool = splits.pool if counts.pool >= len(splits.pool) else tuple(sorted(drawn[: counts.pool]))
-    return replace(splits, pool=pool, test=splits.test[: counts.test])
+    """The splits with the first rows of each part, of the pool those that are drawn first."""
+    others = {name: getattr(splits, name)[: getattr(counts, name)] for name in ("search", "confirm", "test")}
+    return replace(splits, pool=tuple(sorted(drawn[: counts.pool])), **others)

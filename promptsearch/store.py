@@ -19,7 +19,7 @@ from promptsearch.errors import ArtifactError
 
 __all__ = ["Call", "RunStore"]
 
-_SCHEMA = 2
+_SCHEMA = 3
 _TABLES = """
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS calls (

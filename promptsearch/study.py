@@ -284,18 +284,19 @@ class Study:
         return list(dict.fromkeys([*best, *finalists]))[: max(len(best), len(finalists))]
 
     def _fixed_first(self, finalists: Sequence[Candidate]) -> Sequence[Candidate]:
-        """The finalists, a prompt first that may be asked about more rows, unless all such lie far behind.
+        """The finalists, first a prompt that may be asked about more rows and raced as long, unless all are far behind.
 
         Only fixed prompts are asked about further rows before the confirmation, and have yet to gain by them.
         """
         if not self.plan.read or self.fitter.may_be_read(finalists[0]):
             return finalists
-        effects = candidate_effects(self._scores)
-        fixed = [each for each in finalists if self.fitter.may_be_read(each)]
-        others = sorted(effects, key=lambda each: (-effects[each], each.key))
-        found = next((each for each in [*fixed, *others] if self.fitter.may_be_read(each)), None)
-        if found is None or effects[found] < max(effects[each] for each in finalists) - _GAIN_OF_READING:
+        effects = {each: round(effect, 9) for each, effect in candidate_effects(self._scores).items()}
+        rows = min(self._scores[each].items for each in finalists)
+        long = [each for each in effects if self._scores[each].items >= rows and self.fitter.may_be_read(each)]
+        ranked = sorted(long, key=lambda each: (each not in finalists, -effects[each], each.key))
+        if not ranked or effects[ranked[0]] < max(effects[each] for each in finalists) - _GAIN_OF_READING:
             return finalists
+        found = ranked[0]
         return [found, *(each for each in finalists if each != found)]
 
     # -- confirmation ---------------------------------------------------------------------------------------

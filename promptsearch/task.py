@@ -20,7 +20,7 @@ from promptsearch.data.records import Row, declared_labels, read_rows
 from promptsearch.data.splits import Parts, Splits, make_splits
 from promptsearch.data.text import as_text, clean_text, is_missing, listed, quoted
 from promptsearch.errors import ArtifactError, DataError
-from promptsearch.metrics import METRICS, Metric, reading, resolve_metric
+from promptsearch.metrics import Metric, reading_answers, resolve_metric
 
 __all__ = ["Example", "Task", "function_identity", "input_text"]
 
@@ -84,8 +84,8 @@ class Task:
             ``example`` is an :class:`Example`, ``prediction`` a text. None picks by kind of task.
         answer: of free text the regular expression that finds the answer in each expected output, and in what the
             model writes: its last match, or the first group of that. ``r"####\s*(.+)"`` finds 18 in
-            "9 * 2 = 18 #### 18". Demonstrations show outputs whole; what holds no match is wrong. None for the whole
-            text.
+            "9 * 2 = 18 #### 18". Demonstrations show outputs whole; metrics, callables among them, are given what was
+            found. What holds no match is wrong. None for the whole text.
         validation: rows to search on, in any form that ``data`` takes; otherwise split from ``data``.
         test: rows to measure the result on, likewise.
 
@@ -235,13 +235,18 @@ class Task:
     def resolve(self, metric: str | Callable[..., float] | Metric | None, examples: Sequence[Example]) -> Metric:
         """A metric for some of the task's rows: what `Task` takes, asked about the answers that its texts hold.
 
+        A :class:`Metric` is taken as it is.
+
         Raises:
-            DataError: no such metric, or one that does not suit the task.
+            DataError: no such metric, one that does not suit the task, or a row whose output holds no answer.
         """
+        if isinstance(metric, Metric):
+            return metric
+        self.answer_form.require([example.output for example in examples])
         find = self.answer_form.find
         golds = [answer for example in examples if (answer := find(example.output)) is not None]
         found = resolve_metric(metric, is_classification=self.is_classification, golds=golds)
-        return reading(found, find) if self.answer_form.pattern else found
+        return reading_answers(found, find) if self.answer_form.pattern else found
 
     def require_metric(self) -> Metric:
         """The metric.
@@ -315,7 +320,7 @@ class Task:
             task.metric_name = str(spec["metric"])
             form = spec.get("answer")
             task.answer_form = AnswerForm() if form is None else AnswerForm.from_json(form)
-            task.metric = None if spec["metric_is_custom"] else task.resolve(METRICS[task.metric_name], ())
+            task.metric = None if spec["metric_is_custom"] else task.resolve(task.metric_name, ())
         except (KeyError, TypeError, ValueError, DataError) as error:
             raise ArtifactError(
                 f"the saved task {quoted(spec)} cannot be used ({type(error).__name__}: {error}); save anew"

@@ -294,7 +294,7 @@ def make_space(
         lengths_in=dict.fromkeys(by_options, shorter),
         shares_beginnings=engine.shares_beginnings,
         answering_templates=[template.name for template in TEMPLATES.values() if not template.takes_reasoning],
-        reads_reasoning_again=task.is_classification or not isinstance(engine, WritesOn),
+        reads_reasoning_again=task.is_classification or not (isinstance(engine, WritesOn) and engine.reads_once),
     )
     require_candidates(found, clustered=matcher is not None)
     return found

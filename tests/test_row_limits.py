@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 
 import promptsearch as ps
 from promptsearch import machine
+from promptsearch.budget import Meter
 from promptsearch.data.splits import Splits
 from promptsearch.embed.cache import CachedEncoder
 from promptsearch.machine import encoder_speed
@@ -58,37 +61,52 @@ def test_rows_within_leave_the_tokens_that_allow_them(limit: RowLimit, tokens: i
 
 
 def splits() -> Splits:
-    return Splits(tuple(range(2000)), (2000, 2001), (2002,), tuple(range(2003, 3000)))
+    return Splits(tuple(range(2000)), tuple(range(2000, 2400)), tuple(range(2400, 2700)), tuple(range(2700, 4000)))
+
+
+def limits() -> RowLimits:
+    return RowLimits(splits(), drawn_order(splits().pool, None, 0), [100] * 4000, 134_000_000, 4)
 
 
 @given(st.integers(1, 10**6), st.floats(0, 40))
 def test_a_time_and_its_tokens_take_the_same_rows(tokens: int, row: float) -> None:
     """What the plan of a time comes to, given as a number of tokens, allows the same rows."""
-    limits = RowLimits(splits(), [100] * 3000, 134_000_000, 4, 0)
+    rule = limits()
 
     def left(counts: RowCounts) -> float:
-        return max(1.0, tokens - row * (counts.pool + counts.test))
+        return max(1.0, tokens - row * sum(counts))
 
-    counts = limits.counts_within(left)
-    planned = min(left(counts), limits.most_tokens(counts))
-    again = limits.counts(int(planned))
-    while again.pool < counts.pool or again.test < counts.test:  # as where setting up took longer
+    counts = rule.counts_within(left)
+    planned = min(left(counts), rule.most_tokens(counts))
+    while (again := counts.within(rule.counts(int(planned)))) != counts:  # as where setting up took longer
         counts = again
-        planned = min(planned, limits.most_tokens(counts))
-        again = limits.counts(int(planned))
-    assert again == counts
+        planned = min(planned, rule.most_tokens(counts))
+    assert rule.counts(int(planned)) == counts
 
 
 @given(st.integers(1, 2500), st.integers(1, 2500), st.integers(0, 100))
 def test_what_is_taken_are_first_rows(pool: int, test: int, seed: int) -> None:
     whole = splits()
-    drawn = drawn_order(whole.pool, seed)
-    taken = first_rows(whole, drawn, RowCounts(pool, test))
+    drawn = drawn_order(whole.pool, None, seed)
+    taken = first_rows(whole, drawn, RowCounts(pool, 10, 20, test))
     assert sorted(drawn) == list(whole.pool)
     assert set(taken.pool) == set(drawn[:pool])
     assert list(taken.pool) == sorted(taken.pool)
-    assert taken.test == whole.test[:test]
-    assert (taken.search, taken.confirm) == (whole.search, whole.confirm)
+    assert (taken.search, taken.confirm, taken.test) == (whole.search[:10], whole.confirm[:20], whole.test[:test])
+    assert RowCounts.of(taken) == RowCounts(min(pool, 2000), 10, 20, min(test, 1300))
+
+
+@given(st.sets(st.integers(0, 300), min_size=1), st.sets(st.integers(0, 300)), st.integers(0, 50))
+def test_the_order_of_some_rows_is_that_of_all(some: set[int], more: set[int], seed: int) -> None:
+    every = drawn_order(sorted(some | more), None, seed)
+    assert drawn_order(sorted(some), None, seed) == [row for row in every if row in some]
+
+
+def test_rare_labels_come_first() -> None:
+    labels = ["rare" if row in (7, 900) else f"common{row % 3}" for row in range(1000)]
+    drawn = drawn_order(range(1000), labels, 0)
+    assert sorted(drawn) == list(range(1000))
+    assert {7, 900} <= set(drawn[:14])  # four of each of four labels, as far as there are
 
 
 # -- in a search --------------------------------------------------------------------------------------------
@@ -102,11 +120,11 @@ class SizedLM(WatchedLM):
         return 10_000_000
 
 
-def searched(budget: str, notes: list[str], run: Path | None = None) -> ps.Result:
+def searched(budget: str, notes: list[str], run: Path | None = None, **options: Any) -> ps.Result:
     task = numbered_task(1500)
     return ps.optimize(
         task,
-        SizedLM(golds_of(task), reliability=0.8),
+        SizedLM(golds_of(task), reliability=0.8, **options),
         budget=budget,
         encoder=WordEncoder(),
         space=ps.Space(modes=("static",)),
@@ -118,12 +136,46 @@ def searched(budget: str, notes: list[str], run: Path | None = None) -> ps.Resul
 def test_a_small_budget_takes_fewer_rows(tmp_path: Path) -> None:
     notes: list[str] = []
     small = searched("15k tokens", notes, tmp_path)
-    assert any("pool rows" in note and "as many as the budget can make use of" in note for note in notes)
+    assert any("pool rows" in note and "the budget can make use of" in note for note in notes)
+    assert small.facts["rows"]["pool"] < 700
     notes.clear()
     assert searched("15k tokens", notes, tmp_path).test == small.test  # from the record, with the same rows
     notes.clear()
     searched("4000 evaluations", notes)
-    assert not any("as many as the budget can make use of" in note for note in notes)
+    assert not any("the budget can make use of" in note for note in notes)
+
+
+@pytest.mark.parametrize("slowness", [0.0, 4.0])
+def test_a_time_and_the_tokens_of_its_plan_come_to_the_same(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, slowness: float
+) -> None:
+    """Also where setting up takes longer than was expected, so that rows are given up that have vectors."""
+    monkeypatch.setenv("PROMPTSEARCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("promptsearch.preparation.model_speed", lambda *_, **__: 1000.0)
+    monkeypatch.setattr("promptsearch.preparation.encoder_speed", lambda *_: 20_000.0)
+    elapsed = Meter.elapsed.fget
+    embedded: list[int] = []
+
+    def late(meter: Meter) -> float:
+        return float(elapsed(meter)) + (slowness if embedded else 0.0)  # type: ignore[misc]
+
+    class Counting(WordEncoder):
+        def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+            embedded.append(len(texts))
+            return super().encode(texts)
+
+    monkeypatch.setattr(Meter, "elapsed", property(late))
+    monkeypatch.setattr("test_row_limits.WordEncoder", Counting)
+    timed = searched("30s", [], tmp_path / "run")
+    plan = timed.facts["plan"]
+    assert timed.stopped_by == "seconds"
+    assert timed.facts["rows"]["pool"] < 1000
+    again = searched("30s", [], tmp_path / "run")
+    assert (again.test, again.facts["rows"]) == (timed.test, timed.facts["rows"])
+    by_tokens = searched(f"{plan['total']} tokens", [])
+    assert by_tokens.facts["rows"] == timed.facts["rows"]
+    assert by_tokens.test == timed.test
+    assert [trial.candidate for trial in by_tokens.trials] == [trial.candidate for trial in timed.trials]
 
 
 # -- how fast the encoder is ----------------------------------------------------------------------------------
@@ -155,14 +207,16 @@ def test_an_encoder_is_measured_on_texts_that_it_has_to_encode(slow: Slow) -> No
     assert encoder_speed(cached, texts) == pytest.approx(1000)
     assert cached.unknown(texts) == []
     slow.slowness = 3.0
-    assert encoder_speed(cached, texts) == pytest.approx(1000)  # nothing to measure on: what is kept
+    assert encoder_speed(cached, texts) == pytest.approx(1000)  # the same call finds the same
     others = [f"other{number} text" for number in range(100)]
-    assert encoder_speed(cached, others) == pytest.approx(1000 / 3)  # busy now
-    slow.slowness = 0.5
-    assert encoder_speed(cached, [f"third{number}" for number in range(100)]) == pytest.approx(2000)
+    assert encoder_speed(cached, others) == pytest.approx(1000 / 3)
+    assert encoder_speed(cached, others[:80]) == pytest.approx(1000 / 3)  # nothing to measure on: as usual
+    assert encoder_speed(cached, texts) == pytest.approx(1000)
 
 
-def test_an_encoder_whose_vectors_are_all_kept_is_measured_once(slow: Slow) -> None:
+def test_an_encoder_whose_vectors_are_all_kept_is_measured_all_the_same(slow: Slow, tmp_path: Path) -> None:
     cached = CachedEncoder(slow)
     cached.encode(["one", "two"])
     assert encoder_speed(cached, ["one", "two"]) == pytest.approx(1000)
+    (tmp_path / "machine.json").unlink()
+    assert encoder_speed(cached, ["one", "two"]) == pytest.approx(1000)  # and not how fast vectors are found again

@@ -195,6 +195,8 @@ def test_a_prompt_that_is_asked_about_more_rows_stands_first_unless_far_behind(
     made.plan = replace(made.plan, read=100)
     assert made._fixed_first([DEAR])[0] == first
     assert made._fixed_first([OTHER, DEAR])[0] == OTHER
+    made._scores[CHEAP] = made._scores[CHEAP].upto(24)  # dropped early: it cannot be compared on the others' rows
+    assert made._fixed_first([DEAR])[0] == DEAR
 
 
 def test_the_best_wins() -> None:

@@ -68,7 +68,7 @@ _KINDS = {"integer": "a whole number", "number": "a number", "array": "a JSON li
 _NUMBERS = ("integer", "number", "boolean")
 _UNREADABLE = ("Audio", "File", "Image")
 _OPTIONS = ("max_tokens", "temperature", "top_p", "top_k", "stop", "seed", "cache", "rollout_id", "n")
-_AT_ONCE = 64  # asynchronous answers in progress; the engine itself writes no more texts together
+_AT_ONCE = 64  # asynchronous answers in progress; more at once gain little
 
 
 @dataclass(frozen=True)

@@ -240,7 +240,12 @@ Following = Callable[[int, Completion], str]
 
 @runtime_checkable
 class WritesOn(Protocol):
-    """A model that asks a second prompt as soon as the first one is answered, and reads what they share once."""
+    """A model that asks a second prompt as soon as the first one is answered."""
+
+    @property
+    def reads_once(self) -> bool:
+        """Whether what the second prompt shares with the first and its answer is not read again."""
+        ...
 
     def write_on(
         self,

@@ -185,6 +185,11 @@ class LlamaEngine:
         return True
 
     @property
+    def reads_once(self) -> bool:
+        """Whether :meth:`write_on` goes on from what was written; not where memory cannot be cut back."""
+        return self.traits.cuts_back
+
+    @property
     def parameters(self) -> int | None:
         """Number of the model's weights."""
         return self._parameters

@@ -12,7 +12,7 @@ from typing import Any
 
 from promptsearch.lm.llamacpp.context import Context
 from promptsearch.lm.llamacpp.library import llama
-from promptsearch.lm.llamacpp.traits import Traits
+from promptsearch.lm.llamacpp.traits import Traits, metadata
 from promptsearch.lm.plan import Row
 
 __all__ = ["affordable_sequences", "generation_cells"]
@@ -43,9 +43,11 @@ def generation_cells(model: Any, memory: int) -> int:
         memory: bytes that the machine has.
     """
     library = llama()
-    heads = max(1, int(library.llama_model_n_head(model)))
-    width = int(library.llama_model_n_embd(model)) // heads * int(library.llama_model_n_head_kv(model))
-    cell = 2 * _FLOAT_BYTES * width * int(library.llama_model_n_layer(model))  # a key and a value in each layer
+    usual = int(library.llama_model_n_embd(model)) // max(1, int(library.llama_model_n_head(model)))
+    architecture = metadata(model, "general.architecture")
+    named = (metadata(model, f"{architecture}.attention.{part}_length") for part in ("key", "value"))
+    width = sum(int(length) if length.isdecimal() else usual for length in named)
+    cell = _FLOAT_BYTES * width * int(library.llama_model_n_head_kv(model)) * int(library.llama_model_n_layer(model))
     return max(_FEWEST_CELLS, min(_MOST_CELLS, min(_CELLS_BYTES, memory // 16) // max(1, cell)))
 
 

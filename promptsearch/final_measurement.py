@@ -24,7 +24,7 @@ from promptsearch.store import RunStore
 from promptsearch.study import Outcome, Study
 from promptsearch.workbench import Neighbourhood
 
-__all__ = ["FinalTest", "Measured", "with_unreasoned"]
+__all__ = ["FinalMeasurement", "Measured", "with_unreasoned"]
 
 _WANTED_TEST = 50  # rows under which baselines are left out rather than measured on fewer
 
@@ -46,7 +46,7 @@ class Measured:
     baselines: Mapping[str, Judged]
 
 
-class FinalTest:
+class FinalMeasurement:
     """Measures once.
 
     Args:

@@ -284,7 +284,7 @@ class Study:
         return list(dict.fromkeys([*best, *finalists]))[: max(len(best), len(finalists))]
 
     def _fixed_first(self, finalists: Sequence[Candidate]) -> Sequence[Candidate]:
-        """The finalists, first a prompt that may be asked about more rows and raced as long, unless all are far behind.
+        """The finalists, first a prompt that may be asked about more rows and raced as long, unless all lag far.
 
         Only fixed prompts are asked about further rows before the confirmation, and have yet to gain by them.
         """

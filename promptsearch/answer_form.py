@@ -54,7 +54,7 @@ class AnswerForm:
         kept = lengths[: len(lengths) - int(_CUT_SHARE * len(lengths))]
         lines = sum("\n" in output for output in outputs)
         form = cls(
-            max(GENERATED_TOKENS, *kept[-1:]), lines > max(0.0, _LINES_SHARE * len(outputs)), _checked(pattern)
+            max([GENERATED_TOKENS, *kept[-1:]]), lines > max(0.0, _LINES_SHARE * len(outputs)), _checked(pattern)
         )
         form.require(outputs)
         return form

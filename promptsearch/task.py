@@ -225,12 +225,14 @@ class Task:
         They are numbered from zero. A list of `Example` comes back as it is.
 
         Raises:
-            DataError: the rows cannot be read, or an output is no label of this task.
+            DataError: the rows cannot be read, an output is no label of this task, or it holds no answer.
         """
         if isinstance(data, (list, tuple)) and data and all(isinstance(item, Example) for item in data):
             return tuple(data)
         rows, _ = self._read(name, data)
-        return tuple(self._example(number, row) for number, row in enumerate(rows))
+        examples = tuple(self._example(number, row) for number, row in enumerate(rows))
+        self.answer_form.require([answer for example in examples for answer in example.answers])
+        return examples
 
     def resolve(self, metric: str | Callable[..., float] | Metric | None, examples: Sequence[Example]) -> Metric:
         """A metric for some of the task's rows: what `Task` takes, asked about the answers that its texts hold.
@@ -238,11 +240,10 @@ class Task:
         A :class:`Metric` is taken as it is.
 
         Raises:
-            DataError: no such metric, one that does not suit the task, or a row whose output holds no answer.
+            DataError: no such metric, or one that does not suit the task.
         """
         if isinstance(metric, Metric):
             return metric
-        self.answer_form.require([example.output for example in examples])
         find = self.answer_form.find
         golds = [answer for example in examples if (answer := find(example.output)) is not None]
         found = resolve_metric(metric, is_classification=self.is_classification, golds=golds)

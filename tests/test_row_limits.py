@@ -170,6 +170,7 @@ def test_a_time_and_the_tokens_of_its_plan_come_to_the_same(
     plan = timed.facts["plan"]
     assert timed.stopped_by == "seconds"
     assert timed.facts["rows"]["pool"] < 1000
+    slowness = 0.0  # what was recorded is not late a second time
     again = searched("30s", [], tmp_path / "run")
     assert (again.test, again.facts["rows"]) == (timed.test, timed.facts["rows"])
     by_tokens = searched(f"{plan['total']} tokens", [])

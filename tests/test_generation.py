@@ -848,7 +848,7 @@ def test_one_request_alone_is_one_among_many(engine: LlamaEngine) -> None:
 # going on from what was written
 
 
-WORDS = GenerationParams(max_tokens=6, temperature=0.9, seed=5, stop=("\n\n",), log_probabilities=True)
+WORDS = GenerationParams(max_tokens=4, temperature=0.9, seed=5, stop=("\n\n",), log_probabilities=True)
 
 
 def in_two_calls(

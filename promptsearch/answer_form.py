@@ -81,11 +81,12 @@ class AnswerForm:
         Raises:
             DataError: naming one.
         """
-        unread = next((output for output in outputs if self.find(output) is None), None)
-        if unread is not None:
+        unread = [place for place, output in enumerate(outputs, start=1) if self.find(output) is None]
+        if unread:
+            first = f"number {unread[0]:,}, {quoted(outputs[unread[0] - 1])}"
             raise DataError(
-                f"answer={quoted(self.pattern)} finds no answer in the output {quoted(unread)}; it must find one in "
-                "every output, and in what the model writes in their manner"
+                f"answer={quoted(self.pattern)} finds no answer in {len(unread):,} of {len(outputs):,} outputs, the "
+                f"first of them {first}; it must find some text in every one, as in what the model writes"
             )
 
     def find(self, text: str) -> str | None:

@@ -582,6 +582,7 @@ def _prediction(prediction: Prediction) -> dict[str, Any]:
             for each in prediction.demonstrations
         ],
         "failure": prediction.failure,
+        **({} if prediction.text is None else {"text": prediction.text}),
     }
 
 

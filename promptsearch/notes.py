@@ -19,6 +19,7 @@ __all__ = ["measurement_notes", "processor_notes", "rows_notes", "setup_notes"]
 _FEWEST_OF_A_LABEL = 3
 _LONG_SETUP = 0.4  # of a time budget
 _LESS_OF_IT = ("without_readout", "without_readout_alone", "single", "single_alone")
+_UNREAD = ("empty answer", "not understood")
 _WITHOUT_MODEL = {
     "label_vote": "The label vote of neighbours, which needs no model,",
     "embedding_prior": "The embedding prior (label vote and linear classifier), which needs no model,",
@@ -47,6 +48,12 @@ def measurement_notes(
                 f"{said} does about as well ({value}): what the prompt adds to it is within the noise of these test "
                 "rows."
             )
+    unread = sum(count for reason, count in baselines["zero_shot"].failures if reason in _UNREAD)
+    if unread > 0.2 * test.n:
+        notes.append(
+            f"Zero-shot wrote nothing that could be read for {unread} of {test.n} rows: a part of the gain over it "
+            "is that demonstrations show the form of an answer."
+        )
     rivals = [name for name in baselines if name not in _WITHOUT_MODEL and name not in _LESS_OF_IT]
     best = max(rivals, key=lambda name: baselines[name].value)
     if baselines[best].value > test.value:

@@ -61,6 +61,7 @@ class Prediction:
         demonstrations: what the model was shown for this item.
         failure: why there is no answer: "too long" or "not understood", from ``promptsearch predict`` also "no text";
             None where there is one.
+        text: of free text all that the model wrote as its answer, of which ``output`` may be a part; None for labels.
     """
 
     output: Any
@@ -68,6 +69,7 @@ class Prediction:
     rationale: str | None = None
     demonstrations: tuple[Demonstration, ...] = ()
     failure: str | None = None
+    text: str | None = None
 
 
 @dataclass(frozen=True)
@@ -372,8 +374,8 @@ class Prompt:
         if labels is None or weighing is None:
             found = [self.task.answer_form.find(text) or None for text in answers.texts]
             return [
-                Prediction(answer, failure=_failure(bool(fits)) if answer is None else None)
-                for answer, fits in zip(found, answers.fits, strict=True)
+                Prediction(answer, failure=_failure(bool(fits)) if answer is None else None, text=text)
+                for answer, text, fits in zip(found, answers.texts, answers.fits, strict=True)
             ]
         values = [self.task.label_values[word] for word in labels]
         scores = weighing.scores(answers.log_probabilities, prior, answers.routes, answers.following)

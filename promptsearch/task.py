@@ -231,7 +231,7 @@ class Task:
             return tuple(data)
         rows, _ = self._read(name, data)
         examples = tuple(self._example(number, row) for number, row in enumerate(rows))
-        self.answer_form.require([answer for example in examples for answer in example.answers])
+        self.answer_form.require([example.output for example in examples])
         return examples
 
     def resolve(self, metric: str | Callable[..., float] | Metric | None, examples: Sequence[Example]) -> Metric:

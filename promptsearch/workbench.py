@@ -117,7 +117,8 @@ def embed_splits(
     found = cached.encode([task.examples[number].text for number in ids], progress)
     vectors = np.zeros((len(task.examples), found.shape[1]), dtype=np.float32)
     vectors[ids] = found
-    kept = remove_near_duplicates(splits, vectors)
+    outputs = None if task.labels is not None else [example.output for example in task.examples]
+    kept = remove_near_duplicates(splits, vectors, outputs=outputs)
     pool_ids = sorted(kept.pool)
     pool = Pool(pool_ids, vectors[pool_ids], encoder=cached.fingerprint)
     items = [*kept.search, *kept.confirm, *kept.test]
@@ -277,6 +278,7 @@ def make_space(
         query=float(np.mean(tokens)) + _answer_tokens(task, engine),
         longest_query=max(tokens),
         context=engine.context_tokens - room,
+        unshown=_unshown_tokens(task, engine),
     )
     by_options = [name for name in templates if TEMPLATES[name].scores_options]
     shorter = _lengths_by_options(task, splits, lengths, engine, builder) if by_options else lengths
@@ -454,6 +456,13 @@ def _answer_tokens(task: Task, engine: Engine) -> float:
         return float(np.mean(engine.count_tokens(texts))) - begun + 1
     counts = engine.count_tokens([f" {label}" for label in task.labels])
     return float(sum(count - begun - 1 for count in counts))  # a label's last token is predicted, never run
+
+
+def _unshown_tokens(task: Task, engine: Engine) -> float:
+    """Tokens that an answer takes more where nothing shows its form: of several lines, it is written to the limit."""
+    if task.labels is not None or not task.answer_form.lines:
+        return 0.0
+    return max(0.0, task.answer_form.tokens_within(engine.context_tokens) - _answer_tokens(task, engine))
 
 
 def check_lengths(task: Task, space: SearchSpace, splits: Splits, engine: Engine, builder: PromptBuilder) -> None:

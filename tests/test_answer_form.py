@@ -127,8 +127,9 @@ def test_a_callable_is_given_the_row_and_the_answer() -> None:
 
 def test_rows_without_an_answer_are_refused_and_metrics_wrapped_once() -> None:
     prompt = ps.Prompt(sums(), SUMS[:2], ScriptedLM(adding))
-    with pytest.raises(DataError, match="finds no answer in the output '5'"):
-        prompt.evaluate([{"question": "What is 2 plus 3?", "answer": "5"}])
+    bare = {"question": "What is 2 plus 3?", "answer": "5"}
+    with pytest.raises(DataError, match="finds no answer in 1 of 3 outputs, the first of them number 2, '5'"):
+        prompt.evaluate([SUMS[20], bare, SUMS[21]])
     assert prompt.evaluate(SUMS[20:25], metric=sums().require_metric()).value == 1.0
 
 
@@ -149,7 +150,7 @@ def test_samples_vote_by_what_counts() -> None:
         ({"answer": "("}, "no regular expression"),
         ({"answer": ""}, "no regular expression"),
         ({"answer": 5}, "no regular expression"),
-        ({"answer": "=> (.+)"}, "finds no answer in the output"),
+        ({"answer": "=> (.+)"}, "finds no answer in 56 of 56 outputs"),
         ({"labels": ["a", "b"]}, "makes the output a label"),
     ],
 )
@@ -181,7 +182,7 @@ def test_answers_of_several_lines_end_where_the_next_item_would_begin(template: 
 
     prompt = ps.Prompt(sums(), shown, ScriptedLM(reply), template=template)
     said = prompt("What is 20 plus 3?")
-    assert said.output == "23"
+    assert (said.output, said.text) == ("23", solved(20, 3))
     assert prompt.evaluate(SUMS[20:30]).value == 1.0
 
 
@@ -219,6 +220,7 @@ def test_templates_in_which_an_answer_would_not_end_are_left_out() -> None:
         progress=False,
     )
     assert result.test.value == 1.0
+    assert any("nothing that could be read" in note for note in result.notes)
     tried = {trial.candidate.template for trial in result.trials}
     assert "arrow" not in tried  # it puts items on lines of their own, as these answers have
     with pytest.raises(DataError, match="several lines"):

@@ -233,6 +233,17 @@ def test_near_duplicates_give_way_to_the_later_part():
     assert remove_near_duplicates(cleaned, vectors, 0.95) == cleaned
 
 
+def test_texts_alike_with_other_outputs_are_no_duplicates_where_outputs_count():
+    splits = Splits(pool=(0, 1), search=(2,), confirm=(3,), test=(4,))
+    vectors = np.array([[1, 0], [1, 0], [0, 1], [1, 1], [1, 0]], dtype=np.float32)
+    outputs = ["12", "7", "3", "4", "7"]
+    assert remove_near_duplicates(splits, vectors, 0.95, outputs).pool == (0,)
+    alike = np.ones((5, 2), dtype=np.float32)
+    found = remove_near_duplicates(splits, alike, 0.95, outputs)
+    assert (found.pool, found.search, found.confirm) == ((0,), (2,), (3,))
+    assert found.report.near == 1
+
+
 def test_near_duplicates_that_leave_nothing_are_refused():
     splits = Splits(pool=(0,), search=(1,), confirm=(2,), test=(3,))
     with pytest.raises(DataError, match="pool and search and confirm"):

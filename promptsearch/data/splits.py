@@ -101,7 +101,10 @@ def make_splits(texts: Sequence[str], outputs: Sequence[str], parts: Parts, *, s
 
 
 def remove_near_duplicates(
-    splits: Splits, vectors: NDArray[np.float32], threshold: float = NEAR_DUPLICATE_SIMILARITY
+    splits: Splits,
+    vectors: NDArray[np.float32],
+    threshold: float = NEAR_DUPLICATE_SIMILARITY,
+    outputs: Sequence[str] | None = None,
 ) -> Splits:
     """Remove rows that are too similar to a row of a part with precedence.
 
@@ -109,6 +112,8 @@ def remove_near_duplicates(
         splits: what `make_splits` returned.
         vectors: embeddings of all rows of the task, by row number.
         threshold: cosine similarity from which two texts count as one.
+        outputs: output of each row, where texts that are alike but have other outputs are no duplicates, as of
+            problems that differ in a number; None where the texts alone decide.
 
     Raises:
         DataError: a part is left empty.
@@ -117,11 +122,34 @@ def remove_near_duplicates(
     stronger = list(splits.test)
     for name in _PRECEDENCE[1:]:
         rows: tuple[int, ...] = getattr(splits, name)
-        similar = near_duplicates(vectors[list(rows)], vectors[stronger], threshold)
+        similar = _similar(rows, stronger, vectors, threshold, outputs)
         kept[name] = tuple(row for row, is_similar in zip(rows, similar, strict=True) if not is_similar)
         stronger.extend(kept[name])
     removed = sum(splits.sizes.values()) - len(stronger)
     return _require_no_empty_part(Splits(**kept, report=splits.report + DuplicateReport(near=removed)))
+
+
+def _similar(
+    rows: Sequence[int],
+    references: Sequence[int],
+    vectors: NDArray[np.float32],
+    threshold: float,
+    outputs: Sequence[str] | None,
+) -> NDArray[np.bool_]:
+    """Which rows are near duplicates of a reference."""
+    if outputs is None:
+        return near_duplicates(vectors[list(rows)], vectors[list(references)], threshold)
+    found = np.zeros(len(rows), dtype=np.bool_)
+    by_output: dict[str, list[int]] = {}
+    for row in references:
+        by_output.setdefault(outputs[row], []).append(row)
+    places: dict[str, list[int]] = {}
+    for place, row in enumerate(rows):
+        places.setdefault(outputs[row], []).append(place)
+    for output, own in places.items():
+        others = by_output.get(output, [])
+        found[own] = near_duplicates(vectors[[rows[place] for place in own]], vectors[others], threshold)
+    return found
 
 
 def in_turns(rows: Sequence[int], labels: Sequence[str]) -> tuple[int, ...]:
@@ -226,7 +254,8 @@ def _require_no_empty_part(splits: Splits) -> Splits:
     empty = [name for name, size in splits.sizes.items() if size == 0]
     if empty:
         raise DataError(
-            f"no rows are left for {' and '.join(empty)} ({splits.report.total} duplicates were removed); "
-            "every part needs a row: give more rows that differ"
+            f"no rows are left for {' and '.join(empty)} ({splits.report.total} duplicates were removed, "
+            f"{splits.report.near} of them texts that only resemble a row of another part); every part needs a row: "
+            "give more rows that differ"
         )
     return splits

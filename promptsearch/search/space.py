@@ -153,6 +153,7 @@ class Lengths:
         query: mean tokens of a query and what its answer adds.
         longest_query: tokens of the longest query.
         context: tokens that a prompt may take.
+        unshown: tokens that a query's answer takes more where no demonstration shows its form.
     """
 
     instructions: Mapping[str, int]
@@ -160,6 +161,7 @@ class Lengths:
     query: float
     longest_query: int
     context: int
+    unshown: float = 0.0
 
     @cached_property
     def mean_demonstration(self) -> float:
@@ -435,7 +437,7 @@ class SearchSpace:
             return sum(self.prompt_tokens(member) for member in candidate.members)
         return (
             self.prefix_tokens(candidate)
-            + self.lengths_of(candidate).query
+            + self._asking_tokens(candidate)
             + self._choosing_tokens(candidate)
             + self.reasoning_tokens(candidate)
         )
@@ -447,7 +449,12 @@ class SearchSpace:
         if candidate.mode == "retrieved" or not self._shares_beginnings:
             twice = candidate.template in self._lengths_in and not self._shares_beginnings
             return self.prompt_tokens(candidate) + (self.prefix_tokens(candidate) if twice else 0.0)
-        return self.lengths_of(candidate).query + self.reasoning_tokens(candidate)
+        return self._asking_tokens(candidate) + self.reasoning_tokens(candidate)
+
+    def _asking_tokens(self, candidate: Candidate) -> float:
+        """Tokens of a query and its answer."""
+        lengths = self.lengths_of(candidate)
+        return lengths.query + (0.0 if candidate.shots else lengths.unshown)
 
     def _choosing_tokens(self, candidate: Candidate) -> float:
         """Tokens by which the model itself chooses a query's demonstrations."""

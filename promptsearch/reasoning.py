@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from promptsearch.candidate import CONCLUDING_TOKENS, Candidate
-from promptsearch.lm.base import Completion, Engine, GenerationParams, Rendered, write_on
+from promptsearch.lm.base import Completion, Engine, FollowUp, GenerationParams, Rendered, write_on
 from promptsearch.metrics import answer_text
 from promptsearch.probabilities import normalized
 from promptsearch.prompting import PromptBuilder
@@ -138,7 +138,8 @@ class Reasoner:
         def following(number: int, said: Completion) -> str:
             return self._builder.concluded(reading, concluding[number], _thought(reading, said).text)
 
-        written = write_on(self._engine, prompts, params, following, self._writing(reading), CONCLUDING_TOKENS)
+        then = FollowUp(following, self._writing(reading), CONCLUDING_TOKENS)
+        written = write_on(self._engine, prompts, params, then)
         return [(_thought(reading, said), answer.text.strip()) for said, answer in written]
 
     def _thinking(self, reading: Candidate, prompts: Sequence[Rendered], sample: int) -> GenerationParams:

@@ -13,7 +13,7 @@ import pytest
 from tiny_models import GENERATORS, WINDOW, write_model
 
 from promptsearch.errors import BackendError
-from promptsearch.lm.base import Completion, FloatArray, GenerationParams, Segment
+from promptsearch.lm.base import Completion, FloatArray, FollowUp, GenerationParams, Segment
 from promptsearch.lm.llamacpp import engine as engine_module
 from promptsearch.lm.llamacpp import sequences as sequences_module
 from promptsearch.lm.llamacpp.context import Context
@@ -163,7 +163,7 @@ def test_writing_on_is_two_calls(engine: LlamaEngine) -> None:
 
     first = engine.generate(PROMPTS, params)
     second = engine.generate([following(number, said) for number, said in enumerate(first)], params)
-    assert engine.write_on(PROMPTS, params, following, params, 8) == list(zip(first, second, strict=True))
+    assert engine.write_on(PROMPTS, params, FollowUp(following, params, 8)) == list(zip(first, second, strict=True))
 
 
 def test_a_shared_beginning_runs_once(engine: LlamaEngine) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from promptsearch.errors import BackendError, ContextError, UserError
 from promptsearch.examples import example_task
-from promptsearch.lm.base import Completion, Following, GenerationParams
+from promptsearch.lm.base import Completion, FollowUp, GenerationParams
 from promptsearch.lm.llamacpp.context import Context
 from promptsearch.lm.llamacpp.engine import LlamaEngine
 from promptsearch.lm.llamacpp.grammar import Grammar
@@ -855,7 +855,7 @@ def in_two_calls(
     engine: LlamaEngine,
     prompts: Sequence[str],
     params: GenerationParams,
-    following: Following,
+    following: Callable[[int, Completion], str],
     further: GenerationParams,
 ) -> list[tuple[Completion, Completion]]:
     """The slow way."""
@@ -864,7 +864,7 @@ def in_two_calls(
     return list(zip(first, second, strict=True))
 
 
-def after(prompts: Sequence[str]) -> Following:
+def after(prompts: Sequence[str]) -> Callable[[int, Completion], str]:
     """The prompt, what was written on one line, and a question."""
     return lambda number, said: f"{prompts[number]} {' '.join(said.text.split())}\nIn short:"
 
@@ -873,7 +873,7 @@ def after(prompts: Sequence[str]) -> Following:
 def test_writing_on_is_two_calls(engine: LlamaEngine, count: int, grammar: str | None) -> None:
     prompts = [f"Message: {message}\nReply:" for message in MESSAGES[:count]]
     further = GenerationParams(max_tokens=3, temperature=0.5, seed=2, log_probabilities=True, grammar=grammar)
-    together = engine.write_on(prompts, WORDS, after(prompts), further, 16)
+    together = engine.write_on(prompts, WORDS, FollowUp(after(prompts), further, 16))
     assert together == in_two_calls(engine, prompts, WORDS, after(prompts), further)
     assert len({second.text for _, second in together}) > count // 2
 
@@ -888,7 +888,7 @@ def test_writing_on_reads_what_was_written_once(engine: LlamaEngine) -> None:
         ask()
         return engine.tokens_decoded - before
 
-    once = decoded(lambda: engine.write_on(prompts, thought, after(prompts), further, 16))
+    once = decoded(lambda: engine.write_on(prompts, thought, FollowUp(after(prompts), further, 16)))
     twice = decoded(lambda: in_two_calls(engine, prompts, thought, after(prompts), further))
     assert once < 0.65 * twice
 
@@ -902,11 +902,11 @@ def test_second_prompts_may_be_any(engine: LlamaEngine) -> None:
     def following(number: int, said: Completion) -> str:
         return others[number] if number < len(others) else f"{prompts[number]}{said.text}"
 
-    together = engine.write_on(prompts, WORDS, following, further, 4)
+    together = engine.write_on(prompts, WORDS, FollowUp(following, further, 4))
     assert together == in_two_calls(engine, prompts, WORDS, following, further)
-    ended = engine.write_on(["Once", "Twice"], GenerationParams(max_tokens=1), following, further, 0)
+    ended = engine.write_on(["Once", "Twice"], GenerationParams(max_tokens=1), FollowUp(following, further, 0))
     assert ended == in_two_calls(engine, ["Once", "Twice"], GenerationParams(max_tokens=1), following, further)
-    assert engine.write_on([], WORDS, following, further, 4) == []
+    assert engine.write_on([], WORDS, FollowUp(following, further, 4)) == []
 
 
 def test_what_follows_cannot_ask_the_model(engine: LlamaEngine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -917,8 +917,8 @@ def test_what_follows_cannot_ask_the_model(engine: LlamaEngine, monkeypatch: pyt
             ["Once", "Twice"], WORDS, lambda number, said: engine.generate(["x"], WORDS)[0].text, further, 4
         )
     with pytest.raises(ContextError):
-        engine.write_on(["Once", "Twice"], WORDS, lambda number, said: "word " * 9000, further, 4)
+        engine.write_on(["Once", "Twice"], WORDS, FollowUp(lambda number, said: "word " * 9000, further, 4))
     with pytest.raises(UserError, match="2 seeds"):
-        engine.write_on(["Once"], WORDS, after(["Once"]), replace(further, seeds=(1, 2)), 4)
+        engine.write_on(["Once"], WORDS, FollowUp(after(["Once"]), replace(further, seeds=(1, 2)), 4))
     assert counted.made == counted.freed
     assert len(engine.generate(["Once", "Twice"], GenerationParams(max_tokens=2))) == 2

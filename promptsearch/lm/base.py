@@ -22,7 +22,7 @@ __all__ = [
     "Completion",
     "Engine",
     "FloatArray",
-    "Following",
+    "FollowUp",
     "GenerationParams",
     "Rendered",
     "ScoresEach",
@@ -234,8 +234,20 @@ def score_each(lm: LM, prompts: Sequence[str], continuations: Sequence[Sequence[
     return found
 
 
-Following = Callable[[int, Completion], str]
-"""From a prompt's number and what was written after it to the prompt that is asked next."""
+@dataclass(frozen=True)
+class FollowUp:
+    """What is asked once a prompt is answered.
+
+    Attributes:
+        prompt: from the number of a first prompt and what was written after it to the second prompt, which usually
+            begins with both. It cannot ask the model.
+        params: how second prompts are answered.
+        between: tokens that a second prompt has more than the first and its answer, about.
+    """
+
+    prompt: Callable[[int, Completion], str]
+    params: GenerationParams
+    between: int
 
 
 @runtime_checkable
@@ -248,47 +260,20 @@ class WritesOn(Protocol):
         ...
 
     def write_on(
-        self,
-        prompts: Sequence[str],
-        params: GenerationParams,
-        following: Following,
-        further: GenerationParams,
-        between: int,
+        self, prompts: Sequence[str], params: GenerationParams, then: FollowUp
     ) -> list[tuple[Completion, Completion]]:
-        """What :func:`write_on` gives.
-
-        Args:
-            prompts: the first prompts.
-            params: how these are answered.
-            following: the second prompts, which usually begin with the first and their answers.
-            further: how those are answered.
-            between: tokens that a second prompt has more than the first and its answer, about.
-        """
+        """What two calls of :meth:`LM.generate` would give."""
         ...
 
 
 def write_on(
-    lm: LM,
-    prompts: Sequence[str],
-    params: GenerationParams,
-    following: Following,
-    further: GenerationParams,
-    between: int,
+    lm: LM, prompts: Sequence[str], params: GenerationParams, then: FollowUp
 ) -> list[tuple[Completion, Completion]]:
-    """Completions of prompts, and of those that follow from them: in one call where the model can, else in two.
-
-    Args:
-        lm: the model.
-        prompts: the first prompts.
-        params: how these are answered.
-        following: the second prompts.
-        further: how those are answered.
-        between: tokens that a second prompt has more than the first and its answer, about.
-    """
+    """Completions of prompts, and of those that follow from them: in one call where the model can, else in two."""
     if isinstance(lm, WritesOn):
-        return lm.write_on(prompts, params, following, further, between)
+        return lm.write_on(prompts, params, then)
     first = lm.generate(prompts, params)
-    second = lm.generate([following(number, said) for number, said in enumerate(first)], further)
+    second = lm.generate([then.prompt(number, said) for number, said in enumerate(first)], then.params)
     return list(zip(first, second, strict=True))
 
 

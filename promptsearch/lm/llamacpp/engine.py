@@ -23,7 +23,7 @@ import psutil
 from numpy.typing import NDArray
 
 from promptsearch.errors import ArtifactError, BackendError, ContextError, DataError, ModelError
-from promptsearch.lm.base import Completion, FloatArray, Following, GenerationParams, Rendered, segments_of
+from promptsearch.lm.base import Completion, FloatArray, FollowUp, GenerationParams, Rendered, segments_of
 from promptsearch.lm.llamacpp.batching import Sequel, generate_batched
 from promptsearch.lm.llamacpp.busy import BusyMeter
 from promptsearch.lm.llamacpp.context import Context
@@ -275,42 +275,29 @@ class LlamaEngine:
         return [first for (first,) in self._generate(prompts, params)]
 
     def write_on(
-        self,
-        prompts: Sequence[str],
-        params: GenerationParams,
-        following: Following,
-        further: GenerationParams,
-        between: int,
+        self, prompts: Sequence[str], params: GenerationParams, then: FollowUp
     ) -> list[tuple[Completion, Completion]]:
-        """Completions of prompts, and of those that follow from them; what both begin with is decoded once.
+        """What two calls of :meth:`generate` would give; what both prompts of a request begin with is decoded once.
 
-        They are what two calls of :meth:`generate` would give.
-
-        Args:
-            prompts: the first prompts.
-            params: how these are answered.
-            following: the second prompts, from each first one's number and what was written; it cannot ask the model.
-            further: how those are answered.
-            between: tokens that a second prompt has more than the first and its answer, about; those that have more
-                are answered by a call of their own.
+        Second prompts that are longer than was said are answered by a call of their own.
         """
         params.require_seeds(len(prompts))
-        further.require_seeds(len(prompts))
+        then.params.require_seeds(len(prompts))
+        rooms = [count + params.max_tokens + then.between for count in self.count_tokens(prompts)]
         late: dict[int, str] = {}
-        room = params.max_tokens + between
 
         def path(number: int, completion: Completion) -> Tokens | None:
-            prompt = following(number, completion)
-            (tokens,) = self._paths([prompt], [further.max_tokens])
-            if len(tokens) <= rooms[number] + room:
+            prompt = then.prompt(number, completion)
+            (tokens,) = self._paths([prompt], [then.params.max_tokens])
+            if len(tokens) <= rooms[number]:
                 return tokens
             late[number] = prompt
             return None
 
-        rooms = self.count_tokens(prompts)
-        found = self._generate(prompts, params, between + further.max_tokens, Sequel(path, further))
-        draws = [further.seed_of(number) for number in late]
-        for number, second in zip(late, self._generate(list(late.values()), further, draws=draws), strict=True):
+        further = then.between + then.params.max_tokens
+        found = self._generate(prompts, params, further, Sequel(path, then.params))
+        draws = [then.params.seed_of(number) for number in late]
+        for number, second in zip(late, self._generate(list(late.values()), then.params, draws=draws), strict=True):
             found[number] += second
         return [(first, second) for first, second in found]
 

@@ -36,7 +36,7 @@ from promptsearch.lm.base import GenerationParams
 from promptsearch.lm.llamacpp.weights import choose_weights
 from promptsearch.lm.resolve import OpenedModel, open_engine, packaged_model
 from promptsearch.measurement import measure, paired_difference
-from promptsearch.prompting import PromptBuilder
+from promptsearch.prompting import PromptBuilder, answer_room
 from promptsearch.rationales import Rationalizer
 from promptsearch.reasoning import one_line
 from promptsearch.store import RunStore
@@ -203,7 +203,8 @@ def write_rationales(task: ps.Task, opened: OpenedModel, examples: Sequence[Exam
 def _rationalizer(task: ps.Task, opened: OpenedModel) -> Rationalizer:
     engine, metric = opened.engine, task.require_metric()
     shown = demonstrations_of(task.examples, range(len(task.examples)))
-    builder = PromptBuilder(engine, task.inputs, task.output, shown, GENERATED_TOKENS)
+    room = answer_room(engine, task.labels, task.answer_form)
+    builder = PromptBuilder(engine, task.inputs, task.output, shown, room)
     asker = Asker(engine, builder, task.labels, task.answer_form, answer_grammar(metric, task.answer_form))
     evaluator = Evaluator(asker, task.examples, NoMatches(), RunStore(None, {}), Meter())
     base = Candidate(instruction=task.instructions[0] if task.instructions else "")

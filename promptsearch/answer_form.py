@@ -52,10 +52,8 @@ class AnswerForm:
         """
         lengths = sorted(map(_most_tokens, outputs))
         kept = lengths[: len(lengths) - int(_CUT_SHARE * len(lengths))]
-        lines = sum("\n" in output for output in outputs)
-        form = cls(
-            max([GENERATED_TOKENS, *kept[-1:]]), lines > max(0.0, _LINES_SHARE * len(outputs)), _checked(pattern)
-        )
+        lines = sum("\n" in output for output in outputs) > _LINES_SHARE * len(outputs)
+        form = cls(max([GENERATED_TOKENS, *kept[-1:]]), lines, _checked(pattern))
         form.require(outputs)
         return form
 

@@ -2,7 +2,8 @@
 
 A budget in time becomes a plan in tokens through these numbers. They are kept so that the same call plans the same
 on another day, once the machine was measured while nothing else ran: other work only slows, so that a number which is
-clearly larger than the kept one takes its place, and one that is much smaller is of this run alone.
+clearly larger than the kept one takes its place, and one that is much smaller is of this run alone. An encoder's
+speed depends on its texts, and is kept for those that it was measured on.
 """
 
 from __future__ import annotations

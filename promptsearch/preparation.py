@@ -180,8 +180,8 @@ class Preparation:
 
     def _bytes_read(self, counts: RowCounts) -> int:
         """What the encoder reads of so many rows."""
-        splits = first_rows(self._whole, self._drawn, counts)
-        return sum(self._sizes[row] for name in RowCounts._fields for row in getattr(splits, name))
+        parts = (self._drawn, self._whole.search, self._whole.confirm, self._whole.test)
+        return sum(self._sizes[row] for rows, count in zip(parts, counts, strict=True) for row in rows[:count])
 
     def _sample(self) -> list[str]:
         """Some of the texts that are embedded in any case."""

@@ -147,6 +147,11 @@ class Prompt:
             candidate = _reasoning(candidate, shown, reasoning, thought, thinking_tokens, samples)
         self._opened = open_engine(model, weights)
         self._connect(PromptParts(task, candidate, dict(enumerate(shown))))
+        if task.answer_form.lines and not self._builder.ends(TEMPLATES[template], (each.output for each in shown)):
+            raise UserError(
+                f"template={template!r} ends an answer with what stands inside of these outputs, which have several "
+                "lines; give another template, such as 'rules'"
+            )
         if task.labels is not None:
             self._connect(replace(self._parts, weighing=self._fit_by_hand(calibration)))
 

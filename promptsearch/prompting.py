@@ -7,7 +7,7 @@ that do not fit are left out from the farthest on; a static prompt that does not
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from promptsearch.answer_form import AnswerForm
@@ -205,6 +205,11 @@ class PromptBuilder:
     def stops(self, candidate: Candidate, lines: bool = False) -> tuple[str, ...]:
         """Strings that end a free-text answer, which may have several lines."""
         return self.renderer.stops(template_of(candidate), lines)
+
+    def ends(self, template: Template, outputs: Iterable[str]) -> bool:
+        """Whether answers of several lines, such as some, can be told from the item that follows them."""
+        boundary = self.renderer.boundary(template)
+        return not boundary or not any(boundary in output for output in outputs)
 
     def fits(self, prompt: str, candidate: Candidate) -> bool:
         """Whether prompt, reasoning and answer fit the context."""

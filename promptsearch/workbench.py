@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from promptsearch.candidate import Candidate
 from promptsearch.data.splits import Splits, remove_near_duplicates
-from promptsearch.data.text import quoted
 from promptsearch.embed.base import Encoder, token_encoder
 from promptsearch.embed.cache import CachedEncoder
 from promptsearch.errors import ContextError, DataError, UserError
@@ -351,13 +350,12 @@ def _ending_templates(names: Sequence[str], task: Task, builder: PromptBuilder) 
     """
     if task.is_classification or not task.answer_form.lines:
         return tuple(names)
-    ends = {name: builder.renderer.boundary(TEMPLATES[name]) for name in names}
     outputs = [output for example in task.examples for output in example.answers]
-    usable = tuple(name for name, end in ends.items() if not end or not any(end in output for output in outputs))
+    usable = tuple(name for name in names if builder.ends(TEMPLATES[name], outputs))
     if not usable:
         raise DataError(
-            f"outputs have several lines and hold what ends an answer in each of the templates {', '.join(names)}, "
-            f"such as {quoted(next(iter(ends.values())))}; give outputs without it, or other templates"
+            "outputs have several lines and hold what ends an answer in each of the templates "
+            f"{', '.join(names)}; give outputs without it, or other templates"
         )
     return usable
 

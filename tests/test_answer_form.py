@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import promptsearch as ps
 from promptsearch.answer_form import GENERATED_TOKENS, AnswerForm
-from promptsearch.errors import ArtifactError, DataError
+from promptsearch.errors import ArtifactError, DataError, UserError
 from promptsearch.lm.fake import ScriptedLM
 from promptsearch.metrics import METRICS, number_in, reading_answers
 from promptsearch.reasoning import is_settled, merged
@@ -184,6 +184,11 @@ def test_answers_of_several_lines_end_where_the_next_item_would_begin(template: 
     said = prompt("What is 20 plus 3?")
     assert (said.output, said.text) == ("23", solved(20, 3))
     assert prompt.evaluate(SUMS[20:30]).value == 1.0
+
+
+def test_a_template_in_which_answers_would_not_end_is_refused() -> None:
+    with pytest.raises(UserError, match="template='arrow' ends an answer"):
+        ps.Prompt(sums(), SUMS[:2], ScriptedLM(adding), template="arrow")
 
 
 def test_one_line_ends_with_the_line() -> None:

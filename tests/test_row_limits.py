@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,11 @@ from numpy.typing import NDArray
 
 import promptsearch as ps
 from promptsearch import machine
-from promptsearch.budget import Meter
 from promptsearch.data.splits import Splits
 from promptsearch.embed.cache import CachedEncoder
 from promptsearch.machine import encoder_speed
 from promptsearch.row_limits import RowCounts, RowLimit, RowLimits, drawn_order, first_rows
+from promptsearch.workbench import Neighbourhood, embed_splits
 
 LIMITS = st.builds(
     RowLimit,
@@ -117,7 +118,7 @@ class SizedLM(WatchedLM):
 
     @property
     def parameters(self) -> int | None:
-        return 10_000_000
+        return 30_000_000
 
 
 def searched(budget: str, notes: list[str], run: Path | None = None, **options: Any) -> ps.Result:
@@ -145,7 +146,7 @@ def test_a_small_budget_takes_fewer_rows(tmp_path: Path) -> None:
     assert not any("the budget can make use of" in note for note in notes)
 
 
-@pytest.mark.parametrize("slowness", [0.0, 4.0])
+@pytest.mark.parametrize("slowness", [0.0, 15.0])
 def test_a_time_and_the_tokens_of_its_plan_come_to_the_same(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, slowness: float
 ) -> None:
@@ -153,24 +154,32 @@ def test_a_time_and_the_tokens_of_its_plan_come_to_the_same(
     monkeypatch.setenv("PROMPTSEARCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("promptsearch.preparation.model_speed", lambda *_, **__: 1000.0)
     monkeypatch.setattr("promptsearch.preparation.encoder_speed", lambda *_: 20_000.0)
-    elapsed = Meter.elapsed.fget
-    embedded: list[int] = []
+    late = [0.0]
 
-    def late(meter: Meter) -> float:
-        return float(elapsed(meter)) + (slowness if embedded else 0.0)  # type: ignore[misc]
+    class Clock:
+        @staticmethod
+        def monotonic() -> float:
+            return time.monotonic() + late[0]
 
-    class Counting(WordEncoder):
+    class Late(WordEncoder):
         def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-            embedded.append(len(texts))
+            late[0] = slowness  # once, and for all that follows
             return super().encode(texts)
 
-    monkeypatch.setattr(Meter, "elapsed", property(late))
-    monkeypatch.setattr("test_row_limits.WordEncoder", Counting)
+    passes: list[int] = []
+
+    def embedding(*arguments: Any, **options: Any) -> Neighbourhood:
+        passes.append(1)
+        return embed_splits(*arguments, **options)
+
+    monkeypatch.setattr("promptsearch.preparation.embed_splits", embedding)
+    monkeypatch.setattr("promptsearch.budget.time", Clock)
+    monkeypatch.setattr("test_row_limits.WordEncoder", Late)
     timed = searched("30s", [], tmp_path / "run")
     plan = timed.facts["plan"]
     assert timed.stopped_by == "seconds"
-    assert timed.facts["rows"]["pool"] < 1000
-    slowness = 0.0  # what was recorded is not late a second time
+    assert 200 < timed.facts["rows"]["pool"] < 625  # neither the fewest nor all
+    assert (len(passes) > 1) == bool(slowness)
     again = searched("30s", [], tmp_path / "run")
     assert (again.test, again.facts["rows"]) == (timed.test, timed.facts["rows"])
     by_tokens = searched(f"{plan['total']} tokens", [])

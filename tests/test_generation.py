@@ -913,9 +913,8 @@ def test_what_follows_cannot_ask_the_model(engine: LlamaEngine, monkeypatch: pyt
     counted = Counted(monkeypatch)
     further = GenerationParams(max_tokens=2, grammar=DIGITS)
     with pytest.raises(BackendError, match="is generating"):
-        engine.write_on(
-            ["Once", "Twice"], WORDS, lambda number, said: engine.generate(["x"], WORDS)[0].text, further, 4
-        )
+        asking = FollowUp(lambda number, said: engine.generate(["x"], WORDS)[0].text, further, 4)
+        engine.write_on(["Once", "Twice"], WORDS, asking)
     with pytest.raises(ContextError):
         engine.write_on(["Once", "Twice"], WORDS, FollowUp(lambda number, said: "word " * 9000, further, 4))
     with pytest.raises(UserError, match="2 seeds"):

@@ -912,8 +912,8 @@ def test_second_prompts_may_be_any(engine: LlamaEngine) -> None:
 def test_what_follows_cannot_ask_the_model(engine: LlamaEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     counted = Counted(monkeypatch)
     further = GenerationParams(max_tokens=2, grammar=DIGITS)
+    asking = FollowUp(lambda number, said: engine.generate(["x"], WORDS)[0].text, further, 4)
     with pytest.raises(BackendError, match="is generating"):
-        asking = FollowUp(lambda number, said: engine.generate(["x"], WORDS)[0].text, further, 4)
         engine.write_on(["Once", "Twice"], WORDS, asking)
     with pytest.raises(ContextError):
         engine.write_on(["Once", "Twice"], WORDS, FollowUp(lambda number, said: "word " * 9000, further, 4))

@@ -29,12 +29,16 @@ INSTRUCTIONS = {
     "rte": "Does the premise entail the hypothesis?",
     "sst2": "Classify the sentiment of the review.",
     "trec": "Classify the question by what it asks for.",
+    "webquestions": "Answer the question.",
 }
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Rows of a benchmark dataset: columns ``input`` and ``output``; no labels where answers are free text."""
+    """Rows of a benchmark dataset: columns ``input`` and ``output``.
+
+    An output is a list where several answers are right; ``labels`` is empty where answers are free text.
+    """
 
     name: str
     train: list[dict[str, Any]]
@@ -46,7 +50,7 @@ class Dataset:
         """A task with ``rows`` labelled rows (None: all, with the dataset's own validation rows)."""
         test = self.test if test_rows is None else self.test[:test_rows]
         instruction = INSTRUCTIONS.get(self.name)
-        columns: dict[str, Any] = {"inputs": "input", "output": "output", "labels": self.labels}
+        columns: dict[str, Any] = {"inputs": "input", "output": "output", "labels": self.labels or False}
         if rows is None:
             return ps.Task(self.train, **columns, instruction=instruction, validation=self.dev, test=test)
         chosen = _stratified(self.train, rows, np.random.default_rng([seed, 10]))
@@ -61,7 +65,8 @@ def read_dataset(folder: Path, name: str) -> Dataset:
 
 
 def _read_rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
+    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
+    return [{**row, "output": row["answers"]} if "answers" in row else row for row in rows]
 
 
 def _stratified(rows: list[dict[str, Any]], count: int, rng: np.random.Generator) -> list[dict[str, Any]]:

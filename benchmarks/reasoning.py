@@ -6,10 +6,10 @@ Without ``--data`` only the symbolic tasks run; ``--tasks`` narrows them. Every 
 ``direct``: eight random demonstrations; ``zero-shot`` and ``step by step``: none, without and with reasoning;
 ``gold``: demonstrations with written reasoning; ``self``: with reasoning that the model wrote itself and that led to
 the right answer; ``vote``: the better of these two by the search rows, five samples; ``optimize``: the search, which
-is free to reason or not (``--budget``). Beside accuracy stand tokens and seconds of answering the test rows, and the
-paired difference to ``direct``. ``--bootstrap`` measures instead how fast reasoning for 100 examples is written: all
-at once, one by one by the same engine, and one by one by ``create_completion``. Interrupted, the same command goes
-on.
+is free to reason or not (``--budget``). ``--methods`` takes some of them. Beside accuracy stand tokens and seconds of
+answering the test rows, and the paired differences to ``direct`` and to ``zero-shot``. ``--bootstrap`` measures
+instead how fast reasoning for 100 examples is written: all at once, one by one by the same engine, and one by one by
+``create_completion``. Interrupted, the same command goes on.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 import promptsearch as ps
-from benchmarks.common import Results, read_dataset
+from benchmarks.common import INSTRUCTIONS, Results, read_dataset
 from benchmarks.dspy_engine import open_llama
 from benchmarks.outside import item_scores
 from benchmarks.symbolic import TASKS, make_rows
@@ -44,11 +44,13 @@ from promptsearch.task import Example
 from promptsearch.workbench import demonstrations_of
 
 REAL = ("gsm8k", "svamp", "commonsense_qa", "webquestions")
+METHODS = ("zero-shot", "direct", "step by step", "gold", "self", "vote", "optimize")
 SHOTS = 8
 SAMPLES = 5
 WRITTEN_FOR = 48  # examples
 _THINKING_TOKENS = 96
 _BOOTSTRAPPED = 100
+_GAINS = {"gain": "direct", "gain_over_zero_shot": "zero-shot"}  # parts of a cell, and what they compare with
 
 
 class NoMatches:
@@ -67,7 +69,12 @@ def main() -> None:
     """Measure every cell that is not there yet, then print the table."""
     options = _options()
     opened = open_engine(options.model)
-    settings = {"rows": options.rows, "test_rows": options.test_rows, "budget": options.budget}
+    settings = {
+        "rows": options.rows,
+        "test_rows": options.test_rows,
+        "budget": options.budget,
+        "methods": list(options.methods),
+    }
     results = Results(Path(options.json), settings, opened.description)
     names = options.tasks.split(",") if options.tasks else [*TASKS, *(REAL if options.data else ())]
     for seed in range(options.seeds):
@@ -77,9 +84,10 @@ def main() -> None:
                 key = f"bootstrap {key}"
             if key not in results:
                 task = task_of(name, options, seed)
-                cell = (
-                    bootstrapped(task, opened) if options.bootstrap else compared(task, opened, options.budget, seed)
-                )
+                if options.bootstrap:
+                    cell = bootstrapped(task, opened)
+                else:
+                    cell = compared(task, opened, options.budget, seed, options.methods)
                 results.add(key, cell)
                 print(key, _line(cell), flush=True)
     print(table(results.cells))
@@ -91,12 +99,21 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--tasks", default=None, help="names, separated by commas")
     parser.add_argument("--rows", type=int, default=300, help="labelled rows")
     parser.add_argument("--test-rows", type=int, default=200)
-    parser.add_argument("--budget", default="150k tokens", help="of optimize; 0 leaves it out")
+    parser.add_argument("--budget", default="150k tokens", help="of optimize")
+    parser.add_argument("--methods", type=_methods, default=METHODS, help="names, separated by commas")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--model", default=None)
     parser.add_argument("--bootstrap", action="store_true", help="measure how fast reasoning is written")
     parser.add_argument("--json", required=True, help="file of results")
     return parser.parse_args()
+
+
+def _methods(text: str) -> tuple[str, ...]:
+    names = text.split(",")
+    unknown = [name for name in names if name not in METHODS]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of {', '.join(METHODS)}")
+    return tuple(name for name in METHODS if name in names)
 
 
 def task_of(name: str, options: argparse.Namespace, seed: int) -> ps.Task:
@@ -119,6 +136,7 @@ def task_of(name: str, options: argparse.Namespace, seed: int) -> ps.Task:
         **columns,
         labels=dataset.labels or False,
         rationale="rationale" if has_steps else None,
+        instruction=INSTRUCTIONS.get(name),
         test=dataset.test[: options.test_rows],
     )
 
@@ -126,21 +144,52 @@ def task_of(name: str, options: argparse.Namespace, seed: int) -> ps.Task:
 # -- methods ----------------------------------------------------------------------------------------------------
 
 
-def compared(task: ps.Task, opened: OpenedModel, budget: str, seed: int) -> dict[str, Any]:
-    """All methods on one task."""
+def compared(
+    task: ps.Task, opened: OpenedModel, budget: str, seed: int, methods: Sequence[str] = METHODS
+) -> dict[str, Any]:
+    """Some methods on one task."""
     splits = task.split(seed)
     test = [task.examples[number] for number in task.parts.test]
     rng = np.random.default_rng([seed, 16])
     pool = [task.examples[splits.pool[place]] for place in rng.permutation(len(splits.pool))]
-    judged = [task.examples[number] for number in (*splits.search, *splits.confirm)]
-    calibration = "none" if task.labels is None else "batch"
-    common: dict[str, Any] = {"model": opened, "calibration": calibration}
-    thinking = {"thinking_tokens": _THINKING_TOKENS}
+    common: dict[str, Any] = {"model": opened, "calibration": "none" if task.labels is None else "batch"}
     prompts = {
         "zero-shot": ps.Prompt(task, (), **common),
         "direct": ps.Prompt(task, pool[:SHOTS], **common),
-        "step by step": ps.Prompt(task, (), **common, reasoning="cue", **thinking),
+        "step by step": ps.Prompt(task, (), **common, reasoning="cue", thinking_tokens=_THINKING_TOKENS),
     }
+    cell: dict[str, Any] = {}
+    if {"gold", "self", "vote"} & set(methods):
+        judged = [task.examples[number] for number in (*splits.search, *splits.confirm)]
+        reasoned, cell["written"] = _with_reasoning(task, opened, pool, judged, common)
+        prompts.update(reasoned)
+    if "optimize" in methods:
+        prompts["optimize"], cell["search"] = _searched(task, opened, budget, seed)
+    scores, measured = {}, {}
+    for name in [method for method in methods if method in prompts]:
+        begun, start = opened.engine.tokens_decoded, time.perf_counter()
+        labelled = task.labels is not None
+        scores[name] = item_scores(prompts[name], test) if labelled else text_scores(task, prompts[name], test)
+        spent = time.perf_counter() - start, opened.engine.tokens_decoded - begun
+        measured[name] = {**measure(scores[name]).to_dict(), "seconds": spent[0], "tokens": spent[1]}
+    cell["measured"] = measured
+    for part, baseline in _GAINS.items():
+        if baseline in scores:
+            others = {name: values for name, values in scores.items() if name != baseline}
+            cell[part] = {
+                name: paired_difference(values, scores[baseline]).to_dict() for name, values in others.items()
+            }
+    return cell
+
+
+def _with_reasoning(
+    task: ps.Task,
+    opened: OpenedModel,
+    pool: Sequence[Example],
+    judged: Sequence[Example],
+    common: Mapping[str, Any],
+) -> tuple[dict[str, ps.Prompt], dict[str, Any]]:
+    """Prompts whose demonstrations carry reasoning, and what became of the reasoning that the model wrote."""
     shown: dict[str, list[Example]] = {}
     if task.rationale is not None:
         shown["gold"] = [each for each in pool if each.rationale][:SHOTS]
@@ -150,40 +199,29 @@ def compared(task: ps.Task, opened: OpenedModel, budget: str, seed: int) -> dict
     own = written.kept
     if len(own) >= 2:
         shown["self"] = [replace(task.examples[number], rationale=text) for number, text in own.items()][:SHOTS]
-    for kind, examples in shown.items():
-        prompts[kind] = ps.Prompt(task, examples, **common, reasoning="gold", **thinking)
+    arguments = {**common, "reasoning": "gold", "thinking_tokens": _THINKING_TOKENS}
+    prompts = {kind: ps.Prompt(task, examples, **arguments) for kind, examples in shown.items()}
     if shown:
         best = max(shown, key=lambda kind: prompts[kind].evaluate(judged).value)
-        prompts["vote"] = ps.Prompt(task, shown[best], **common, reasoning="gold", samples=SAMPLES, **thinking)
-    cell: dict[str, Any] = {"written": details}
-    if budget != "0":
-        result = ps.optimize(task, opened, budget, seed=seed, progress=False)
-        prompts["optimize"] = result.prompt
-        effect = result.insights.reasoning
-        cell["search"] = {
-            "reasoning": result.prompt.candidate.reasoning,
-            "mode": result.prompt.mode,
-            "shots": result.prompt.candidate.shots,
-            "test": result.test.to_dict(),
-            "in_the_race": None if effect is None else str(effect),
-            "against": {name: gain.to_dict() for name, gain in result.against.items()},
-            "tokens": result.cost.tokens,
-            "seconds": result.cost.total_seconds,
-            "rationales": dict(result.facts.get("rationales", {})),
-        }
-    scores, measured = {}, {}
-    for name, prompt in prompts.items():
-        begun, start = opened.engine.tokens_decoded, time.perf_counter()
-        scores[name] = item_scores(prompt, test) if task.labels is not None else text_scores(task, prompt, test)
-        spent = time.perf_counter() - start, opened.engine.tokens_decoded - begun
-        measured[name] = {**measure(scores[name]).to_dict(), "seconds": spent[0], "tokens": spent[1]}
-    cell["measured"] = measured
-    cell["gain"] = {
-        name: paired_difference(values, scores["direct"]).to_dict()
-        for name, values in scores.items()
-        if name != "direct"
+        prompts["vote"] = ps.Prompt(task, shown[best], **arguments, samples=SAMPLES)
+    return prompts, details
+
+
+def _searched(task: ps.Task, opened: OpenedModel, budget: str, seed: int) -> tuple[ps.Prompt, dict[str, Any]]:
+    """What ``optimize`` finds, and how."""
+    result = ps.optimize(task, opened, budget, seed=seed, progress=False)
+    effect = result.insights.reasoning
+    return result.prompt, {
+        "reasoning": result.prompt.candidate.reasoning,
+        "mode": result.prompt.mode,
+        "shots": result.prompt.candidate.shots,
+        "test": result.test.to_dict(),
+        "in_the_race": None if effect is None else str(effect),
+        "against": {name: gain.to_dict() for name, gain in result.against.items()},
+        "tokens": result.cost.tokens,
+        "seconds": result.cost.total_seconds,
+        "rationales": dict(result.facts.get("rationales", {})),
     }
-    return cell
 
 
 def text_scores(task: ps.Task, prompt: ps.Prompt, rows: Sequence[Example]) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -265,7 +303,7 @@ def _line(cell: Mapping[str, Any]) -> str:
 
 
 def table(cells: Mapping[str, Mapping[str, Any]]) -> str:
-    """Each task's methods, means over seeds, with the gain over direct answers of the first seed and its interval."""
+    """Each task's methods, means over seeds, with the first seed's gains and their intervals."""
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for key, cell in cells.items():
         groups.setdefault(key.rpartition("|")[0], []).append(cell)
@@ -280,11 +318,10 @@ def table(cells: Mapping[str, Mapping[str, Any]]) -> str:
             continue
         for method, each in group[0]["measured"].items():
             values = [100 * cell["measured"][method]["value"] for cell in group if method in cell["measured"]]
-            gain = group[0]["gain"].get(method)
-            shown = (
-                ""
-                if gain is None
-                else f"{100 * gain['value']:+6.1f} [{100 * gain['low']:+.1f}, {100 * gain['high']:+.1f}]"
+            shown = "  ".join(
+                f"{100 * gain['value']:+6.1f} [{100 * gain['low']:+.1f}, {100 * gain['high']:+.1f}] over {baseline}"
+                for part, baseline in _GAINS.items()
+                if (gain := group[0].get(part, {}).get(method)) is not None
             )
             lines.append(
                 f"  {method:<14} {np.mean(values):5.1f}  {each['tokens'] / each['n']:6.0f} tokens  "

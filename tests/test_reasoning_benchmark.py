@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.reasoning import _line, compared, table, task_of
+from benchmarks.reasoning import METHODS, _line, compared, table, task_of
 from benchmarks.symbolic import TASKS, make_rows
 from promptsearch.lm.fake import ScriptedLM
 from promptsearch.lm.resolve import open_engine
@@ -43,11 +43,14 @@ def adds_after_reasoning(prompt: str) -> str:
 
 def test_methods_are_compared_on_the_same_rows() -> None:
     options = argparse.Namespace(rows=80, test_rows=30, data=None)
-    cell = compared(task_of("lookup", options, 0), open_engine(ScriptedLM(adds_after_reasoning)), "0", 0)
+    methods = METHODS[:-1]
+    cell = compared(task_of("lookup", options, 0), open_engine(ScriptedLM(adds_after_reasoning)), "", 0, methods)
     values = {name: each["value"] for name, each in cell["measured"].items()}
     assert values["gold"] == values["vote"] == 1.0
     assert values["direct"] == values["zero-shot"] == values["step by step"] == 0.0
+    assert values.keys() == set(methods) - {"self"}  # it never reasons unless it is shown how
     assert cell["gain"]["gold"]["low"] > 0.8
+    assert cell["gain_over_zero_shot"]["direct"]["value"] == 0.0
     assert {each["n"] for each in cell["measured"].values()} == {30}
     assert cell["measured"]["vote"]["tokens"] > cell["measured"]["direct"]["tokens"]
     assert "gold 100.0" in _line(cell)

@@ -20,8 +20,9 @@ from promptsearch.phases import FEWEST_TEST
 from promptsearch.prompting import template_of
 from promptsearch.scoring import Asked, Judge, Judged
 from promptsearch.search.race import FIRST_RUNG
+from promptsearch.searching import Outcome
 from promptsearch.store import RunStore
-from promptsearch.study import Outcome, Study
+from promptsearch.study import Study
 from promptsearch.workbench import Neighbourhood
 
 __all__ = ["FinalMeasurement", "Measured", "with_unreasoned"]

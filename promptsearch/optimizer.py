@@ -34,8 +34,9 @@ from promptsearch.result import Result, Trial, Trials
 from promptsearch.search.front import PREFERENCES
 from promptsearch.search.registry import STRATEGIES
 from promptsearch.search.space import SearchSpace, Space
+from promptsearch.searching import Outcome, search
 from promptsearch.store import RunStore
-from promptsearch.study import Outcome, Study
+from promptsearch.study import Study
 from promptsearch.task import Task
 from promptsearch.version import __version__
 from promptsearch.workbench import Neighbourhood, check_space
@@ -160,7 +161,8 @@ class _Run:
             require_enough(job.limits, study.plan, space, zero_shot)
             rationales = let_reason(job, study, builder, store)
             anchors, baselines = first_candidates(job, space, near)
-            outcome = study.run(
+            outcome = search(
+                study,
                 job.strategy,
                 anchors,
                 near.splits.search,

@@ -15,10 +15,13 @@ from hypothesis import strategies as st
 import promptsearch as ps
 from promptsearch.budget import Budget, Meter
 from promptsearch.candidate import Candidate
+from promptsearch.confirming import Confirmation
 from promptsearch.events import silent
 from promptsearch.finalists import Finalist, Fitter
 from promptsearch.metrics import resolve_metric
+from promptsearch.nominating import _fixed_first
 from promptsearch.phases import Plan, make_plan
+from promptsearch.racing import Race
 from promptsearch.scoring import Judge, Judged
 from promptsearch.search.base import Scores
 from promptsearch.search.space import Lengths, SearchSpace
@@ -60,7 +63,7 @@ def study(scores: dict[Candidate, Any], prefer: str = "accuracy") -> Study:
     judge = Judge((), None, resolve_metric("exact_match", False, []), {})
     store = RunStore(None, {})
     made = Study(space, None, judge, plan, budget, Meter(), silent, store, prefer)  # type: ignore[arg-type]
-    made._scores = {each: Scores(np.array(values), np.array(values)) for each, values in scores.items()}
+    made.scores = {each: Scores(np.array(values), np.array(values)) for each, values in scores.items()}
     return made
 
 
@@ -72,7 +75,7 @@ def choose(scores: dict[Candidate, tuple[list[float], list[float]]], prefer: str
     known.late = {candidate: late for candidate, (_, late) in scores.items()}
     finalists = [Finalist(candidate, None) for candidate in scores]
     confirmed = len(next(iter(known.late.values())))
-    return list(scores)[made._choose(finalists, range(1000), range(1000, 1000 + confirmed))]
+    return list(scores)[Confirmation(made, range(1000))._choose(finalists, range(1000, 1000 + confirmed))]
 
 
 @given(st.integers(1, 10**9), st.sampled_from(["tokens", "evaluations"]))
@@ -131,29 +134,31 @@ def test_reading_takes_its_units_from_the_search(total: int, row: float, rows: i
 def test_finalists_that_cannot_be_measured_any_more_are_left_out() -> None:
     made = study({CHEAP: ([1.0], [1.0])})
     made.plan = replace(made.plan, unit="tokens", total=10**6)
-    cheap, dear = (60 * made._price([each], [0]) for each in (CHEAP, DEAR))
+    cheap, dear = (60 * made.price([each], [0]) for each in (CHEAP, DEAR))
     assert cheap < dear
-    assert made._measurable([DEAR, CHEAP], range(100)) == [DEAR, CHEAP]
-    made._meter.charge(tokens=int(10**6 - dear) + 1, evaluations=0)
-    assert made._measurable([DEAR, CHEAP], range(100)) == [CHEAP]
-    made._meter.charge(tokens=10**6, evaluations=0)
-    assert made._measurable([DEAR, CHEAP], range(100)) == [CHEAP]  # there must be a result
+    confirmation = Confirmation(made, range(100))
+    assert confirmation._measurable([DEAR, CHEAP], range(100)) == [DEAR, CHEAP]
+    made.meter.charge(tokens=int(10**6 - dear) + 1, evaluations=0)
+    assert confirmation._measurable([DEAR, CHEAP], range(100)) == [CHEAP]
+    made.meter.charge(tokens=10**6, evaluations=0)
+    assert confirmation._measurable([DEAR, CHEAP], range(100)) == [CHEAP]  # there must be a result
 
 
 @pytest.mark.parametrize(("elapsed", "rows"), [(10.0, 200), (80.0, 200), (95.0, 20), (99.0, 10), (500.0, 10)])
 def test_the_clock_takes_confirmation_rows_away(elapsed: float, rows: int) -> None:
     """As it stood when they were counted: a resumed run confirms on as many."""
     made = study({CHEAP: ([1.0], [1.0])})
-    price = made._price([CHEAP], [0])
+    price = made.price([CHEAP], [0])
     total = int(2000 * price)
     made.plan = Plan("tokens", total, total // 2, total // 4, 100 * price)
-    made._budget = Budget(seconds=100.0)
-    made._meter.set_clock(elapsed)
-    found = len(made._in_time([CHEAP], range(200)))
+    made.budget = Budget(seconds=100.0)
+    made.meter.set_clock(elapsed)
+    confirmation = Confirmation(made, range(100))
+    found = len(confirmation.in_time([CHEAP], range(200)))
     assert found == pytest.approx(rows, abs=rows if rows == 20 else 0)
     assert 10 <= found <= 200
-    made._meter.set_clock(1000.0)
-    assert len(made._in_time([CHEAP], range(200))) == found
+    made.meter.set_clock(1000.0)
+    assert len(confirmation.in_time([CHEAP], range(200))) == found
 
 
 def test_setting_up_takes_its_time_from_the_plan() -> None:
@@ -164,13 +169,13 @@ def test_setting_up_takes_its_time_from_the_plan() -> None:
 
 
 def test_a_small_allowance_races_on_few_rows() -> None:
-    made = study({})
+    race = Race(study({}))
     rows = range(400)
-    assert len(made._raced_items(10.0, rows)) == 96
-    assert len(made._raced_items(8 * 200.0, rows)) == 192
-    assert len(made._raced_items(8 * 399.0, rows)) == 384
-    assert len(made._raced_items(1e6, rows)) == 400
-    assert list(made._raced_items(1.0, range(20))) == list(range(20))
+    assert len(race._raced_items(10.0, rows)) == 96
+    assert len(race._raced_items(8 * 200.0, rows)) == 192
+    assert len(race._raced_items(8 * 399.0, rows)) == 384
+    assert len(race._raced_items(1e6, rows)) == 400
+    assert list(race._raced_items(1.0, range(20))) == list(range(20))
 
 
 class Reads(Fitter):
@@ -191,12 +196,12 @@ def test_a_prompt_that_is_asked_about_more_rows_stands_first_unless_far_behind(
     }
     made = study(scores)
     made.fitter = Reads(None, made.fitter.judge, ())  # type: ignore[arg-type]
-    assert made._fixed_first([DEAR])[0] == DEAR  # nothing is read
+    assert _fixed_first(made, [DEAR])[0] == DEAR  # nothing is read
     made.plan = replace(made.plan, read=100)
-    assert made._fixed_first([DEAR])[0] == first
-    assert made._fixed_first([OTHER, DEAR])[0] == OTHER
-    made._scores[CHEAP] = made._scores[CHEAP].upto(24)  # dropped early: it cannot be compared on the others' rows
-    assert made._fixed_first([DEAR])[0] == DEAR
+    assert _fixed_first(made, [DEAR])[0] == first
+    assert _fixed_first(made, [OTHER, DEAR])[0] == OTHER
+    made.scores[CHEAP] = made.scores[CHEAP].upto(24)  # dropped early: it cannot be compared on the others' rows
+    assert _fixed_first(made, [DEAR])[0] == DEAR
 
 
 def test_the_best_wins() -> None:
@@ -241,8 +246,8 @@ def test_an_ensemble_is_taken_unless_something_is_clearly_better() -> None:
 
 
 def test_the_best_so_far_are_among_those_seen_longest() -> None:
-    made = study({CHEAP: [1.0] * 24, OTHER: [1.0, 0.0] * 24, DEAR: [0.0] * 48})
-    assert made._best_so_far() == [OTHER, DEAR]
+    race = Race(study({CHEAP: [1.0] * 24, OTHER: [1.0, 0.0] * 24, DEAR: [0.0] * 48}))
+    assert race._best_so_far() == [OTHER, DEAR]
 
 
 def test_validation_is_measured_on_confirmation_rows_alone() -> None:

@@ -1,0 +1,81 @@
+"""A search from its race to its winner.
+
+Three phases, each on its own rows: the race on the search split, finalists on the confirmation split, the winner and
+the baselines on the test split, which is read once (:mod:`promptsearch.final_measurement`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from promptsearch.candidate import Candidate
+from promptsearch.confirming import Confirmation
+from promptsearch.finalists import Finalist
+from promptsearch.measurement import Measurement
+from promptsearch.nominating import nominated
+from promptsearch.racing import Race
+from promptsearch.search.base import Scores, Strategy
+from promptsearch.search.insights import Insights
+from promptsearch.study import Study
+
+__all__ = ["Outcome", "search"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a study found.
+
+    Attributes:
+        winner: the chosen finalist.
+        confirmed: its value on confirmation rows.
+        scores: all search scores.
+        order: candidates by first appearance.
+        stopped_by: what ended the search.
+        insights: what the log tells beside the winner.
+    """
+
+    winner: Finalist
+    confirmed: Measurement
+    scores: Mapping[Candidate, Scores]
+    order: tuple[Candidate, ...]
+    stopped_by: str
+    insights: Insights
+
+
+def search(
+    study: Study,
+    strategy: Strategy,
+    anchors: Sequence[Candidate],
+    search_items: Sequence[int],
+    confirm_items: Sequence[int],
+    more_items: Sequence[int],
+    rng: np.random.Generator,
+) -> Outcome:
+    """Race, then confirm.
+
+    Args:
+        study: what is searched and what may be spent.
+        strategy: which candidates are asked about, and about how many items.
+        anchors: candidates that it begins with.
+        search_items: rows that candidates race on.
+        confirm_items: rows that finalists meet on.
+        more_items: pool rows, on which a winner's readout may be fitted as well.
+        rng: what the strategy draws from.
+    """
+    study.meter.enter("search")
+    raced, stopped_by = Race(study).run(strategy, anchors, search_items, rng)
+    finalists: Sequence[Candidate] = raced
+    confirmation = Confirmation(study, search_items)
+    if stopped_by == "interrupt":  # the same call may go on with the search, and confirms anew
+        study.meter.enter("confirm")
+        more_items = ()
+    else:
+        finalists = nominated(study, raced, search_items)
+        study.meter.enter("confirm")
+        confirm_items = confirmation.in_time(finalists, confirm_items)
+    winner, confirmed = confirmation.run(finalists, confirm_items, more_items)
+    insights = Insights.of(study.space, study.scores, (winner.raced or winner.candidate).members[0])
+    return Outcome(winner, confirmed, dict(study.scores), tuple(study.scores), stopped_by, insights)

@@ -32,7 +32,7 @@ __all__ = ["app", "main"]
 _USAGE_ERROR = typer.BadParameter.__mro__[1]  # the base of everything that parsing refuses
 _INTERRUPTED = 130
 _SEPARATOR = f"\n{'-' * 40}\n"  # between the prompts of an ensemble
-_BLANK = object()  # a line without text between others
+_BLANK = object()  # a line or row without text between others
 
 app = typer.Typer(
     name="promptsearch",
@@ -513,6 +513,7 @@ def _demo_headline(task: Task, result: Result) -> str:
 def _items(prompt: Prompt, text: str | None, file: Path | None) -> list[Any]:
     """The items to predict, from the argument, a file or standard input."""
     from promptsearch.data.records import SUFFIXES, read_rows
+    from promptsearch.data.text import is_missing
 
     if text is not None:
         if Path(text).suffix.lower() in SUFFIXES and not any(letter.isspace() for letter in text):
@@ -523,7 +524,10 @@ def _items(prompt: Prompt, text: str | None, file: Path | None) -> list[Any]:
         return [_item(prompt, text, "TEXT")]
     if file is not None and str(file) != "-":
         if file.suffix.lower() in SUFFIXES:
-            return list(read_rows(file, name="--file"))
+            rows = read_rows(file, name="--file")
+            known = {column for row in rows for column in row}  # what no row has is a mistake and told as one
+            wanted = [column for column in prompt.task.inputs if column in known]
+            return [_BLANK if any(is_missing(row.get(column)) for column in wanted) else row for row in rows]
         return _lines(prompt, _read(file), str(file))
     if sys.stdin.isatty():
         print("reading items, one a line, until Ctrl-D", file=sys.stderr)

@@ -8,7 +8,7 @@ Invariant: what the plan has for it is not overspent; rows that the clock takes 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,18 +16,34 @@ from promptsearch.candidate import Candidate
 from promptsearch.events import Progress
 from promptsearch.finalists import Finalist, Others, steadied
 from promptsearch.lm.base import FloatArray
-from promptsearch.measurement import Measurement
+from promptsearch.measurement import Measurement, paired_difference
 from promptsearch.phases import FEWEST_CONFIRM, FEWEST_TEST
 from promptsearch.reading import Reading
 from promptsearch.search.confidence_sequence import certainly_better
 from promptsearch.search.front import choose
+from promptsearch.search.insights import RunnerUp
 from promptsearch.search.log_knowledge import candidate_effects
 from promptsearch.study import MUCH_TOO_SLOW, USUAL_FINALISTS, Study
 
-__all__ = ["Confirmation"]
+__all__ = ["Confirmation", "Confirmed"]
 
 _FEWEST_HURRIED = 10  # rows of a confirmation for which there is no time
 _CONFIRMED_PARTS = (0.34, 0.67)  # of the confirmation rows, after which finalists that are certainly worse go
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """What a confirmation found.
+
+    Attributes:
+        winner: the chosen finalist, fitted on search and confirmation rows.
+        measured: its value on confirmation rows, before these were among the rows that it was fitted on.
+        runners_up: the finalists that were not taken.
+    """
+
+    winner: Finalist
+    measured: Measurement
+    runners_up: tuple[RunnerUp, ...]
 
 
 class Confirmation:
@@ -45,8 +61,14 @@ class Confirmation:
 
     def run(
         self, finalists: Sequence[Candidate], confirm_items: Sequence[int], more_items: Sequence[int]
-    ) -> tuple[Finalist, Measurement]:
-        """Choose among finalists on rows that the race did not see."""
+    ) -> Confirmed:
+        """Choose among finalists on rows that the race did not see.
+
+        Args:
+            finalists: candidates, best first.
+            confirm_items: rows that they meet on.
+            more_items: pool rows that fixed prompts may be asked about, for their readouts.
+        """
         finalists = self._measurable(finalists, confirm_items)
         items = self._affordable_items(finalists, confirm_items)
         finalists = finalists[: self._finalists(finalists, items)]
@@ -64,9 +86,10 @@ class Confirmation:
             single = self._fit(members[0], others)
             sizes = range(2, len(members) + 1)
             fitted += [self._together(members[:size], single, others) for size in sizes]
-        best = self._choose(fitted, items)
-        confirmed = self._study.fitter.judge.measure(items, self._study.fitter.judged(fitted[best], items))
-        return self._refitted(fitted[best], items), confirmed
+        scores = self._seen_scores(fitted, items)
+        best = self._choose(fitted, scores)
+        measured = self._study.fitter.judge.measure(items, self._study.fitter.judged(fitted[best], items))
+        return Confirmed(self._refitted(fitted[best], items), measured, self._runners_up(fitted, scores, best))
 
     def in_time(self, finalists: Sequence[Candidate], items: Sequence[int]) -> Sequence[int]:
         """The confirmation rows that the clock leaves: as recorded, or else by the clock, which is then recorded.
@@ -175,12 +198,11 @@ class Confirmation:
             members.pop()
         return members
 
-    def _choose(self, finalists: Sequence[Finalist], confirm_items: Sequence[int]) -> int:
-        """The finalist to take, by its scores on confirmation and search rows together and its prompt's tokens.
+    def _seen_scores(self, finalists: Sequence[Finalist], confirm_items: Sequence[int]) -> list[FloatArray]:
+        """Each finalist's scores on the search rows that all of them saw and on confirmation rows.
 
-        Scores count as deployed and of the prompt alone: a strong prior makes finalists look alike. Where accuracy is
-        preferred, the largest ensemble is taken that nothing is better than by more than a standard error: several
-        prompts do better far more often than some hundred rows can tell.
+        As deployed and of the prompt alone, in the middle: a strong prior makes finalists look alike. Rows weigh as
+        they do in the metric, one on average.
         """
         seen = [self._study.seen(finalist.raced or finalist.candidate, self._search_items) for finalist in finalists]
         shortest = min(map(len, seen))
@@ -192,15 +214,35 @@ class Confirmation:
                 steadied(self._study.fitter.judged_alone(finalist, confirm_items)),
             ]
             pooled.append(np.concatenate([np.mean(early, axis=0), np.mean(late, axis=0)]))
-        tokens = [self._study.space.prompt_tokens(finalist.candidate) for finalist in finalists]
         weights = self._study.fitter.judge.weights([*self._search_items[:shortest], *confirm_items])
-        pooled = [scores * weights / weights.max() for scores in pooled]
-        best = choose(pooled, tokens, self._study.prefer)
+        return [scores * weights / weights.mean() for scores in pooled]
+
+    def _choose(self, finalists: Sequence[Finalist], scores: Sequence[FloatArray]) -> int:
+        """The finalist to take, by its scores and its prompt's tokens.
+
+        Where accuracy is preferred, the largest ensemble is taken that nothing is better than by more than a standard
+        error: several prompts do better far more often than some hundred rows can tell.
+        """
+        best = choose(scores, [self._tokens(finalist) for finalist in finalists], self._study.prefer)
         together = [place for place, finalist in enumerate(finalists) if finalist.candidate.ensemble]
         if self._study.prefer != "accuracy" or best in together:
             return best
-        kept = (place for place in reversed(together) if not _is_clearly_better(pooled[best] - pooled[place]))
+        kept = (place for place in reversed(together) if not _is_clearly_better(scores[best] - scores[place]))
         return next(kept, best)
+
+    def _runners_up(
+        self, finalists: Sequence[Finalist], scores: Sequence[FloatArray], best: int
+    ) -> tuple[RunnerUp, ...]:
+        return tuple(
+            RunnerUp(
+                finalist.raced or finalist.candidate, self._tokens(finalist), paired_difference(scores[best], own)
+            )
+            for finalist, own in zip(finalists, scores, strict=True)
+            if finalist is not finalists[best]
+        )
+
+    def _tokens(self, finalist: Finalist) -> float:
+        return self._study.space.prompt_tokens(finalist.candidate)
 
 
 def _is_clearly_better(gains: FloatArray) -> bool:

@@ -337,7 +337,8 @@ class Prompt:
 
         Items that do not fit or cannot be understood are wrong, and are counted in ``failures``. A row that is also
         among the prompt's examples never finds itself as its own neighbour; a linear classifier in the prior and a
-        readout have seen its label all the same, so measure on rows that were not given to the search.
+        readout have seen its label all the same, so measure on rows that were not given to the search; a warning
+        tells of such rows.
 
         Args:
             examples: the rows.
@@ -362,6 +363,7 @@ class Prompt:
     ) -> list[Measurement]:
         """The same answers, weighed in several ways."""
         kept = self.task.examples_from(examples)
+        self._warn_of_known(kept)
         measured_by = self.task.require_metric() if metric is None else self.task.resolve(metric, kept)
         near = self._neighbours([example.fields for example in kept], others_only=True)
         parts = []
@@ -373,6 +375,15 @@ class Prompt:
         priors = {} if near.prior is None else dict(zip(places, near.prior, strict=True))
         judge = Judge([replace(kept[place], id=place) for place in places], self.task.labels, measured_by, priors)
         return [judge.measure(places, judge.judge(places, answers, weighing)) for weighing in weighings]
+
+    def _warn_of_known(self, rows: Sequence[Example]) -> None:
+        known = sum(self._own_example(row.fields) is not None for row in rows)
+        if known:
+            _logger.warning(
+                "%d of %d rows are among the examples that this prompt was made of; measured on them it looks too good",
+                known,
+                len(rows),
+            )
 
     def _predictions(self, answers: Answers, prior: FloatArray | None) -> list[Prediction]:
         labels, weighing = self.task.labels, self._parts.weighing

@@ -142,6 +142,38 @@ def _alone(result: Result) -> str:
     return f"{result.improvement_without_prior} over zero-shot, for the prompt alone, without the prior"
 
 
+def _finalists(result: Result) -> str:
+    """What the winner was chosen over, and by how much; empty where nothing else was confirmed."""
+    others = result.insights.runners_up
+    if not others:
+        return ""
+    numbers = {trial.candidate.reading: trial.number for trial in result.trials}
+    shown = "; ".join(
+        f"{_lead(other.lead)} {_finalist(other.candidate, numbers)} at {other.tokens:,.0f} tokens a query"
+        for other in others
+    )
+    return f"{shown} (on the {others[0].lead.n:,} rows that chose it, by score and probability of the right answer)"
+
+
+def _chosen(result: Result) -> str:
+    """The same as a sentence of the page."""
+    shown = _finalists(result)
+    return f"The prompt was chosen among {len(result.insights.runners_up) + 1} finalists: {shown}" if shown else ""
+
+
+def _lead(lead: Difference) -> str:
+    words = "ahead of" if lead.value >= 0 else "behind"
+    return f"{abs(100 * lead.value):.1f} points {_interval(lead, '+')} {words}"
+
+
+def _finalist(candidate: Candidate, numbers: Mapping[Candidate, int]) -> str:
+    if candidate.ensemble:
+        return f"{len(candidate.members)} prompts together"
+    number = numbers.get(candidate.reading)
+    name = "" if number is None else f"#{number}, "
+    return f"{name}{candidate.mode}, {_count(candidate.shots)}, template {candidate.template}"
+
+
 def _order(result: Result) -> str:
     """How much order alone moves the score of the winning set; empty where it was tried in too few other orders."""
     effect, own = result.insights.order, result.insights.winner_order
@@ -259,6 +291,7 @@ def _facts_lines(result: Result) -> list[str]:
         "failures": _failures(result.test),
         "prompt": _what_is_shown(result.prompt),
         "model": str(result.facts.get("model", result.prompt.model)),
+        "chosen": _finalists(result),
         "reasoning": _reasoning(result),
         "order": _order(result),
         "front": _front(result),
@@ -310,7 +343,15 @@ def _page(result: Result) -> dict[str, Any]:
         "what_is_shown": _what_is_shown(result.prompt),
         "failures": _failures(result.test),
         "insights": [
-            text for text in (_reasoning(result), _order(result), _front(result), _predictors(result)) if text
+            text
+            for text in (
+                _chosen(result),
+                _reasoning(result),
+                _order(result),
+                _front(result),
+                _predictors(result),
+            )
+            if text
         ],
         "stopped_by": _stopped_by(result),
         "query": query,

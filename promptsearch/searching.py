@@ -76,6 +76,7 @@ def search(
         finalists = nominated(study, raced, search_items)
         study.meter.enter("confirm")
         confirm_items = confirmation.in_time(finalists, confirm_items)
-    winner, confirmed = confirmation.run(finalists, confirm_items, more_items)
-    insights = Insights.of(study.space, study.scores, (winner.raced or winner.candidate).members[0])
-    return Outcome(winner, confirmed, dict(study.scores), tuple(study.scores), stopped_by, insights)
+    found = confirmation.run(finalists, confirm_items, more_items)
+    winner = (found.winner.raced or found.winner.candidate).members[0]
+    insights = Insights.of(study.space, study.scores, winner, found.runners_up)
+    return Outcome(found.winner, found.measured, dict(study.scores), tuple(study.scores), stopped_by, insights)

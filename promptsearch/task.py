@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import CodeType
@@ -23,6 +24,8 @@ from promptsearch.errors import ArtifactError, DataError
 from promptsearch.metrics import Metric, reading_answers, resolve_metric
 
 __all__ = ["Example", "Task", "function_identity", "input_text"]
+
+_logger = logging.getLogger(__name__)
 
 
 def input_text(inputs: Mapping[str, str]) -> str:
@@ -148,12 +151,20 @@ class Task:
                 "label; give one of them"
             )
         if labels is None:
-            labels = declared_labels(data, self.output) if answer is None else False
+            labels = declared_labels(data, self.output)
+            if labels is not None and answer is not None:
+                raise DataError(
+                    f"answer={quoted(answer)} finds answers in free text, and the column {self.output!r} declares "
+                    f"its labels, {listed(list(labels.values()))}; leave answer out, or give labels=False"
+                )
+            if answer is not None:
+                labels = False
+                self._warn_of_labels(rows)
         self._space = resolve_labels(labels, [_present(row[self.output]) for row in rows])
         self.examples = tuple(self._example(number, row) for number, row in enumerate(rows))
         self.parts = _parts([len(read[name][0]) if name in read else 0 for name in given])
-        outputs = [] if self.is_classification else [text for example in self.examples for text in example.answers]
-        self.answer_form = AnswerForm.of(outputs, answer)
+        texts = [] if self.is_classification else [text for example in self.examples for text in example.answers]
+        self.answer_form = AnswerForm.of(texts, answer)
         self.metric = self.resolve(metric, self.examples)
         self.metric_name = self.metric.name
         if self.metric.is_custom:
@@ -220,7 +231,7 @@ class Task:
         return {column: as_text(item[column]) for column in self.inputs}
 
     def examples_from(self, data: object, *, name: str = "data") -> tuple[Example, ...]:
-        """Examples from other rows, in any form that `Task` takes; rows with a blank are left out.
+        """Examples from other rows, in any form that `Task` takes; rows with a blank are left out, with a warning.
 
         They are numbered from zero. A list of `Example` comes back as it is.
 
@@ -229,7 +240,12 @@ class Task:
         """
         if isinstance(data, (list, tuple)) and data and all(isinstance(item, Example) for item in data):
             return tuple(data)
-        rows, _ = self._read(name, data)
+        rows, dropped = self._read(name, data)
+        if dropped:
+            wanted = listed([*self.inputs, self.output])
+            _logger.warning(
+                "%d of %d rows of %s lack text in %s and are left out", dropped, dropped + len(rows), name, wanted
+            )
         examples = tuple(self._example(number, row) for number, row in enumerate(rows))
         self.answer_form.require([example.output for example in examples])
         return examples
@@ -329,6 +345,15 @@ class Task:
         task.examples, task.parts, task.dropped = (), Parts(()), 0
         task._score_function = None
         return task
+
+    def _warn_of_labels(self, rows: list[Row]) -> None:
+        found = resolve_labels(None, [_present(row[self.output]) for row in rows])
+        if found is not None:
+            _logger.warning(
+                "answer= makes the outputs free text, and they look like labels: %s; without answer= they are "
+                "scored, which is faster and more accurate",
+                listed(found.words),
+            )
 
     def _read(self, name: str, source: object) -> tuple[list[Row], int]:
         """Rows that have all they need, and how many have not."""

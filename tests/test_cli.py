@@ -320,6 +320,16 @@ def test_a_blank_line_keeps_its_place(saved: Path) -> None:
 
 
 @pytest.mark.usefixtures("opened")
+def test_a_blank_cell_of_a_table_keeps_its_row(saved: Path, tmp_path: Path) -> None:
+    table = tmp_path / "items.csv"
+    table.write_text("a,b\na7,b7\n,b7\na8,b8\n", encoding="utf-8")
+    found = run("predict", saved, "--json", "--file", table).json["predictions"]
+    assert [each["failure"] for each in found] == [None, "no text", None]
+    table.write_text("a,c\na7,b7\n", encoding="utf-8")
+    assert_one_line(run("predict", saved, "--file", table), 2, "'b'")
+
+
+@pytest.mark.usefixtures("opened")
 def test_a_files_name_is_no_text(saved: Path) -> None:
     assert_one_line(run("predict", saved, "more.csv"), 2, "more.csv", "--file", "standard input")
     assert_one_line(run("predict", saved, "a text.csv"), 2, "JSON object")  # has a space: a text like any other

@@ -133,14 +133,16 @@ def test_right_or_wrong_differences_are_bonett_and_prices(better: int, worse: in
     assert found.interval == "Bonett-Price 95 %"
 
 
-def exact_mcnemar(better: int, worse: int) -> float:
-    """Two-sided binomial test of the changed items."""
-    changed = better + worse
-    tail = sum(math.comb(changed, k) for k in range(min(better, worse) + 1)) / 2**changed
-    return min(1.0, 2 * tail)
+def mid_p_mcnemar(better: int, worse: int) -> float:
+    """Two-sided binomial test of the changed items, the outcome itself counted half in each tail."""
+    changed, rarer = better + worse, min(better, worse)
+    tail = sum(math.comb(changed, k) for k in range(rarer)) + math.comb(changed, rarer) / 2
+    return 2 * tail / 2**changed
 
 
-@pytest.mark.parametrize(("better", "worse", "p_value"), [(10, 2, 0.03857), (5, 0, 0.0625), (6, 6, 1.0), (1, 0, 1.0)])
+@pytest.mark.parametrize(
+    ("better", "worse", "p_value"), [(10, 2, 0.02246), (5, 0, 0.03125), (6, 6, 1.0), (1, 0, 0.5)]
+)
 def test_mcnemar_known_values(better: int, worse: int, p_value: float) -> None:
     ours = [1.0] * better + [0.0] * worse + [1.0] * 20
     theirs = [0.0] * better + [1.0] * worse + [1.0] * 20
@@ -154,7 +156,20 @@ def test_mcnemar_is_its_slow_twin(pairs: list[tuple[float, float]]) -> None:
     ours, theirs = zip(*pairs, strict=True)
     better, worse = sum(a > b for a, b in pairs), sum(a < b for a, b in pairs)
     found = paired_difference(ours, theirs)
-    assert found.p_value == pytest.approx(exact_mcnemar(better, worse) if better + worse else 1.0)
+    assert found.p_value == pytest.approx(mid_p_mcnemar(better, worse) if better + worse else 1.0)
+
+
+@pytest.mark.parametrize("n", [50, 120, 500])
+def test_interval_and_test_agree_but_at_the_edge(n: int) -> None:
+    """An interval above or below zero stands beside a p under 0.05, apart from what lies at the very edge."""
+    edge = []
+    for better in range(n // 3):
+        for worse in range(n // 3):
+            found = paired_difference([1.0] * better + [0.0] * (n - better), [0.0] * (n - worse) + [1.0] * worse)
+            if (found.low > 0 or found.high < 0) != (found.p_value < 0.05):
+                edge.append(found.p_value)
+    assert all(0.015 < p_value < 0.07 for p_value in edge)
+    assert len(edge) < 0.03 * (n // 3) ** 2
 
 
 @settings(max_examples=40)

@@ -181,6 +181,16 @@ def test_evaluate_is_the_share_of_right_predictions(prompt: ps.Prompt) -> None:
     assert measured == prompt.evaluate([{**row.fields, "label": row.value} for row in rows])
 
 
+def test_rows_that_the_prompt_was_made_of_are_told(prompt: ps.Prompt, caplog: pytest.LogCaptureFixture) -> None:
+    known = [prompt.parts.examples[number] for number in list(prompt.parts.examples)[:2]]
+    rows = [{"text": shown.inputs["text"].upper(), "label": shown.output} for shown in known]
+    prompt.evaluate([*rows, {"text": "something else", "label": "bad"}])
+    assert "2 of 3 rows are among the examples" in caplog.text
+    caplog.clear()
+    prompt.evaluate([{"text": "something else", "label": "bad"}])
+    assert not caplog.text
+
+
 def test_items_that_do_not_fit_are_failures() -> None:
     prompt = make("static", model(context_tokens=80))
     long, short = "so " * 100, ITEMS[0]

@@ -70,6 +70,20 @@ def test_table_shows_what_was_measured(found: ps.Result) -> None:
     assert any("stopped by" in line for line in lines)
 
 
+def test_table_and_page_tell_what_the_winner_was_chosen_over(found: ps.Result, tmp_path: Path) -> None:
+    others = found.insights.runners_up
+    assert others
+    assert [each.lead.value for each in others] == sorted(each.lead.value for each in others)
+    table = " ".join(str(found).split())
+    page = " ".join(Page(found.report(tmp_path / "page.html").read_text("utf-8")).texts)
+    for other in others:
+        place = next(trial.number for trial in found.trials if trial.candidate.reading == other.candidate.reading)
+        assert f"ahead of #{place}, {other.candidate.mode}" in table
+        assert f"ahead of #{place}, {other.candidate.mode}" in page
+    alone = replace(found, insights=replace(found.insights, runners_up=()))
+    assert "ahead of" not in str(alone)
+
+
 def test_table_without_prior_only_where_it_differs(found: ps.Result) -> None:
     same = replace(found, test_without_prior=found.test)
     other = replace(found, test_without_prior=replace(found.test, value=0.123))

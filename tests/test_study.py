@@ -75,7 +75,9 @@ def choose(scores: dict[Candidate, tuple[list[float], list[float]]], prefer: str
     known.late = {candidate: late for candidate, (_, late) in scores.items()}
     finalists = [Finalist(candidate, None) for candidate in scores]
     confirmed = len(next(iter(known.late.values())))
-    return list(scores)[Confirmation(made, range(1000))._choose(finalists, range(1000, 1000 + confirmed))]
+    confirmation = Confirmation(made, range(1000))
+    seen = confirmation._seen_scores(finalists, range(1000, 1000 + confirmed))
+    return list(scores)[confirmation._choose(finalists, seen)]
 
 
 @given(st.integers(1, 10**9), st.sampled_from(["tokens", "evaluations"]))

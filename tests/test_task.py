@@ -121,6 +121,27 @@ def test_names_of_labels_come_from_the_dataset():
     assert task.label_values == {"no": 0, "yes": 1}
 
 
+def test_answers_of_declared_labels_are_refused_and_those_that_look_like_labels_named(caplog):
+    features = datasets.Features(
+        {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])}
+    )
+    data = [{"text": f"t{row}", "label": row % 2} for row in range(20)]
+    with pytest.raises(DataError, match="declares its labels, 'no', 'yes'"):
+        make(datasets.Dataset.from_list(data, features=features), answer=r"(\w+)")
+    assert make(rows(), answer=r"(\w+)").labels is None
+    assert "look like labels: 'bad', 'good'" in caplog.text
+    caplog.clear()
+    assert make([{"text": f"t{row}", "label": f"{row} is it"} for row in range(9)], answer=r"(\d+)").labels is None
+    assert make(rows(), answer=r"(\w+)", labels=False).labels is None
+    assert not caplog.text
+
+
+def test_rows_that_are_left_out_are_told(caplog):
+    task = make(rows())
+    assert len(task.examples_from([*rows()[:3], {"text": " ", "label": "bad"}])) == 3
+    assert "1 of 4 rows of data lack text in" in caplog.text
+
+
 def test_a_missing_value_does_not_change_the_labels():
     data = pandas.DataFrame([{"text": f"t{row}", "label": row % 2} for row in range(20)] + [{"text": "x"}])
     task = make(data, labels={0: "no", 1: "yes"})

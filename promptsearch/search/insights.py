@@ -5,7 +5,7 @@ Leaves out: any decision; nothing here is used to choose.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -21,7 +21,7 @@ from promptsearch.search.order import OrderEffect, order_effect
 from promptsearch.search.space import SearchSpace
 from promptsearch.search.surrogate import Surrogate, fit_surrogate
 
-__all__ = ["Insights", "ReasoningEffect"]
+__all__ = ["Insights", "ReasoningEffect", "RunnerUp"]
 
 _FEWEST_ORDERS = 3
 _FEWEST_ITEMS = 24
@@ -53,6 +53,22 @@ class ReasoningEffect:
 
 
 @dataclass(frozen=True)
+class RunnerUp:
+    """A finalist that was not taken.
+
+    Attributes:
+        candidate: the finalist, as it raced.
+        tokens: tokens of a query under it.
+        lead: the winner's paired lead over it, on the rows by which the winner was chosen; scores also move with the
+            right answer's probability.
+    """
+
+    candidate: Candidate
+    tokens: float
+    lead: Difference
+
+
+@dataclass(frozen=True)
 class Insights:
     """What the log tells.
 
@@ -68,6 +84,7 @@ class Insights:
         surrogate: what similarity alone predicts; None for free text.
         datamodel: what the members of a set predict; None where too few sets were tried.
         reasoning: what reasoning gained in the race; None where no prompt reasoned, or all did.
+        runners_up: finalists that were not taken, the closest first.
     """
 
     front: tuple[FrontPoint, ...]
@@ -77,15 +94,23 @@ class Insights:
     surrogate: Surrogate | None
     datamodel: Datamodel | None
     reasoning: ReasoningEffect | None = None
+    runners_up: tuple[RunnerUp, ...] = ()
 
     @classmethod
-    def of(cls, space: SearchSpace, scores: Mapping[Candidate, Scores], winner: Candidate) -> Insights:
+    def of(
+        cls,
+        space: SearchSpace,
+        scores: Mapping[Candidate, Scores],
+        winner: Candidate,
+        runners_up: Iterable[RunnerUp] = (),
+    ) -> Insights:
         """Read a log.
 
         Args:
             space: what the candidates are.
             scores: item scores on prefixes of one shared order, in the order of appearance.
             winner: the candidate that was chosen, as it raced.
+            runners_up: finalists that were not.
         """
         front, items = _front(space, scores)
         order, winner_order = _order(scores, winner)
@@ -97,6 +122,7 @@ class Insights:
             None if space.attention is None else fit_surrogate(scores, space.attention),
             fit_datamodel(scores, space.labels_by_id),
             _reasoning(space, scores),
+            tuple(sorted(runners_up, key=lambda each: each.lead.value)),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -109,6 +135,10 @@ class Insights:
             "surrogate": _predictor(self.surrogate),
             "datamodel": _predictor(self.datamodel),
             "reasoning": None if self.reasoning is None else asdict(self.reasoning),
+            "runners_up": [
+                {"candidate": each.candidate.to_dict(), "tokens": each.tokens, "lead": each.lead.to_dict()}
+                for each in self.runners_up
+            ],
         }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,11 @@ from promptsearch.lm.llamacpp.engine import LlamaEngine
 from promptsearch.lm.llamacpp.library import llama
 from promptsearch.lm.llamacpp.weights import convert
 from promptsearch.paths import installed_file
+
+_WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+if _WORKERS > 1:  # test processes side by side share the cores: models that wait for each other's threads crawl
+    for _variable in ("PROMPTSEARCH_THREADS", "OMP_NUM_THREADS"):
+        os.environ.setdefault(_variable, str(max(1, (os.cpu_count() or 1) // _WORKERS)))
 
 settings.register_profile("no clock", deadline=None, print_blob=True)
 settings.load_profile("no clock")

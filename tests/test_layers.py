@@ -69,6 +69,7 @@ LAYERS = (
         "lm.llamacpp.context",
         "lm.llamacpp.opening",
         "lm.llamacpp.prefix",
+        "lm.llamacpp.reading_order",
         "lm.llamacpp.traits",
         "lm.llamacpp.vocabulary",
     ),

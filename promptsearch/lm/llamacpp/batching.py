@@ -1,7 +1,7 @@
 """Generates many completions at once by continuous batching.
 
-Each step decodes one token of every running request; a finished request's place is taken at once by the next prompt.
-Prompts are decoded alone, in the order of their tokens, each going on from what it shares with the one before
+Each step decodes one token of every running request; places of finished requests are taken by the next prompts.
+Prompts are decoded in the order of their tokens, each going on from what it shares with the one before
 (:mod:`promptsearch.lm.llamacpp.stem`). Every request has a memory of its own, so that no one attends to another's
 tokens.
 
@@ -33,6 +33,8 @@ from promptsearch.lm.llamacpp.vocabulary import Vocabulary
 from promptsearch.lm.plan import Row
 
 __all__ = ["Sequel", "generate_batched"]
+
+_FREE_SHARE = 0.125  # of the places, that waiting prompts wait for: a free one costs nothing
 
 Tokens = tuple[int, ...]
 Logits = NDArray[np.float32]
@@ -223,16 +225,19 @@ class _Batching:
         self._running = []
 
     def _fill_places(self) -> None:
-        """Decode waiting prompts into the places that are free."""
-        while self._waiting and len(self._running) < self._context.sequences - FIRST_PLACE:
-            path, number = self._waiting.popleft()
-            taken = {request.sequence for request in self._running}
-            sequence = next(place for place in range(FIRST_PLACE, self._context.sequences) if place not in taken)
-            request = _Request(number, path, sequence, self._stages[0])
-            self._running.append(request)
-            request.advance(self._stem.bring(path, sequence), self._vocabulary)
+        """Read waiting prompts into the places that are free, once there are enough to read several together."""
+        places = self._context.sequences - FIRST_PLACE
+        while self._waiting and (not self._running or places - len(self._running) >= places * _FREE_SHARE):
+            self._close_gaps()
+            free = range(FIRST_PLACE + len(self._running), self._context.sequences)
+            taken = [self._waiting.popleft() for _ in range(min(len(free), len(self._waiting)))]
+            brought = self._stem.bring([path for path, _ in taken], free[: len(taken)])
+            for (path, number), (sequence, predicted) in zip(taken, brought, strict=True):
+                request = _Request(number, path, sequence, self._stages[0])
+                self._running.append(request)
+                request.advance(predicted, self._vocabulary)
+            self._running.sort(key=lambda request: request.sequence)
             self._settle()
-        self._running.sort(key=lambda request: request.sequence)
 
     def _close_gaps(self) -> None:
         """Move the last requests to free places below: llama.cpp runs only neighbouring sequences together."""

@@ -70,6 +70,7 @@ class Context:
         self._memory: Any = None
         self._vocabulary_size = int(llama().llama_vocab_n_tokens(llama().llama_model_get_vocab(model)))
         self._meter = meter
+        self.batch = batch
         self.cells = -(-cells // _CELL_STEP) * _CELL_STEP
         self.sequences = sequences
         self.reserved = 0
@@ -186,18 +187,23 @@ class Context:
         return self._logits(len(outputs))
 
     def decode_in_company(self, rows: Sequence[Row], outputs: Sequence[int], scratch: int) -> NDArray[np.float32]:
-        """Run a batch of two rows at least: a single one is joined by one of the empty sequence ``scratch``.
+        """Run a batch of two rows, and of two predictions or none.
 
-        On processors a row alone runs another kernel, which rounds in another way. Otherwise as :meth:`decode`.
+        On processors a row alone runs another kernel, which rounds in another way; and so does a prediction. A single
+        row is joined by one of the empty sequence ``scratch``. Otherwise as :meth:`decode`.
         """
         if len(rows) > 1:
-            return self.decode(rows, outputs)
+            if len(outputs) != 1:
+                return self.decode(rows, outputs)
+            wanted = outputs[0]
+            pair = [wanted - 1, wanted] if wanted else [0, 1]
+            return self.decode(rows, pair)[pair.index(wanted) :][:1]
         row, company = rows[0], Row(rows[0].token, 0, (scratch,))
         first = row.sequences[0] < scratch  # llama.cpp runs neighbouring sequences together in ascending order only
-        logits = self.decode([row, company] if first else [company, row], [0 if first else 1])
+        logits = self.decode([row, company] if first else [company, row], [0, 1])
         self.drop([scratch])
         self.tokens_decoded -= 1
-        return logits
+        return (logits[:1] if first else logits[1:]) if outputs else logits[:0]
 
     def _fill(self, rows: Sequence[Row], outputs: Sequence[int]) -> None:
         """Write a batch into the arrays that llama.cpp reads."""

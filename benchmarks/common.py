@@ -53,7 +53,11 @@ class Dataset:
         columns: dict[str, Any] = {"inputs": "input", "output": "output", "labels": self.labels or False}
         if rows is None:
             return ps.Task(self.train, **columns, instruction=instruction, validation=self.dev, test=test)
-        chosen = _stratified(self.train, rows, np.random.default_rng([seed, 10]))
+        rng = np.random.default_rng([seed, 10])
+        if self.labels:
+            chosen = _stratified(self.train, rows, rng)
+        else:
+            chosen = [self.train[place] for place in sorted(rng.permutation(len(self.train))[:rows].tolist())]
         return ps.Task(chosen, **columns, instruction=instruction, test=test)
 
 

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 import promptsearch as ps
-from benchmarks.common import INSTRUCTIONS, Results, read_dataset
+from benchmarks.common import INSTRUCTIONS, Results, read_dataset, require_same_settings
 from benchmarks.dspy_engine import open_llama
 from benchmarks.outside import item_scores
 from benchmarks.symbolic import TASKS, make_rows
@@ -75,6 +75,7 @@ def main() -> None:
         "budget": options.budget,
         "methods": list(options.methods),
     }
+    require_same_settings(Path(options.json), settings)
     results = Results(Path(options.json), settings, opened.description)
     names = options.tasks.split(",") if options.tasks else [*TASKS, *(REAL if options.data else ())]
     for seed in range(options.seeds):

@@ -525,9 +525,10 @@ def _items(prompt: Prompt, text: str | None, file: Path | None) -> list[Any]:
     if file is not None and str(file) != "-":
         if file.suffix.lower() in SUFFIXES:
             rows = read_rows(file, name="--file")
-            known = {column for row in rows for column in row}  # what no row has is a mistake and told as one
-            wanted = [column for column in prompt.task.inputs if column in known]
-            return [_BLANK if any(is_missing(row.get(column)) for column in wanted) else row for row in rows]
+            columns = prompt.task.inputs
+            if not set(columns) <= {column for row in rows for column in row}:
+                return list(rows)  # what no row has is a mistake, which predicting tells
+            return [_BLANK if any(is_missing(row.get(column)) for column in columns) else row for row in rows]
         return _lines(prompt, _read(file), str(file))
     if sys.stdin.isatty():
         print("reading items, one a line, until Ctrl-D", file=sys.stderr)

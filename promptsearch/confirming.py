@@ -202,7 +202,7 @@ class Confirmation:
         """Each finalist's scores on the search rows that all of them saw and on confirmation rows.
 
         As deployed and of the prompt alone, in the middle: a strong prior makes finalists look alike. Rows weigh as
-        they do in the metric, one on average.
+        they do in the metric, 1 on average, so that values may exceed 1.
         """
         seen = [self._study.seen(finalist.raced or finalist.candidate, self._search_items) for finalist in finalists]
         shortest = min(map(len, seen))
@@ -215,7 +215,7 @@ class Confirmation:
             ]
             pooled.append(np.concatenate([np.mean(early, axis=0), np.mean(late, axis=0)]))
         weights = self._study.fitter.judge.weights([*self._search_items[:shortest], *confirm_items])
-        return [scores * weights / weights.mean() for scores in pooled]
+        return [scores * weights for scores in pooled]
 
     def _choose(self, finalists: Sequence[Finalist], scores: Sequence[FloatArray]) -> int:
         """The finalist to take, by its scores and its prompt's tokens.

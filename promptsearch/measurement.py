@@ -207,6 +207,7 @@ def _paired_p_value(differences: FloatArray) -> float:
     """McNemar's mid-p (Fagerland, Lydersen and Laake 2013, eq. 5), whose exact form is too cautious; or Wilcoxon's.
 
     Half of the outcome's own probability counts in each tail, so that the test agrees with the interval beside it.
+    Races, in which an error costs a candidate, keep to the exact test (:mod:`promptsearch.search.elimination`).
     """
     from scipy.stats import binom, wilcoxon
 
@@ -216,5 +217,6 @@ def _paired_p_value(differences: FloatArray) -> float:
     if np.isin(changed, (-1.0, 1.0)).all():
         better = int((changed > 0).sum())
         rarer = min(better, len(changed) - better)
-        return float(2 * binom.cdf(rarer, len(changed), 0.5) - binom.pmf(rarer, len(changed), 0.5))
+        p_value = 2 * binom.cdf(rarer, len(changed), 0.5) - binom.pmf(rarer, len(changed), 0.5)
+        return min(1.0, float(p_value))
     return float(wilcoxon(changed).pvalue)

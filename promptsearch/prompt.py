@@ -380,7 +380,7 @@ class Prompt:
         known = sum(self._own_example(row.fields) is not None for row in rows)
         if known:
             _logger.warning(
-                "%d of %d rows are among the examples that this prompt was made of, and make it look too good",
+                "at least %d of %d rows are among those that this prompt was made of, and make it look too good",
                 known,
                 len(rows),
             )

@@ -56,7 +56,7 @@ class Reading:
         others: dict[Candidate, Sequence[int]] = {}
         for place, candidate in enumerate(members):
             self._study.evaluator.answers(candidate, search_items[:most])
-            self._study.read[candidate] = most
+            self._study.asked_later[candidate] = most
             start = place * min(count, len(rows) // len(members))
             own = others[candidate.reading] = [*rows[start:], *rows[:start]][:count]
             for start in range(0, len(own), _READ_AT_ONCE):

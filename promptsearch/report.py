@@ -147,29 +147,26 @@ def _finalists(result: Result) -> str:
     others = result.insights.runners_up
     if not others:
         return ""
-    numbers = {trial.candidate.reading: trial.number for trial in result.trials}
+    numbers = {trial.candidate: trial.number for trial in result.trials}
     shown = "; ".join(
-        f"{_lead(other.lead)} {_finalist(other.candidate, numbers)} at {other.tokens:,.0f} tokens a query"
+        f"{_points(other.lead)} points {_interval(other.lead, '+')} over {_finalist(other.candidate, numbers)} at "
+        f"{other.tokens:,.0f} tokens a query"
         for other in others
     )
-    return f"{shown} (on the {others[0].lead.n:,} rows that chose it, by score and probability of the right answer)"
+    scored = "" if result.prompt.task.labels is None else ", by score and probability of the right answer"
+    return f"{shown} (on the {others[0].lead.n:,} rows that chose it{scored})"
 
 
 def _chosen(result: Result) -> str:
     """The same as a sentence of the page."""
     shown = _finalists(result)
-    return f"The prompt was chosen among {len(result.insights.runners_up) + 1} finalists: {shown}" if shown else ""
-
-
-def _lead(lead: Difference) -> str:
-    words = "ahead of" if lead.value >= 0 else "behind"
-    return f"{abs(100 * lead.value):.1f} points {_interval(lead, '+')} {words}"
+    return f"The last finalists were compared with the chosen one: {shown}" if shown else ""
 
 
 def _finalist(candidate: Candidate, numbers: Mapping[Candidate, int]) -> str:
     if candidate.ensemble:
         return f"{len(candidate.members)} prompts together"
-    number = numbers.get(candidate.reading)
+    number = numbers.get(candidate)
     name = "" if number is None else f"#{number}, "
     return f"{name}{candidate.mode}, {_count(candidate.shots)}, template {candidate.template}"
 

@@ -110,7 +110,8 @@ class Result:
         against_without_prior: the same as ``against`` for the prompt alone.
         gain_of_prior: paired difference between the prompt with the prior and alone.
         trials: everything that was tried.
-        insights: the front of accuracy against prompt tokens, how much order matters, and what predicted what.
+        insights: the front of accuracy against prompt tokens, how much order matters, what predicted what, and which
+            finalists the prompt was chosen over.
         cost: tokens, calls, and seconds by phase.
         stopped_by: what ended the search: "seconds", "tokens", "evaluations", "interrupt" or "strategy".
         facts: model, weights, encoder, splits, duplicates removed, plan, seed: what a report should say.

@@ -26,7 +26,7 @@ __all__ = ["Outcome", "search"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a study found.
+    """What a search found.
 
     Attributes:
         winner: the chosen finalist.

@@ -1,7 +1,8 @@
 """What the phases of a search share: its space, its model, its log, and what may be spent.
 
 Invariant: every decision follows from recorded answers and the plan, so that a resumed run repeats it.
-Leaves out: the phases (:mod:`promptsearch.racing`, :mod:`promptsearch.reading`, :mod:`promptsearch.confirming`).
+Leaves out: the phases (:mod:`promptsearch.racing`, :mod:`promptsearch.nominating`,
+:mod:`promptsearch.reading`, :mod:`promptsearch.confirming`).
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Study:
         fitter: fits and judges; a race goes by its ``alone``, since a strong prior would make all candidates look
             alike.
         scores: what candidates scored in the race, by first appearance.
-        read: search rows that members of an ensemble were asked about after it.
+        asked_later: search rows that members of an ensemble were asked about after it.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class Study:
         self.store = store
         self.prefer = prefer
         self.scores: dict[Candidate, Scores] = {}
-        self.read: dict[Candidate, int] = {}
+        self.asked_later: dict[Candidate, int] = {}
 
     # -- the log --------------------------------------------------------------------------------------------
 
@@ -78,7 +79,7 @@ class Study:
 
     def searched(self, candidate: Candidate) -> int:
         """How many search rows a candidate was asked about."""
-        return max(self.scores[candidate].items, self.read.get(candidate, 0))
+        return max(self.scores[candidate].items, self.asked_later.get(candidate, 0))
 
     # -- prices ---------------------------------------------------------------------------------------------
 

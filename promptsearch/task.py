@@ -88,7 +88,8 @@ class Task:
         answer: of free text the regular expression that finds the answer in each expected output, and in what the
             model writes: its last match, or the first group of that. ``r"####\s*(.+)"`` finds 18 in
             "9 * 2 = 18 #### 18". Demonstrations show outputs whole; metrics, callables among them, are given what was
-            found. What holds no match is wrong. None for the whole text.
+            found. What holds no match is wrong. Columns that declare labels are refused, and outputs that look like
+            labels are warned of. None for the whole text.
         validation: rows to search on, in any form that ``data`` takes; otherwise split from ``data``.
         test: rows to measure the result on, likewise.
 
@@ -347,7 +348,10 @@ class Task:
         return task
 
     def _warn_of_labels(self, rows: list[Row]) -> None:
-        found = resolve_labels(None, [_present(row[self.output]) for row in rows])
+        try:
+            found = resolve_labels(None, [_present(row[self.output]) for row in rows])
+        except DataError:  # one label only: nothing to choose among
+            found = None
         if found is not None:
             _logger.warning(
                 "answer= makes the outputs free text, and they look like labels: %s; without answer= they are "

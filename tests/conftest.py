@@ -14,16 +14,24 @@ from promptsearch.embed import transformer
 from promptsearch.embed.transformer import TransformerEncoder
 from promptsearch.lm.llamacpp.engine import LlamaEngine
 from promptsearch.lm.llamacpp.library import llama
+from promptsearch.lm.llamacpp.processors import usable_cores
 from promptsearch.lm.llamacpp.weights import convert
 from promptsearch.paths import installed_file
 
+_CORES = usable_cores()
 _WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 if _WORKERS > 1:  # test processes side by side share the cores: models that wait for each other's threads crawl
     for _variable in ("PROMPTSEARCH_THREADS", "OMP_NUM_THREADS"):
-        os.environ.setdefault(_variable, str(max(1, (os.cpu_count() or 1) // _WORKERS)))
+        os.environ.setdefault(_variable, str(max(1, _CORES // _WORKERS)))
 
 settings.register_profile("no clock", deadline=None, print_blob=True)
 settings.load_profile("no clock")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """What ``-n auto`` is: the cores that this process may use."""
+    return _CORES
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -70,13 +78,19 @@ def engine(model_file: Path) -> Iterator[LlamaEngine]:
 
 
 @pytest.fixture(scope="session")
-def exact_engine(model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LlamaEngine]:
+def half_file(model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The packaged model's weights as F16."""
+    path = tmp_path_factory.mktemp("weights") / "F16.gguf"
+    convert(model_file, path, "F16")
+    return path
+
+
+@pytest.fixture(scope="session")
+def exact_engine(half_file: Path) -> Iterator[LlamaEngine]:
     """The packaged model's weights as F16, in arithmetic so exact that only wrong planning would show.
 
     Flash attention sums in half precision on processors, so that the order of cells shows in the result.
     """
-    path = tmp_path_factory.mktemp("weights") / "F16.gguf"
-    convert(model_file, path, "F16")
     library = llama()
     defaults = library.llama_context_default_params
 
@@ -88,6 +102,6 @@ def exact_engine(model_file: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(library, "llama_context_default_params", plain_attention)
-        opened = LlamaEngine(path, name="packaged-f16", fingerprint="packaged-f16")
+        opened = LlamaEngine(half_file, name="packaged-f16", fingerprint="packaged-f16")
     with opened:
         yield opened

@@ -325,7 +325,7 @@ def test_a_blank_cell_of_a_table_keeps_its_row(saved: Path, tmp_path: Path) -> N
     table.write_text("a,b\na7,b7\n,b7\na8,b8\n", encoding="utf-8")
     found = run("predict", saved, "--json", "--file", table).json["predictions"]
     assert [each["failure"] for each in found] == [None, "no text", None]
-    table.write_text("a,c\na7,b7\n", encoding="utf-8")
+    table.write_text("a,c\na7,b7\n,\n", encoding="utf-8")
     assert_one_line(run("predict", saved, "--file", table), 2, "'b'")
 
 

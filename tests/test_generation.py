@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -329,13 +330,14 @@ def test_a_shared_prompt_longer_than_a_batch_is_decoded_once(engine: LlamaEngine
     assert completions[0] == completions[2]
 
 
-def test_nested_groups_give_the_texts_of_one_by_one(engine: LlamaEngine, exact_engine: LlamaEngine) -> None:
+def test_nested_groups_give_the_texts_of_one_by_one(engine: LlamaEngine, half_file: Path) -> None:
     """Bit by bit, with quantized weights and with those that are not, which other kernels multiply."""
     prompts = nested_groups()
     params = GenerationParams(max_tokens=3, log_probabilities=True)
-    for each in (engine, exact_engine):
-        alone = {prompt: each.generate([prompt], params)[0] for prompt in set(prompts)}
-        assert each.generate(prompts, params) == [alone[prompt] for prompt in prompts]
+    with LlamaEngine(half_file, name="half", fingerprint="half", threads=2) as half:
+        for each in (engine, half):
+            alone = {prompt: each.generate([prompt], params)[0] for prompt in set(prompts)}
+            assert each.generate(prompts, params) == [alone[prompt] for prompt in prompts]
 
 
 def test_the_next_call_goes_on_from_what_it_shares(engine: LlamaEngine) -> None:

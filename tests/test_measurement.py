@@ -164,12 +164,12 @@ def test_interval_and_test_agree_but_at_the_edge(n: int) -> None:
     """An interval above or below zero stands beside a p under 0.05, apart from what lies at the very edge."""
     edge = []
     for better in range(n // 3):
-        for worse in range(n // 3):
+        for worse in range(better % 5, n // 3, 1 + n // 60):
             found = paired_difference([1.0] * better + [0.0] * (n - better), [0.0] * (n - worse) + [1.0] * worse)
             if (found.low > 0 or found.high < 0) != (found.p_value < 0.05):
                 edge.append(found.p_value)
     assert all(0.015 < p_value < 0.07 for p_value in edge)
-    assert len(edge) < 0.03 * (n // 3) ** 2
+    assert len(edge) <= 0.03 * (n // 3) ** 2 / (1 + n // 60)
 
 
 @settings(max_examples=40)

@@ -77,11 +77,14 @@ def test_table_and_page_tell_what_the_winner_was_chosen_over(found: ps.Result, t
     table = " ".join(str(found).split())
     page = " ".join(Page(found.report(tmp_path / "page.html").read_text("utf-8")).texts)
     for other in others:
-        place = next(trial.number for trial in found.trials if trial.candidate.reading == other.candidate.reading)
-        assert f"ahead of #{place}, {other.candidate.mode}" in table
-        assert f"ahead of #{place}, {other.candidate.mode}" in page
+        place = next(trial.number for trial in found.trials if trial.candidate == other.candidate)
+        lead = f"{100 * other.lead.value:+.1f} points [{100 * other.lead.low:+.1f}, {100 * other.lead.high:+.1f}]"
+        assert f"{lead} over #{place}, {other.candidate.mode}" in table
+        assert f"{lead} over #{place}, {other.candidate.mode}" in page
+    kept = found.to_dict()["insights"]["runners_up"]
+    assert [each["lead"]["value"] for each in kept] == [other.lead.value for other in others]
     alone = replace(found, insights=replace(found.insights, runners_up=()))
-    assert "ahead of" not in str(alone)
+    assert "\nchosen" not in str(alone)
 
 
 def test_table_without_prior_only_where_it_differs(found: ps.Result) -> None:

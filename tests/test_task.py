@@ -133,6 +133,7 @@ def test_answers_of_declared_labels_are_refused_and_those_that_look_like_labels_
     caplog.clear()
     assert make([{"text": f"t{row}", "label": f"{row} is it"} for row in range(9)], answer=r"(\d+)").labels is None
     assert make(rows(), answer=r"(\w+)", labels=False).labels is None
+    assert make([{"text": f"t{row}", "label": "it is 4"} for row in range(9)], answer=r"(\d+)").labels is None
     assert not caplog.text
 
 

@@ -227,7 +227,8 @@ class _Batching:
     def _fill_places(self) -> None:
         """Read waiting prompts into the places that are free, once there are enough to read several together."""
         places = self._context.sequences - FIRST_PLACE
-        while self._waiting and (not self._running or places - len(self._running) >= places * _FREE_SHARE):
+        enough = min(max(1, places * _FREE_SHARE), len(self._waiting))
+        while self._waiting and (not self._running or places - len(self._running) >= enough):
             self._close_gaps()
             free = range(FIRST_PLACE + len(self._running), self._context.sequences)
             taken = [self._waiting.popleft() for _ in range(min(len(free), len(self._waiting)))]

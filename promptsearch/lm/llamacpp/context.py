@@ -187,7 +187,7 @@ class Context:
         return self._logits(len(outputs))
 
     def decode_in_company(self, rows: Sequence[Row], outputs: Sequence[int], scratch: int) -> NDArray[np.float32]:
-        """Run a batch of two rows, and of two predictions or none.
+        """Run a batch of two rows at least, and of two predictions at least or none.
 
         On processors a row alone runs another kernel, which rounds in another way; and so does a prediction. A single
         row is joined by one of the empty sequence ``scratch``. Otherwise as :meth:`decode`.

@@ -9,7 +9,7 @@ Prompts whose rests are short are read together, each in its own copy of what th
 Invariant: a prompt's prediction is bit by bit the same whatever the stem held before, and whatever runs beside it.
 On processors llama.cpp computes a row alike in all batches of 2 to 63 tokens of a sequence (alone it runs another
 kernel, and from 64 on attention adds up in tiles), so prompts are decoded in pieces of such sizes; and a prediction
-alike in all batches that ask for two at least.
+alike in all batches that ask for two at least. The exception is a single token as the second prompt of a request.
 Leaves out: what follows the prompts.
 """
 
@@ -75,8 +75,8 @@ class Stem:
         first = distinct[0]
         if self._holds(first):
             return len(first)
-        if len(self._group(distinct)) == 1:
-            self._starts[first] = before_the_last(common_length(self.path, first), first)
+        there = before_the_last(common_length(self.path, first), first)
+        self._starts[first] = max(there, self._starts[first])  # it is read alone if that is more than others share
         return self._kept(first, self._starts[first])
 
     def bring(self, paths: Sequence[Tokens], sequences: Sequence[int]) -> list[Brought]:
@@ -140,7 +140,8 @@ class Stem:
             self.context.fork(STEM, sequences)
             return [(sequences[0], self._prediction)]
         self._hold(newest, start)
-        self.context.fork(STEM, sequences)
+        if start:
+            self.context.fork(STEM, sequences)
         found = _feed_together(self.context, paths, start, sequences)
         self.context.drop([STEM])
         self.context.fork(found[-1][0], [STEM])

@@ -20,9 +20,10 @@ from promptsearch.errors import DataError, UserError
 from promptsearch.version import __version__
 
 if TYPE_CHECKING:
+    from promptsearch.answering import Prediction
     from promptsearch.inventory import KnownModel
     from promptsearch.lm.llamacpp.weights import WeightTable, WeightType
-    from promptsearch.prompt import Prediction, Prompt
+    from promptsearch.prompt import Prompt
     from promptsearch.result import Result
     from promptsearch.search.space import Space
     from promptsearch.task import Task
@@ -571,7 +572,7 @@ def _item(prompt: Prompt, text: str, where: str) -> Any:
 
 
 def _nothing_to_predict() -> Prediction:
-    from promptsearch.prompt import Prediction
+    from promptsearch.answering import Prediction
 
     return Prediction(None, {}, failure="no text")
 

@@ -104,7 +104,7 @@ LAYERS = (
     ("nominating", "racing", "reading"),
     ("confirming",),
     ("searching",),
-    ("artifact",),
+    ("answering", "artifact", "by_hand"),
     ("prompt",),
     ("result", "loading", "dspy.module", "examples", "job", "notes"),
     ("anchors", "final_measurement", "reasoning_space"),

@@ -542,9 +542,9 @@ def test_a_row_is_no_neighbour_of_its_own_when_measured(kind: str) -> None:
     prompt = make(kind)
     own = [TASK.examples[number].fields for number in range(40)]
     asked = RememberingPool(prompt)
-    prompt._neighbours(own, others_only=True)
+    prompt._answering._neighbours(own, others_only=True)
     assert all(number not in near for number, near in enumerate(asked.found))
-    prompt._neighbours(own)
+    prompt._answering._neighbours(own)
     assert sum(number in near for number, near in enumerate(asked.found)) > 30  # a query as such may find it
 
 

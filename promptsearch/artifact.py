@@ -22,6 +22,7 @@ from promptsearch.parts import PromptParts, Retriever
 from promptsearch.pool import Pool
 from promptsearch.prior import EmbeddingPrior
 from promptsearch.routing import Router
+from promptsearch.seen import SeenRows
 from promptsearch.task import Task
 from promptsearch.template import TEMPLATES, Demonstration
 from promptsearch.version import __version__
@@ -63,6 +64,7 @@ def document_of(parts: PromptParts, opened: OpenedModel) -> dict[str, Any]:
             "weights": opened.kind,
         },
         "measured": dict(parts.measured),
+        "seen": parts.seen.to_text(),
     }
 
 
@@ -154,6 +156,7 @@ def parts_from(document: Mapping[str, Any], path: Path, encoder: object) -> Prom
         prior = EmbeddingPrior.from_dict(saved, len(task.labels or ())) if saved else None
         router = Router.from_list(document["router"]) if document.get("router") else None
         measured = dict(document["measured"])
+        seen = SeenRows.from_text(document.get("seen", ""))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ArtifactError(f"{str(path)!r} is damaged ({type(error).__name__}: {error}); save it anew") from error
     if candidate.reasons and not TEMPLATES[candidate.template].takes_reasoning:
@@ -192,6 +195,7 @@ def parts_from(document: Mapping[str, Any], path: Path, encoder: object) -> Prom
         retriever=retriever,
         router=router,
         measured=measured,
+        seen=seen,
         **weighings,
     )
     _require_words(path, parts)

@@ -560,7 +560,7 @@ def _item(prompt: Prompt, text: str, where: str) -> Any:
     """An item as people write it: the text itself, or for several columns a JSON object."""
     columns = prompt.task.inputs
     if len(columns) == 1:
-        return text
+        return _named(text, columns[0])
     way_out = f"write a JSON object such as {json.dumps(dict.fromkeys(columns, '...'))}"
     try:
         item = json.loads(text)
@@ -569,6 +569,15 @@ def _item(prompt: Prompt, text: str, where: str) -> Any:
     if not isinstance(item, dict):
         raise DataError(f"{where} is {text[:40]!r}, for {len(columns)} columns; {way_out}")
     return item
+
+
+def _named(text: str, column: str) -> str | dict[str, Any]:
+    """The text itself, or the JSON object that it is where that names the column."""
+    try:
+        item = json.loads(text)
+    except ValueError:
+        return text
+    return item if isinstance(item, dict) and column in item else text
 
 
 def _nothing_to_predict() -> Prediction:

@@ -102,12 +102,12 @@ def setup_notes(limits: Budget, seconds: float) -> tuple[str, ...]:
     )
 
 
-def processor_notes(engine: Engine) -> tuple[str, ...]:
+def processor_notes(engine: Engine, limits: Budget) -> tuple[str, ...]:
     """What other work on the processor did to this run; nothing for engines that run elsewhere."""
     share = float(getattr(engine, "processor_share", 1.0))
     if share >= QUIET_SHARE:
         return ()
-    return (
-        f"Another process uses the processor: the model got {share:.0%} of its threads' time. It ran slower than it "
-        "does alone, and a time budget paid for less; end the other process, or give a budget in tokens.",
-    )
+    slower = f"Another process uses the processor: the model got {share:.0%} of its threads' time, and ran slower"
+    if limits.seconds is None:
+        return (f"{slower}; what it found does not depend on that.",)
+    return (f"{slower}. The time paid for less; end the other process, or give a budget in tokens.",)

@@ -35,6 +35,7 @@ from promptsearch.search.front import PREFERENCES
 from promptsearch.search.registry import STRATEGIES
 from promptsearch.search.space import SearchSpace, Space
 from promptsearch.searching import Outcome, search
+from promptsearch.seen import SeenRows
 from promptsearch.store import RunStore
 from promptsearch.study import Study
 from promptsearch.task import Task
@@ -221,6 +222,7 @@ class _Run:
             retriever=Retriever(near.pool, near.encoder, self._source),
             router=near.router(outcome.winner.candidate),
             measured={"test": test.to_dict(), "facts": facts},
+            seen=SeenRows.of(self._job.task.examples[number].text for number in near.splits.searched),
         )
         return Result(
             prompt=Prompt.from_parts(parts, self._opened),
@@ -242,7 +244,7 @@ class _Run:
                 *measurement_notes(test, baselines, differences, given_test, outcome.stopped_by),
                 *rows_notes(self._job.task),
                 *setup_notes(self._job.limits, self._job.meter.cost.seconds.get("setup", 0.0)),
-                *processor_notes(self._opened.engine),
+                *processor_notes(self._opened.engine, self._job.limits),
             ),
         )
 

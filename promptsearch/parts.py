@@ -16,6 +16,7 @@ from promptsearch.embed.base import Encoder
 from promptsearch.pool import Pool
 from promptsearch.prior import EmbeddingPrior
 from promptsearch.routing import Router
+from promptsearch.seen import SeenRows
 from promptsearch.task import Task
 from promptsearch.template import Demonstration
 
@@ -55,6 +56,7 @@ class PromptParts:
         weighing_words: the same as ``weighing`` fitted on the labels' own words, for other models than the one whose
             tokens a readout reads; not needed where there is no readout.
         weighing_words_alone: that without the prior.
+        seen: the rows that it was made by, beside those in ``examples``.
     """
 
     task: Task
@@ -68,6 +70,7 @@ class PromptParts:
     weighing_alone: Weighing | None = None
     weighing_words: Weighing | None = None
     weighing_words_alone: Weighing | None = None
+    seen: SeenRows = field(default_factory=SeenRows)
 
     @property
     def uses_prior(self) -> bool:

@@ -225,12 +225,18 @@ class Prompt:
         """Predict items, in order.
 
         Raises:
-            DataError: an item lacks a column.
+            DataError: an item lacks a column or is blank; says which.
         """
         if isinstance(items, (str, Mapping)):
             raise DataError("predict takes a list of items; call the prompt itself with a single one")
-        inputs = [self.task.example_from(item) for item in items]
+        inputs = [self._inputs(number, item) for number, item in enumerate(items)]
         return self._answering.predict(inputs) if inputs else []
+
+    def _inputs(self, number: int, item: str | Mapping[str, Any] | Example) -> dict[str, str]:
+        try:
+            return self.task.example_from(item)
+        except DataError as error:
+            raise DataError(f"item {number}: {error}") from None
 
     def evaluate(self, examples: object, metric: str | Callable[..., float] | None = None) -> Measurement:
         """Measure the prompt on rows with the task's columns, in any form that :class:`Task` takes.

@@ -51,13 +51,19 @@ def _rows(result: Result) -> list[_Row]:
         rows.append(_Row(_ALONE, result.test_without_prior, result.gain_of_prior))
     known = [name for name in BASELINE_NAMES if name in result.baselines]
     others = [name for name in result.baselines if name not in BASELINE_NAMES]
+    weighing = result.prompt.weighing
+    reads = weighing is not None and weighing.readout is not None
     for name in (*known, *others):
-        against = result.against
+        against, shown = result.against, BASELINE_NAMES.get(name, name)
+        if name == "without_readout" and not reads:
+            continue
+        if name == "without_readout_alone" and not reads:
+            shown = f"{_ALONE}, by words"  # it is read off next tokens where the prompt with its prior is not
         if name.endswith("_alone"):
             if result.baselines[name] == result.baselines[name.removesuffix("_alone")]:
                 continue
             against = result.against_without_prior
-        rows.append(_Row(BASELINE_NAMES.get(name, name), result.baselines[name], against.get(name)))
+        rows.append(_Row(shown, result.baselines[name], against.get(name)))
     return rows
 
 
@@ -153,8 +159,10 @@ def _finalists(result: Result) -> str:
         f"{other.tokens:,.0f} tokens a query"
         for other in others
     )
-    scored = "" if result.prompt.task.labels is None else ", by score and probability of the right answer"
-    return f"{shown} (on the {others[0].lead.n:,} rows that chose it{scored})"
+    scored = (
+        "" if result.prompt.task.labels is None else ", halfway between accuracy and the right label's probability"
+    )
+    return f"{shown} (on all {others[0].lead.n:,} search and confirmation rows{scored})"
 
 
 def _chosen(result: Result) -> str:
@@ -227,6 +235,17 @@ def _stopped_by(result: Result) -> str:
     return reasons.get(result.stopped_by, result.stopped_by)
 
 
+def _rows_used(result: Result) -> str:
+    """How the rows were divided, and how many were left out because they stand elsewhere too."""
+    rows, removed = result.facts.get("rows", {}), result.facts.get("duplicates_removed", {})
+    if not rows:
+        return ""
+    names = {"pool": "to show", "search": "to search", "confirm": "to confirm", "test": "to test"}
+    shown = ", ".join(f"{rows[name]:,} {words}" for name, words in names.items() if name in rows)
+    left_out = sum(count for count in removed.values() if isinstance(count, int)) if removed else 0
+    return shown + (f"; {left_out:,} left out as repeated or nearly so" if left_out else "")
+
+
 def _cost(result: Result) -> str:
     cost = result.cost
     return (
@@ -284,8 +303,9 @@ def _facts_lines(result: Result) -> list[str]:
     facts = {
         "improvement": f"{result.improvement} over zero-shot",
         "alone": _alone(result),
-        "validation": f"{result.validation} (the winner was chosen by it, among others: not a result)",
+        "validation": f"{result.validation} (chosen by it and by search rows: not a result)",
         "failures": _failures(result.test),
+        "rows": _rows_used(result),
         "prompt": _what_is_shown(result.prompt),
         "model": str(result.facts.get("model", result.prompt.model)),
         "chosen": _finalists(result),

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import write_model
 
+from promptsearch.budget import Budget
 from promptsearch.lm.llamacpp import context as context_module
 from promptsearch.lm.llamacpp.busy import QUIET_SHARE, BusyMeter
 from promptsearch.lm.llamacpp.engine import LlamaEngine
@@ -103,16 +104,19 @@ def test_an_engine_says_what_it_got(
 @pytest.mark.parametrize("share", [QUIET_SHARE, 1.0])
 def test_no_note_for_a_quiet_machine(share: float) -> None:
     engine: Any = SimpleNamespace(processor_share=share)
-    assert processor_notes(engine) == ()
+    assert processor_notes(engine, Budget(seconds=60)) == ()
 
 
 def test_no_note_for_an_engine_that_runs_elsewhere() -> None:
     engine: Any = SimpleNamespace()
-    assert processor_notes(engine) == ()
+    assert processor_notes(engine, Budget(seconds=60)) == ()
 
 
 def test_a_note_for_a_busy_machine() -> None:
     engine: Any = SimpleNamespace(processor_share=0.42)
-    (note,) = processor_notes(engine)
+    (note,) = processor_notes(engine, Budget(seconds=60))
     assert "42%" in note
     assert "budget in tokens" in note
+    (note,) = processor_notes(engine, Budget(tokens=1000))
+    assert "42%" in note
+    assert "budget" not in note

@@ -16,7 +16,7 @@ import pytest
 from fakes import WordEncoder, model, task
 
 import promptsearch as ps
-from promptsearch.cli import _plain, main
+from promptsearch.cli import _named, _plain, main
 from promptsearch.errors import BackendError
 from promptsearch.lm.fake import FakeLM
 from promptsearch.lm.llamacpp.agreement import Agreement
@@ -327,6 +327,12 @@ def test_a_blank_cell_of_a_table_keeps_its_row(saved: Path, tmp_path: Path) -> N
     assert [each["failure"] for each in found] == [None, "no text", None]
     table.write_text("a,c\na7,b7\n,\n", encoding="utf-8")
     assert_one_line(run("predict", saved, "--file", table), 2, "'b'")
+
+
+def test_an_object_that_names_the_only_column_is_taken_for_it() -> None:
+    assert _named('{"text": "x", "id": 3}', "text") == {"text": "x", "id": 3}
+    for text in ('{"other": "x"}', '["text"]', "plain", '"text"', "{"):
+        assert _named(text, "text") == text
 
 
 @pytest.mark.usefixtures("opened")

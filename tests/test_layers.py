@@ -17,6 +17,7 @@ LAYERS = (
     ("optional", "files", "paths", "lm.base", "data.text", "data.duplicates", "lm"),
     (
         "data",
+        "seen",
         "data.records",
         "data.labels",
         "data.splits",

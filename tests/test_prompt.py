@@ -185,10 +185,15 @@ def test_rows_that_the_prompt_was_made_of_are_told(prompt: ps.Prompt, caplog: py
     known = [prompt.parts.examples[number] for number in list(prompt.parts.examples)[:2]]
     rows = [{"text": shown.inputs["text"].upper(), "label": shown.output} for shown in known]
     prompt.evaluate([*rows, {"text": "something else", "label": "bad"}])
-    assert "at least 2 of 3 rows are among those" in caplog.text
+    assert "2 of 3 rows are among those" in caplog.text
     caplog.clear()
     prompt.evaluate([{"text": "something else", "label": "bad"}])
     assert not caplog.text
+
+
+def test_an_item_without_text_is_named(prompt: ps.Prompt) -> None:
+    with pytest.raises(UserError, match=r"item 1: the item .* has no text in 'text'"):
+        prompt.predict([ITEMS[0], " "])
 
 
 def test_items_that_do_not_fit_are_failures() -> None:

@@ -331,3 +331,14 @@ def test_reading_imports_nothing_heavy():
     root = Path(__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("text\na\n\nb\n \n\n", ["a", "", "b", " "]), ("text\n\na\n", ["", "a"])]
+)
+def test_a_blank_line_of_a_table_of_one_column_is_a_row(tmp_path, text, expected):
+    path = tmp_path / "rows.csv"
+    path.write_text(text, encoding="utf-8")
+    assert [row["text"] for row in read_rows(path)] == expected
+    path.write_text("text,label\na,x\n\nb,y\n\n", encoding="utf-8")
+    assert [row["text"] for row in read_rows(path)] == ["a", "b"]

@@ -169,7 +169,12 @@ def _read_delimited(delimiter: str) -> Callable[[Path, str], list[Row]]:
             warnings.simplefilter("error", pandas.errors.ParserWarning)
             try:
                 frame = pandas.read_csv(
-                    io.StringIO(text), sep=delimiter, dtype=str, keep_default_na=False, index_col=False
+                    io.StringIO(text.strip("\r\n") + "\n"),
+                    sep=delimiter,
+                    dtype=str,
+                    keep_default_na=False,
+                    index_col=False,
+                    skip_blank_lines=delimiter in text,  # of one column a blank line is a row
                 )
             except (ValueError, pandas.errors.ParserWarning) as error:
                 raise DataError(

@@ -68,6 +68,11 @@ class Splits:
         """Number of rows in each part, by name."""
         return {name: len(getattr(self, name)) for name in _PRECEDENCE[::-1]}
 
+    @property
+    def searched(self) -> tuple[int, ...]:
+        """All rows that a search may read: those of every part but the test."""
+        return (*self.pool, *self.search, *self.confirm)
+
 
 _PRECEDENCE = ("test", "confirm", "search", "pool")
 

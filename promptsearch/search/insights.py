@@ -6,7 +6,7 @@ Leaves out: any decision; nothing here is used to choose.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -91,8 +91,8 @@ class Insights:
     front_items: int
     order: OrderEffect | None
     winner_order: float | None
-    surrogate: Surrogate | None
-    datamodel: Datamodel | None
+    surrogate: Surrogate | None = field(repr=False)
+    datamodel: Datamodel | None = field(repr=False)
     reasoning: ReasoningEffect | None = None
     runners_up: tuple[RunnerUp, ...] = ()
 

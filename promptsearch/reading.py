@@ -65,6 +65,10 @@ class Reading:
                 self._study.listen(Progress("read", (place + part) / len(members)))
         return members, others
 
+    def left(self) -> float:
+        """Units that the plan has for reading, with what the race left of its share."""
+        return self._study.plan.search + self._study.plan.read - self._study.spent
+
     def _reads_enough(self, members: Sequence[Candidate], rows: Sequence[int]) -> bool:
         """Whether each member is asked about enough rows, or about all there are."""
         most = max(self._study.searched(member) for member in members)
@@ -80,10 +84,6 @@ class Reading:
         """Units of asking each member about the search rows that another one saw."""
         most = max(self._study.searched(member) for member in members)
         return sum(self._study.price([member], range(most - self._study.searched(member))) for member in members)
-
-    def left(self) -> float:
-        """Units that the plan has for reading, with what the race left of its share."""
-        return self._study.plan.search + self._study.plan.read - self._study.spent
 
     def _affordable(self, members: Sequence[Candidate], rows: Sequence[int]) -> int:
         """How many pool rows each member is asked about: as many as plan, limits and clock allow."""

@@ -51,6 +51,8 @@ class Dataset:
         test = self.test if test_rows is None else self.test[:test_rows]
         instruction = INSTRUCTIONS.get(self.name)
         columns: dict[str, Any] = {"inputs": "input", "output": "output", "labels": self.labels or False}
+        if "rationale" in self.train[0]:
+            columns["rationale"] = "rationale"
         if rows is None:
             return ps.Task(self.train, **columns, instruction=instruction, validation=self.dev, test=test)
         rng = np.random.default_rng([seed, 10])

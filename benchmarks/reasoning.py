@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 import promptsearch as ps
-from benchmarks.common import INSTRUCTIONS, Results, read_dataset, require_same_settings
+from benchmarks.common import Results, read_dataset, require_same_settings
 from benchmarks.dspy_engine import open_llama
 from benchmarks.outside import item_scores
 from benchmarks.symbolic import TASKS, make_rows
@@ -128,18 +128,7 @@ def task_of(name: str, options: argparse.Namespace, seed: int) -> ps.Task:
         made = make_rows(name, options.rows + options.test_rows, seed)
         rows, test = made[: options.rows], made[options.rows :]
         return ps.Task(rows, **columns, labels=False, rationale="rationale", test=test)
-    dataset = read_dataset(Path(options.data), name)
-    chosen = np.random.default_rng([seed, 10]).permutation(len(dataset.train))[: options.rows]
-    kept = [dataset.train[place] for place in sorted(chosen.tolist())]
-    has_steps = "rationale" in kept[0]
-    return ps.Task(
-        kept,
-        **columns,
-        labels=dataset.labels or False,
-        rationale="rationale" if has_steps else None,
-        instruction=INSTRUCTIONS.get(name),
-        test=dataset.test[: options.test_rows],
-    )
+    return read_dataset(Path(options.data), name).task(options.rows, options.test_rows, seed)
 
 
 # -- methods ----------------------------------------------------------------------------------------------------

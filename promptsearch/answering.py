@@ -271,7 +271,7 @@ class Answering:
         )
 
     def _warn_of_known(self, rows: Sequence[Example]) -> None:
-        known = sum(row.text in self._parts.seen or self._own_example(row.fields) is not None for row in rows)
+        known = sum(row.text in self._parts.seen for row in rows)
         if known:
             _logger.warning(
                 "%d of %d rows are among those that this prompt was found by, and make it look too good",

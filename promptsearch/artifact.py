@@ -23,7 +23,7 @@ from promptsearch.pool import Pool
 from promptsearch.prior import EmbeddingPrior
 from promptsearch.routing import Router
 from promptsearch.seen import SeenRows
-from promptsearch.task import Task
+from promptsearch.task import Task, input_text
 from promptsearch.template import TEMPLATES, Demonstration
 from promptsearch.version import __version__
 
@@ -156,7 +156,10 @@ def parts_from(document: Mapping[str, Any], path: Path, encoder: object) -> Prom
         prior = EmbeddingPrior.from_dict(saved, len(task.labels or ())) if saved else None
         router = Router.from_list(document["router"]) if document.get("router") else None
         measured = dict(document["measured"])
-        seen = SeenRows.from_text(document.get("seen", ""))
+        if "seen" in document:
+            seen = SeenRows.from_text(document["seen"])
+        else:  # written before it was kept
+            seen = SeenRows.of(input_text(shown.inputs) for shown in examples.values())
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ArtifactError(f"{str(path)!r} is damaged ({type(error).__name__}: {error}); save it anew") from error
     if candidate.reasons and not TEMPLATES[candidate.template].takes_reasoning:

@@ -528,7 +528,7 @@ def _items(prompt: Prompt, text: str | None, file: Path | None) -> list[Any]:
             rows = read_rows(file, name="--file")
             columns = prompt.task.inputs
             if not set(columns) <= {column for row in rows for column in row}:
-                return list(rows)  # what no row has is a mistake, which predicting tells
+                return rows  # what no row has is a mistake, which predicting tells
             return [_BLANK if any(is_missing(row.get(column)) for column in columns) else row for row in rows]
         return _lines(prompt, _read(file), str(file))
     if sys.stdin.isatty():

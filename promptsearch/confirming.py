@@ -157,9 +157,8 @@ class Confirmation:
         if winner.weighing is None:
             return winner
         single = None if winner.single is None else self._refitted(winner.single, confirm_items)
-        candidate = winner.raced or winner.candidate
-        items = [*self._study.seen(candidate, self._search_items), *confirm_items]
-        return replace(self._study.fitter.fit(candidate, items, winner.others), single=single)
+        items = [*self._study.seen(winner.as_raced, self._search_items), *confirm_items]
+        return replace(self._study.fitter.fit(winner.as_raced, items, winner.others), single=single)
 
     def _fit(self, candidate: Candidate, others: Others) -> Finalist:
         return self._study.fitter.fit(candidate, self._study.seen(candidate, self._search_items), others)
@@ -204,7 +203,7 @@ class Confirmation:
         As deployed and of the prompt alone, in the middle: a strong prior makes finalists look alike. Rows weigh as
         they do in the metric, 1 on average, so that values may exceed 1.
         """
-        seen = [self._study.seen(finalist.raced or finalist.candidate, self._search_items) for finalist in finalists]
+        seen = [self._study.seen(finalist.as_raced, self._search_items) for finalist in finalists]
         shortest = min(map(len, seen))
         pooled = []
         for finalist, items in zip(finalists, seen, strict=True):
@@ -234,9 +233,7 @@ class Confirmation:
         self, finalists: Sequence[Finalist], scores: Sequence[FloatArray], best: int
     ) -> tuple[RunnerUp, ...]:
         return tuple(
-            RunnerUp(
-                finalist.raced or finalist.candidate, self._tokens(finalist), paired_difference(scores[best], own)
-            )
+            RunnerUp(finalist.as_raced, self._tokens(finalist), paired_difference(scores[best], own))
             for finalist, own in zip(finalists, scores, strict=True)
             if finalist is not finalists[best]
         )

@@ -79,9 +79,10 @@ class FinalMeasurement:
             self._study.evaluator.answers(candidate, items)
             self._job.listen(Progress("test", (place + 1) / len(asked)))
         measured = self._baselines(items, baselines)
-        if winner.words is not None:
-            by_words = replace(winner, weighing=winner.words, alone=winner.words_alone)
+        by_words = replace(winner, weighing=winner.words, alone=winner.words_alone)
+        if winner.weighing is not None and winner.weighing.readout is not None:
             measured["without_readout"] = self._study.fitter.judged(by_words, items)
+        if winner.alone is not None and winner.alone.readout is not None:
             measured["without_readout_alone"] = self._study.fitter.judged_alone(by_words, items)
         if winner.single is not None:
             measured["single"] = self._study.fitter.judged(winner.single, items)

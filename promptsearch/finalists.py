@@ -52,6 +52,11 @@ class Finalist:
     others: Others = field(default_factory=dict, hash=False)
     single: Finalist | None = None
 
+    @property
+    def as_raced(self) -> Candidate:
+        """The candidate as it raced, or as it is where it did not."""
+        return self.raced or self.candidate
+
 
 def steadied(judged: Judged) -> FloatArray:
     """Item scores that also move with the right answer's probability: fewer rows tell candidates apart by them."""

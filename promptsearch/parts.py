@@ -56,7 +56,7 @@ class PromptParts:
         weighing_words: the same as ``weighing`` fitted on the labels' own words, for other models than the one whose
             tokens a readout reads; not needed where there is no readout.
         weighing_words_alone: that without the prior.
-        seen: the rows that it was made by, beside those in ``examples``.
+        seen: all rows that it was made by.
     """
 
     task: Task

@@ -29,7 +29,8 @@ from promptsearch.measurement import Measurement
 from promptsearch.multiple_choice import MultipleChoice
 from promptsearch.parts import PromptParts
 from promptsearch.reasoning import THINKING_TOKENS
-from promptsearch.task import Example, Task
+from promptsearch.seen import SeenRows
+from promptsearch.task import Example, Task, input_text
 from promptsearch.template import TEMPLATES, Demonstration
 
 if TYPE_CHECKING:
@@ -97,7 +98,8 @@ class Prompt:
         if reasoning != "none":
             candidate = reasoning_candidate(candidate, shown, reasoning, thought, thinking_tokens, samples)
         self._opened = open_engine(model, weights)
-        self._connect(PromptParts(task, candidate, dict(enumerate(shown))))
+        seen = SeenRows.of(input_text(each.inputs) for each in shown)
+        self._connect(PromptParts(task, candidate, dict(enumerate(shown)), seen=seen))
         if task.answer_form.lines and not self._answering.builder.ends(
             TEMPLATES[template], (each.output for each in shown)
         ):

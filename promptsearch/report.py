@@ -51,17 +51,14 @@ def _rows(result: Result) -> list[_Row]:
         rows.append(_Row(_ALONE, result.test_without_prior, result.gain_of_prior))
     known = [name for name in BASELINE_NAMES if name in result.baselines]
     others = [name for name in result.baselines if name not in BASELINE_NAMES]
-    weighing = result.prompt.weighing
-    reads = weighing is not None and weighing.readout is not None
     for name in (*known, *others):
         against, shown = result.against, BASELINE_NAMES.get(name, name)
-        if name == "without_readout" and not reads:
-            continue
-        if name == "without_readout_alone" and not reads:
-            shown = f"{_ALONE}, by words"  # it is read off next tokens where the prompt with its prior is not
         if name.endswith("_alone"):
-            if result.baselines[name] == result.baselines[name.removesuffix("_alone")]:
+            beside = result.baselines.get(name.removesuffix("_alone"))
+            if result.baselines[name] == beside:
                 continue
+            if beside is None:  # the prompt alone has a readout, and with its prior it has none
+                shown = f"{_ALONE}, by words"
             against = result.against_without_prior
         rows.append(_Row(shown, result.baselines[name], against.get(name)))
     return rows
@@ -168,7 +165,7 @@ def _finalists(result: Result) -> str:
 def _chosen(result: Result) -> str:
     """The same as a sentence of the page."""
     shown = _finalists(result)
-    return f"The last finalists were compared with the chosen one: {shown}" if shown else ""
+    return f"The prompt's lead over the other finalists: {shown}" if shown else ""
 
 
 def _finalist(candidate: Candidate, numbers: Mapping[Candidate, int]) -> str:
@@ -241,8 +238,8 @@ def _rows_used(result: Result) -> str:
     if not rows:
         return ""
     names = {"pool": "to show", "search": "to search", "confirm": "to confirm", "test": "to test"}
-    shown = ", ".join(f"{rows[name]:,} {words}" for name, words in names.items() if name in rows)
-    left_out = sum(count for count in removed.values() if isinstance(count, int)) if removed else 0
+    shown = ", ".join(f"{rows[name]:,} {words}" for name, words in names.items())
+    left_out = sum(removed.values())
     return shown + (f"; {left_out:,} left out as repeated or nearly so" if left_out else "")
 
 

@@ -67,16 +67,13 @@ def search(
     """
     study.meter.enter("search")
     raced, stopped_by = Race(study).run(strategy, anchors, search_items, rng)
-    finalists: Sequence[Candidate] = raced
     confirmation = Confirmation(study, search_items)
-    if stopped_by == "interrupt":  # the same call may go on with the search, and confirms anew
-        study.meter.enter("confirm")
-        more_items = ()
-    else:
-        finalists = nominated(study, raced, search_items)
-        study.meter.enter("confirm")
+    is_whole = stopped_by != "interrupt"  # else the same call may go on with the search, and confirms anew
+    finalists = nominated(study, raced, search_items) if is_whole else raced
+    study.meter.enter("confirm")
+    if is_whole:
         confirm_items = confirmation.in_time(finalists, confirm_items)
-    found = confirmation.run(finalists, confirm_items, more_items)
-    winner = (found.winner.raced or found.winner.candidate).members[0]
+    found = confirmation.run(finalists, confirm_items, more_items if is_whole else ())
+    winner = found.winner.as_raced.members[0]
     insights = Insights.of(study.space, study.scores, winner, found.runners_up)
     return Outcome(found.winner, found.measured, dict(study.scores), tuple(study.scores), stopped_by, insights)

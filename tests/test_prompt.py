@@ -181,10 +181,10 @@ def test_evaluate_is_the_share_of_right_predictions(prompt: ps.Prompt) -> None:
     assert measured == prompt.evaluate([{**row.fields, "label": row.value} for row in rows])
 
 
-def test_rows_that_the_prompt_was_made_of_are_told(prompt: ps.Prompt, caplog: pytest.LogCaptureFixture) -> None:
-    known = [prompt.parts.examples[number] for number in list(prompt.parts.examples)[:2]]
-    rows = [{"text": shown.inputs["text"].upper(), "label": shown.output} for shown in known]
-    prompt.evaluate([*rows, {"text": "something else", "label": "bad"}])
+def test_rows_that_a_prompt_by_hand_shows_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    prompt = ps.Prompt(TASK, TASK.examples[:2], model())
+    shown = [{"text": each.fields["text"].upper(), "label": each.value} for each in TASK.examples[:2]]
+    prompt.evaluate([*shown, {"text": "something else", "label": "bad"}])
     assert "2 of 3 rows are among those" in caplog.text
     caplog.clear()
     prompt.evaluate([{"text": "something else", "label": "bad"}])

@@ -334,7 +334,12 @@ def test_reading_imports_nothing_heavy():
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"), [("text\na\n\nb\n \n\n", ["a", "", "b", " "]), ("text\n\na\n", ["", "a"])]
+    ("text", "expected"),
+    [
+        ("text\na\n\nb\n \n\n", ["a", "", "b", " "]),
+        ("text\n\na\n", ["", "a"]),
+        ('text\n"a, b"\n\nc\n', ["a, b", "", "c"]),
+    ],
 )
 def test_a_blank_line_of_a_table_of_one_column_is_a_row(tmp_path, text, expected):
     path = tmp_path / "rows.csv"

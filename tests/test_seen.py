@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -49,3 +50,14 @@ def test_a_found_prompt_knows_the_rows_of_its_search(caplog: pytest.LogCaptureFi
         caplog.clear()
         prompt.evaluate([task.examples[number] for number in splits.test[:10]])
         assert "among those" not in caplog.text
+
+
+def test_a_file_that_keeps_no_rows_knows_its_examples(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    found = result(space=ps.Space(prior=False, modes=("static",)))
+    path = found.prompt.save(tmp_path / "p.json")
+    document = json.loads(path.read_text("utf-8"))
+    del document["seen"]
+    path.write_text(json.dumps(document), encoding="utf-8")
+    prompt = ps.load(path, found.prompt._opened.engine)
+    prompt.evaluate([{**shown.inputs, found.prompt.task.output: shown.output} for shown in prompt.demonstrations])
+    assert f"{len(prompt.demonstrations)} of {len(prompt.demonstrations)} rows are among those" in caplog.text

@@ -174,7 +174,7 @@ def _read_delimited(delimiter: str) -> Callable[[Path, str], list[Row]]:
                     dtype=str,
                     keep_default_na=False,
                     index_col=False,
-                    skip_blank_lines=delimiter in text,  # of one column a blank line is a row
+                    skip_blank_lines=delimiter in _header(text),  # of one column a blank line is a row
                 )
             except (ValueError, pandas.errors.ParserWarning) as error:
                 raise DataError(
@@ -187,9 +187,14 @@ def _read_delimited(delimiter: str) -> Callable[[Path, str], list[Row]]:
     return read
 
 
+def _header(text: str) -> str:
+    """The first line that says something."""
+    return text.lstrip("\r\n").partition("\n")[0]
+
+
 def _other_delimiter(text: str, delimiter: str) -> str:
     """A hint where the header's fields are apart by another delimiter."""
-    header = text.lstrip("\n").partition("\n")[0]
+    header = _header(text)
     found = next((other for other in (";", "\t", "|", ",") if other != delimiter and other in header), None)
     if delimiter in header or found is None:
         return ""

@@ -195,9 +195,9 @@ class Context:
         if len(rows) > 1:
             if len(outputs) != 1:
                 return self.decode(rows, outputs)
-            wanted = outputs[0]
-            pair = [wanted - 1, wanted] if wanted else [0, 1]
-            return self.decode(rows, pair)[pair.index(wanted) :][:1]
+            later = max(1, outputs[0])
+            both = self.decode(rows, [later - 1, later])
+            return both[1:] if later == outputs[0] else both[:1]
         row, company = rows[0], Row(rows[0].token, 0, (scratch,))
         first = row.sequences[0] < scratch  # llama.cpp runs neighbouring sequences together in ascending order only
         logits = self.decode([row, company] if first else [company, row], [0, 1])

@@ -96,11 +96,11 @@ class Stem:
             free = sequences[len(found) : len(found) + len(group)]
             found.update(zip(group, self._bring_group(group, free), strict=True))
         brought: list[Brought] = []
-        copies = list(sequences[len(distinct) :])
+        copies = iter(sequences[len(distinct) :])
         for number, path in enumerate(paths):
             sequence, logits = found[path]
             if number and path == paths[number - 1]:
-                copy = copies.pop(0)
+                copy = next(copies)
                 self.context.fork(sequence, [copy])
                 sequence = copy
             brought.append((sequence, logits))

@@ -38,7 +38,6 @@ from promptsearch.lm.resolve import OpenedModel, open_engine, packaged_model
 from promptsearch.measurement import measure, paired_difference
 from promptsearch.prompting import PromptBuilder, answer_room
 from promptsearch.rationales import Rationalizer
-from promptsearch.reasoning import one_line
 from promptsearch.store import RunStore
 from promptsearch.task import Example
 from promptsearch.workbench import demonstrations_of
@@ -273,9 +272,15 @@ def _sequential(task: ps.Task, opened: OpenedModel, numbers: Sequence[int]) -> f
     start = time.perf_counter()
     for number in numbers:
         text = prompt.render(task.examples[number])
-        said = llama.create_completion(text, max_tokens=_THINKING_TOKENS, temperature=0.0, stop=["\nOutput:"])
-        rationale = one_line(said["choices"][0]["text"].lstrip().split("\n\n")[0])
-        concluded = f"{text} {rationale}\nOutput:"
+        said = ""
+        asked = {"max_tokens": _THINKING_TOKENS, "temperature": 0.0, "stop": ["\nOutput:"], "stream": True}
+        for part in llama.create_completion(text, **asked):
+            said += part["choices"][0]["text"]
+            if "\n\n" in said.lstrip():  # a blank line ends reasoning, but none that it begins with
+                break
+        begun = said.lstrip()
+        rationale = begun.partition("\n\n")[0].rstrip()
+        concluded = f"{text}{said[: len(said) - len(begun)]}{rationale}\nOutput:"
         llama.create_completion(concluded, max_tokens=GENERATED_TOKENS, temperature=0.0, stop=["\n"])
     seconds = time.perf_counter() - start
     llama.close()

@@ -162,9 +162,9 @@ class PromptBuilder:
         """What stands between reasoning and answer."""
         return self.renderer.conclusion(template_of(candidate))
 
-    def concluded(self, candidate: Candidate, prompt: Rendered, rationale: str) -> Rendered:
-        """What asks for the answer after the model has reasoned."""
-        return self.renderer.concluded(template_of(candidate), prompt, rationale)
+    def concluded(self, candidate: Candidate, prompt: Rendered, written: str) -> Rendered:
+        """What asks for the answer after the model has reasoned; what it wrote follows the prompt as it is."""
+        return self.renderer.concluded(template_of(candidate), prompt, written)
 
     def shown_by(self, candidate: Candidate) -> dict[int, Demonstration]:
         """All demonstrations, by number, with the reasoning that a candidate shows of them."""

@@ -128,15 +128,16 @@ class Reasoner:
         """
         params = self._thinking(reading, prompts, sample)
         if self._writing is None:
-            thoughts = [_thought(reading, said) for said in self._engine.generate(prompts, params)]
+            completions = self._engine.generate(prompts, params)
             asked = [
-                self._builder.concluded(reading, prompt, thought.text)
-                for prompt, thought in zip(concluding, thoughts, strict=True)
+                self._builder.concluded(reading, prompt, _as_it_follows(reading, said.text))
+                for prompt, said in zip(concluding, completions, strict=True)
             ]
-            return list(zip(thoughts, self._answer(reading, asked), strict=True))
+            answers = self._answer(reading, asked)
+            return [(_thought(reading, said), answer) for said, answer in zip(completions, answers, strict=True)]
 
         def following(number: int, said: Completion) -> str:
-            return self._builder.concluded(reading, concluding[number], _thought(reading, said).text)
+            return self._builder.concluded(reading, concluding[number], _as_it_follows(reading, said.text))
 
         then = FollowUp(following, self._writing(reading), CONCLUDING_TOKENS)
         written = write_on(self._engine, prompts, params, then)
@@ -164,6 +165,22 @@ def _thought(reading: Candidate, said: Completion) -> Completion:
     """A piece of reasoning on one line; a server does not ask ``until``, and writes on to its last token."""
     text, ended, _ = said.text.lstrip().partition(_end(reading))
     return replace(said, text=one_line(text), finish="until" if ended else said.finish)
+
+
+def _as_it_follows(reading: Candidate, text: str) -> str:
+    """Reasoning as the prompt that asks for the answer shows it.
+
+    Where demonstrations show reasoning on one line, this is on one too; else it stands as the model wrote it (z in
+    Kojima et al. 2022, section 3.1), so that nothing of it is read again.
+    """
+    begun = text.lstrip()
+    own = begun.partition(_end(reading))[0].rstrip()
+    if not own:
+        return ""
+    if reading.reasoning != "cue":
+        return f" {one_line(own)}"
+    blank = text[: len(text) - len(begun)]
+    return (blank or " ") + own
 
 
 def one_line(text: str) -> str:

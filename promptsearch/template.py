@@ -253,10 +253,15 @@ class Renderer:
         text = self._plain(template, instruction, demonstrations, inputs, thought)
         return Rendered([Segment(text)], shared=len(text) - own)
 
-    def concluded(self, template: Template, prompt: Rendered, rationale: str) -> Rendered:
-        """A prompt that asks for the answer, from one that asked for reasoning and what the model wrote."""
-        ending = f" {rationale}" if rationale else ""
-        return Rendered([*prompt.segments, Segment(ending + self.conclusion(template))], shared=prompt.shared)
+    def concluded(self, template: Template, prompt: Rendered, written: str) -> Rendered:
+        """A prompt that asks for the answer.
+
+        Args:
+            template: the form.
+            prompt: one that asked for reasoning.
+            written: the reasoning as it follows the prompt, with the blank before it.
+        """
+        return Rendered([*prompt.segments, Segment(written + self.conclusion(template))], shared=prompt.shared)
 
     def conclusion(self, template: Template) -> str:
         """What stands between reasoning and answer."""

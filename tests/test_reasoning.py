@@ -117,6 +117,28 @@ def test_line_ends_before_the_first_word_do_not_end_reasoning() -> None:
     assert shown("What is 1 plus 4?").rationale == "First 1 and 4."
 
 
+@pytest.mark.parametrize(
+    ("written", "follows"),
+    [
+        ("\n\n1. Take 1.\n2. Take 4. \n\nQuestion: another one", "\n\n1. Take 1.\n2. Take 4."),
+        (" Take 1.\nTake 4.", " Take 1.\nTake 4."),
+        ("Take 1.", " Take 1."),  # from a server that strips blanks
+        (" \n ", ""),
+    ],
+)
+def test_reasoning_after_a_cue_stands_as_it_was_written(written: str, follows: str) -> None:
+    lm = ScriptedLM(lambda prompt: " 5" if prompt.endswith("Answer:") else written)
+    said = ps.Prompt(sums(), (), lm, reasoning="cue")("What is 1 plus 4?")
+    assert lm.prompts[1] == f"{lm.prompts[0]}{follows}\nAnswer:"
+    assert said.rationale == " ".join(written.partition("\n\nQuestion")[0].split())
+
+
+def test_reasoning_stands_on_one_line_where_demonstrations_show_it_so() -> None:
+    lm = ScriptedLM(lambda prompt: " 5" if prompt.endswith("Answer:") else "\n Take  1.\nAnd more")
+    ps.Prompt(sums(), ROWS[:1], lm, reasoning="gold")("What is 1 plus 4?")
+    assert lm.prompts[1] == f"{lm.prompts[0]} Take 1.\nAnswer:"
+
+
 def test_what_does_not_fit_with_its_reasoning_is_not_asked() -> None:
     lm = ScriptedLM(adding, context_tokens=200)
     prompt = ps.Prompt(sums(), (), lm, reasoning="cue", thinking_tokens=96)

@@ -31,6 +31,7 @@ from benchmarks.symbolic import TASKS, make_rows
 from promptsearch.answer_form import GENERATED_TOKENS
 from promptsearch.budget import Meter
 from promptsearch.candidate import CUES, Candidate
+from promptsearch.errors import UserError
 from promptsearch.evaluation import Asker, Evaluator, answer_grammar
 from promptsearch.lm.base import GenerationParams
 from promptsearch.lm.llamacpp.weights import choose_weights
@@ -74,7 +75,10 @@ def main() -> None:
         "budget": options.budget,
         "methods": list(options.methods),
     }
-    require_same_settings(Path(options.json), settings)
+    try:
+        require_same_settings(Path(options.json), settings)
+    except UserError as error:
+        raise SystemExit(f"benchmarks.reasoning: {error}") from error
     results = Results(Path(options.json), settings, opened.description)
     names = options.tasks.split(",") if options.tasks else [*TASKS, *(REAL if options.data else ())]
     for seed in range(options.seeds):

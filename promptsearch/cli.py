@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from promptsearch.errors import DataError, UserError
+from promptsearch.errors import UserError
 from promptsearch.version import __version__
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ __all__ = ["app", "main"]
 _USAGE_ERROR = typer.BadParameter.__mro__[1]  # the base of everything that parsing refuses
 _INTERRUPTED = 130
 _SEPARATOR = f"\n{'-' * 40}\n"  # between the prompts of an ensemble
-_BLANK = object()  # a line or row without text between others
 
 app = typer.Typer(
     name="promptsearch",
@@ -318,6 +317,10 @@ def predict(
         Path | None,
         typer.Option("--file", "-f", help="Items: a table, or one a line. Without it standard input."),
     ] = None,
+    save: Annotated[
+        Path | None,
+        typer.Option("--save", help="Write the items with their predictions beside them: csv, tsv, jsonl or json."),
+    ] = None,
     model: ModelOption = None,
     encoder: EncoderOption = None,
     as_json: JsonOption = False,
@@ -325,14 +328,28 @@ def predict(
     """Predict one item, a file of them, or the lines of standard input."""
     if text is not None and file is not None:
         raise UserError("TEXT and --file are both given; give one of them")
+    _check_targets(save)
+    from promptsearch.data.records import require_written_type
+    from promptsearch.items import items_of, write_predictions
     from promptsearch.loading import load
 
+    if save is not None:
+        require_written_type(save)
+
     loaded = load(prompt, model, encoder=encoder)
-    items = _items(loaded, text, file)
-    found = iter(loaded.predict([item for item in items if item is not _BLANK]))
-    predictions = [_nothing_to_predict() if item is _BLANK else next(found) for item in items]
+    if text is None and file is None and sys.stdin.isatty():
+        print("reading items, one a line, until Ctrl-D", file=sys.stderr)
+    items = items_of(loaded.task.inputs, text, file)
+    found = iter(loaded.predict([item.asked for item in items if item.asked is not None]))
+    predictions = [_nothing_to_predict() if item.asked is None else next(found) for item in items]
+    if save is not None:
+        write_predictions(save, loaded.task.output, items, predictions)
     if as_json:
         _print_json({"predictions": [_prediction(each) for each in predictions]})
+        return
+    if save is not None:
+        failed = sum(each.failure is not None for each in predictions)
+        print(f"saved        {save} ({len(items):,} items{f', {failed:,} without a prediction' if failed else ''})")
         return
     for each in predictions:
         print(_prediction_line(each))
@@ -378,11 +395,12 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Print the exact prompt that the model reads."""
+    from promptsearch.items import item_of
     from promptsearch.loading import load
 
     loaded = load(prompt, model, encoder=encoder)
     blank = loaded.with_options({column: f"<{column}>" for column in loaded.task.inputs})
-    item = blank if text is None else _item(loaded, text, "TEXT")
+    item = blank if text is None else item_of(loaded.task.inputs, text, "TEXT")
     listed = loaded.multiple_choice
     options = None if listed is None else list(listed.require(loaded.task.example_from(item)).options)
     texts = loaded.render_all(item)
@@ -509,75 +527,6 @@ def _demo_headline(task: Task, result: Result) -> str:
     zero, found = result.baselines["zero_shot"], result.test
     wide = max(len(f"{zero}"), len(f"{found}"))
     return f"{task.describe()}\n\n  zero-shot   {f'{zero}':>{wide}}\n  optimized   {f'{found}':>{wide}}\n"
-
-
-def _items(prompt: Prompt, text: str | None, file: Path | None) -> list[Any]:
-    """The items to predict, from the argument, a file or standard input."""
-    from promptsearch.data.records import SUFFIXES, read_rows
-    from promptsearch.data.text import is_missing
-
-    if text is not None:
-        if Path(text).suffix.lower() in SUFFIXES and not any(letter.isspace() for letter in text):
-            raise UserError(
-                f"TEXT is {text!r}, which names a file; give it with --file to predict its rows, or the name "
-                "itself on standard input"
-            )
-        return [_item(prompt, text, "TEXT")]
-    if file is not None and str(file) != "-":
-        if file.suffix.lower() in SUFFIXES:
-            rows = read_rows(file, name="--file")
-            columns = prompt.task.inputs
-            if not set(columns) <= {column for row in rows for column in row}:
-                return rows  # what no row has is a mistake, which predicting tells
-            return [_BLANK if any(is_missing(row.get(column)) for column in columns) else row for row in rows]
-        return _lines(prompt, _read(file), str(file))
-    if sys.stdin.isatty():
-        print("reading items, one a line, until Ctrl-D", file=sys.stderr)
-    return _lines(prompt, sys.stdin.read(), "standard input")
-
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_text("utf-8-sig")
-    except FileNotFoundError as error:
-        raise DataError(f"there is no file {str(file)!r}; give an existing one") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{str(file)!r} cannot be read as UTF-8 text ({error}); save it as such") from error
-
-
-def _lines(prompt: Prompt, text: str, name: str) -> list[Any]:
-    """One item a line. Blank lines end the text; between others they are no items, and keep their place."""
-    lines = text.rstrip().split("\n") if text.strip() else []
-    if not lines:
-        raise DataError(f"{name} holds no items; give some, one a line")
-    return [
-        _item(prompt, line, f"line {number} of {name}") if line.strip() else _BLANK
-        for number, line in enumerate(lines, start=1)
-    ]
-
-
-def _item(prompt: Prompt, text: str, where: str) -> Any:
-    """An item as people write it: the text itself, or for several columns a JSON object."""
-    columns = prompt.task.inputs
-    if len(columns) == 1:
-        return _named(text, columns[0])
-    way_out = f"write a JSON object such as {json.dumps(dict.fromkeys(columns, '...'))}"
-    try:
-        item = json.loads(text)
-    except ValueError as error:
-        raise DataError(f"{where} is no JSON ({error}), for {len(columns)} columns; {way_out}") from error
-    if not isinstance(item, dict):
-        raise DataError(f"{where} is {text[:40]!r}, for {len(columns)} columns; {way_out}")
-    return item
-
-
-def _named(text: str, column: str) -> str | dict[str, Any]:
-    """The text itself, or the JSON object that it is where that names the column."""
-    try:
-        item = json.loads(text)
-    except ValueError:
-        return text
-    return item if isinstance(item, dict) and column in item else text
 
 
 def _nothing_to_predict() -> Prediction:

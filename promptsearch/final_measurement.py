@@ -16,7 +16,7 @@ from promptsearch.candidate import Candidate
 from promptsearch.events import Progress
 from promptsearch.finalists import Finalist
 from promptsearch.job import Job
-from promptsearch.phases import FEWEST_TEST
+from promptsearch.phases import FEWEST_TEST, WANTED_TEST
 from promptsearch.prompting import template_of
 from promptsearch.scoring import Asked, Judge, Judged
 from promptsearch.search.race import FIRST_RUNG
@@ -26,8 +26,6 @@ from promptsearch.study import Study
 from promptsearch.workbench import Neighbourhood
 
 __all__ = ["FinalMeasurement", "Measured", "with_unreasoned"]
-
-_WANTED_TEST = 50  # rows under which baselines are left out rather than measured on fewer
 
 
 @dataclass(frozen=True)
@@ -93,7 +91,7 @@ class FinalMeasurement:
 
     def _affordable(self, outcome: Outcome, baselines: Mapping[str, Candidate]) -> tuple[int, list[str]]:
         """How many test rows are measured, and which baselines: the dearest go first where the rows get few."""
-        test, wanted = self._near.splits.test, min(_WANTED_TEST, len(self._near.splits.test))
+        test, wanted = self._near.splits.test, min(WANTED_TEST, len(self._near.splits.test))
         names = list(baselines)
         if outcome.stopped_by == "interrupt":  # whoever pressed Ctrl-C wants an answer soon
             return wanted, names[:1]

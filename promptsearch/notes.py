@@ -12,6 +12,7 @@ from promptsearch.budget import Budget
 from promptsearch.lm.base import Engine
 from promptsearch.lm.llamacpp.busy import QUIET_SHARE
 from promptsearch.measurement import Difference, Measurement
+from promptsearch.phases import WANTED_TEST
 from promptsearch.task import Task
 
 __all__ = ["measurement_notes", "processor_notes", "rows_notes", "setup_notes"]
@@ -71,7 +72,7 @@ def measurement_notes(
         return tuple(notes)
     if left_out:
         names = f"baseline{'s' * (len(left_out) > 1)} {' and '.join(left_out)}"
-        notes.append(f"The budget did not pay for measuring the {names}.")
+        notes.append(f"The budget did not pay for measuring the {names} on {WANTED_TEST} rows; a larger one does.")
     if test.n < test_rows:
         notes.append(f"The budget paid for {test.n} of {test_rows} test rows; a larger one narrows the interval.")
     return tuple(notes)

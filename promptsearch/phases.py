@@ -20,6 +20,7 @@ __all__ = [
     "FEWEST_TEST",
     "MOST_READ",
     "OVERSPENT",
+    "WANTED_TEST",
     "Plan",
     "make_plan",
     "require_enough",
@@ -28,6 +29,7 @@ __all__ = [
 
 FEWEST_CONFIRM = 30
 FEWEST_TEST = 30
+WANTED_TEST = 50  # rows under which baselines are left out rather than measured on fewer
 MOST_READ = 2000  # rows that one readout is fitted on beyond the search's: more add little
 OVERSPENT = 1.1  # of its units, that a race may spend at most: prices are expectations
 

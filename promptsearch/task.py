@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import CodeType
 from typing import Any
@@ -142,10 +142,10 @@ class Task:
             raise DataError("data is None, which holds no rows; give a list of dicts or the path of a file")
         given = {"data": data, "validation": validation, "test": test}
         read = {name: self._read(name, source) for name, source in given.items() if source is not None}
-        self.dropped = sum(dropped for _, dropped in read.values())
-        rows = [row for kept, _ in read.values() for row in kept]
+        self.dropped = sum(part.dropped for part in read.values())
+        rows = [row for part in read.values() for row in part.rows.values()]
         if self.rationale is not None:
-            _require_columns(read["data"][0], [self.rationale], "data")
+            _require_columns(list(read["data"].rows.values()), [self.rationale], "data")
         if answer is not None and labels not in (None, False):
             raise DataError(
                 f"answer={quoted(answer)} finds answers in free text, and labels={quoted(labels)} makes the output a "
@@ -162,8 +162,8 @@ class Task:
                 labels = False
                 self._warn_of_labels(rows)
         self._space = resolve_labels(labels, [_present(row[self.output]) for row in rows])
-        self.examples = tuple(self._example(number, row) for number, row in enumerate(rows))
-        self.parts = _parts([len(read[name][0]) if name in read else 0 for name in given])
+        self.examples = self._examples(read.values())
+        self.parts = _parts([len(read[name].rows) if name in read else 0 for name in given])
         texts = [] if self.is_classification else [text for example in self.examples for text in example.answers]
         self.answer_form = AnswerForm.of(texts, answer)
         self.metric = self.resolve(metric, self.examples)
@@ -241,13 +241,12 @@ class Task:
         """
         if isinstance(data, (list, tuple)) and data and all(isinstance(item, Example) for item in data):
             return tuple(data)
-        rows, dropped = self._read(name, data)
-        if dropped:
+        part = self._read(name, data)
+        if part.dropped:
             wanted = listed([*self.inputs, self.output])
-            _logger.warning(
-                "%d of %d rows of %s lack text in %s and are left out", dropped, dropped + len(rows), name, wanted
-            )
-        examples = tuple(self._example(number, row) for number, row in enumerate(rows))
+            count = part.dropped + len(part.rows)
+            _logger.warning("%d of %d rows of %s lack text in %s and are left out", part.dropped, count, name, wanted)
+        examples = self._examples([part])
         self.answer_form.require([example.output for example in examples])
         return examples
 
@@ -359,15 +358,29 @@ class Task:
                 listed(found.words),
             )
 
-    def _read(self, name: str, source: object) -> tuple[list[Row], int]:
-        """Rows that have all they need, and how many have not."""
+    def _read(self, name: str, source: object) -> _Part:
         rows = read_rows(source, name=name)
         wanted = [*self.inputs, self.output]
         _require_columns(rows, wanted, name)
-        kept = [row for row in rows if not any(is_missing(row.get(column)) for column in wanted)]
+        kept = {
+            number: row
+            for number, row in enumerate(rows, start=1)
+            if not any(is_missing(row.get(column)) for column in wanted)
+        }
         if not kept:
             raise DataError(f"all {len(rows)} rows of {name} lack text in {listed(wanted)}; fill them in")
-        return kept, len(rows) - len(kept)
+        return _Part(name, kept, len(rows) - len(kept))
+
+    def _examples(self, parts: Iterable[_Part]) -> tuple[Example, ...]:
+        """Examples of all rows, numbered from zero through all parts."""
+        found: list[Example] = []
+        for part in parts:
+            for number, row in part.rows.items():
+                try:
+                    found.append(self._example(len(found), row))
+                except DataError as error:
+                    raise DataError(f"row {number} of {part.name}: {error}") from error
+        return tuple(found)
 
     def _example(self, number: int, row: Row) -> Example:
         value = _present(row[self.output])
@@ -394,6 +407,21 @@ class Task:
         if words is None:
             raise DataError(f"the output {quoted(value)} is no label of this task; use {listed(self._space.values)}")
         return words
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The rows of one source.
+
+    Attributes:
+        name: what messages call it.
+        rows: those that have all they need, by their number, from 1.
+        dropped: how many have not.
+    """
+
+    name: str
+    rows: dict[int, Row]
+    dropped: int
 
 
 def _checked_columns(inputs: object, output: object, rationale: object) -> tuple[tuple[str, ...], str, str | None]:

@@ -16,8 +16,10 @@ import pytest
 from fakes import WordEncoder, model, task
 
 import promptsearch as ps
-from promptsearch.cli import _named, _plain, main
+from promptsearch.cli import _plain, main
+from promptsearch.data.records import read_rows
 from promptsearch.errors import BackendError
+from promptsearch.items import item_of
 from promptsearch.lm.fake import FakeLM
 from promptsearch.lm.llamacpp.agreement import Agreement
 from promptsearch.lm.llamacpp.speed import Speed
@@ -329,10 +331,36 @@ def test_a_blank_cell_of_a_table_keeps_its_row(saved: Path, tmp_path: Path) -> N
     assert_one_line(run("predict", saved, "--file", table), 2, "'b'")
 
 
+@pytest.mark.usefixtures("opened")
+def test_predictions_are_written_beside_the_items(saved: Path, tmp_path: Path) -> None:
+    table, target = tmp_path / "items.csv", tmp_path / "labelled.csv"
+    table.write_text('id,a,b,note\n01,a7,b7,"x, y"\n02,,b7,\n', encoding="utf-8")
+    ran = run("predict", saved, "--file", table, "--save", target)
+    assert ran.out == f"saved        {target} (2 items, 1 without a prediction)\n"
+    first, second = read_rows(target)
+    said = run("predict", saved, json.dumps({"a": "a7", "b": "b7"}), "--json").json["predictions"][0]
+    column = f"predicted_{task().output}"
+    assert {**first, "probability": ""} == {
+        "id": "01",
+        "a": "a7",
+        "b": "b7",
+        "note": "x, y",
+        column: said["output"],
+        "probability": "",
+        "failure": "",
+    }
+    assert float(first["probability"]) == pytest.approx(max(said["probabilities"].values()), abs=1e-6)
+    assert (second["id"], second[column], second["failure"]) == ("02", "", "no text")
+    lines = f"{json.dumps({'a': 'a7', 'b': 'b7'})}\n"
+    run("predict", saved, "--save", tmp_path / "labelled.jsonl", stdin=lines)
+    assert read_rows(tmp_path / "labelled.jsonl")[0][column] == said["output"]
+    assert_one_line(run("predict", saved, "--file", table, "--save", tmp_path / "x.txt"), 2, ".txt", ".jsonl")
+
+
 def test_an_object_that_names_the_only_column_is_taken_for_it() -> None:
-    assert _named('{"text": "x", "id": 3}', "text") == {"text": "x", "id": 3}
+    assert item_of(["text"], '{"text": "x", "id": 3}', "TEXT") == {"text": "x", "id": 3}
     for text in ('{"other": "x"}', '["text"]', "plain", '"text"', "{"):
-        assert _named(text, "text") == text
+        assert item_of(["text"], text, "TEXT") == text
 
 
 @pytest.mark.usefixtures("opened")

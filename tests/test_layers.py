@@ -106,7 +106,7 @@ LAYERS = (
     ("confirming",),
     ("searching",),
     ("answering", "artifact", "by_hand"),
-    ("prompt",),
+    ("items", "prompt"),
     ("result", "loading", "dspy.module", "examples", "job", "notes"),
     ("anchors", "final_measurement", "reasoning_space"),
     ("preparation",),

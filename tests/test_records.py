@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from promptsearch.data.records import declared_labels, read_rows
+from promptsearch.data.records import WRITTEN_SUFFIXES, declared_labels, read_rows, write_rows
 from promptsearch.data.text import as_text, is_missing, listed, normalised, quoted
 from promptsearch.errors import DataError
 
@@ -347,3 +347,36 @@ def test_a_blank_line_of_a_table_of_one_column_is_a_row(tmp_path, text, expected
     assert [row["text"] for row in read_rows(path)] == expected
     path.write_text("text,label\na,x\n\nb,y\n\n", encoding="utf-8")
     assert [row["text"] for row in read_rows(path)] == ["a", "b"]
+
+
+@same_file
+@given(
+    rows=st.lists(st.fixed_dictionaries({"text": csv_texts, "a, b": csv_texts}), min_size=1, max_size=5),
+    suffix=st.sampled_from(WRITTEN_SUFFIXES),
+)
+def test_what_is_written_is_read_back(tmp_path, rows, suffix):
+    path = tmp_path / f"rows{suffix}"
+    write_rows(path, rows)
+    assert read_rows(path) == rows
+
+
+@pytest.mark.parametrize("suffix", WRITTEN_SUFFIXES)
+def test_rows_of_any_values_are_written(tmp_path, suffix):
+    rows = [
+        {"text": " a ", "count": np.int64(3), "tags": ["x", "y"], "gone": float("nan")},
+        {"text": "lone \ud800", "more": "one\rtwo\nthree", "gone": None},
+        {"text": ""},
+    ]
+    path = tmp_path / "folder" / f"rows{suffix}"
+    write_rows(path, rows)
+    back = read_rows(path)
+    assert [row["text"].strip("?\ufffd") for row in back] == [" a ", "lone ", ""]
+    assert str(back[0]["count"]) == "3"
+    assert back[0]["tags"] in (["x", "y"], '["x", "y"]')
+    assert back[1]["more"] == "one\rtwo\nthree"
+    assert all(is_missing(row.get("gone")) for row in back)
+
+
+def test_other_types_are_not_written(tmp_path):
+    with pytest.raises(DataError, match=r"parquet.*\.csv"):
+        write_rows(tmp_path / "rows.parquet", [{"a": 1}])

@@ -448,3 +448,12 @@ def test_a_header_with_another_delimiter_is_told(tmp_path):
     path.write_text("message;kind\nit broke;repair\n" * 3, "utf-8")
     with pytest.raises(DataError, match="divided by ';'"):
         Task(path, inputs="message", output="kind")
+
+
+def test_the_row_of_an_unknown_label_is_named():
+    task = Task(rows(8), inputs="text", output="label")
+    given = [{"text": "a", "label": "good"}, {"text": " ", "label": "good"}, {"text": "b", "label": "z"}]
+    with pytest.raises(DataError, match="row 3 of data: the output 'z' is no label"):
+        task.examples_from(given)
+    with pytest.raises(DataError, match="row 1 of test: a value is bytes"):
+        Task(rows(8), inputs="text", output="label", test=[{"text": b"a", "label": "bad"}])

@@ -1,4 +1,4 @@
-"""Reads any tabular input into a list of row dicts.
+"""Reads any tabular input into a list of row dicts, and writes such a list as a file.
 
 Invariant: values come out as they were written; a text such as "NA" or "null" in a CSV file stays text.
 It leaves out what the columns mean: `promptsearch.task` picks and checks them.
@@ -7,20 +7,32 @@ pandas and pyarrow are imported only when a file needs them.
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from promptsearch.data.text import listed, quoted
+import numpy as np
+
+from promptsearch.data.text import as_text, is_missing, listed, quoted
 from promptsearch.errors import DataError
+from promptsearch.files import write_whole
 from promptsearch.optional import require
 
-__all__ = ["SUFFIXES", "Row", "declared_labels", "read_rows"]
+__all__ = [
+    "SUFFIXES",
+    "WRITTEN_SUFFIXES",
+    "Row",
+    "declared_labels",
+    "read_rows",
+    "require_written_type",
+    "write_rows",
+]
 
 Row = dict[str, Any]
 
@@ -43,6 +55,77 @@ def read_rows(data: object, *, name: str = "data") -> list[Row]:
     if not rows:
         raise DataError(f"{origin} holds no rows; at least one is needed")
     return rows
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows as a file that :func:`read_rows` reads, whole or not at all.
+
+    Args:
+        path: its suffix, one of `WRITTEN_SUFFIXES`, says how.
+        rows: their columns are all that any row has, in the order in which they appear; what a row lacks is blank in
+            a table. Tables hold texts: lists and dicts are written as JSON.
+
+    Raises:
+        DataError: files of this type are not written.
+    """
+    require_written_type(path)
+    write_whole(path, _WRITERS[path.suffix.lower()](rows))
+
+
+def require_written_type(path: Path) -> None:
+    """Refuse a file of a type that :func:`write_rows` does not write.
+
+    Raises:
+        DataError: its suffix is none of `WRITTEN_SUFFIXES`.
+    """
+    if path.suffix.lower() not in _WRITERS:
+        raise DataError(
+            f"{_quoted_path(path)}: files of type {quoted(path.suffix)} are not written; "
+            f"let its name end in one of {', '.join(WRITTEN_SUFFIXES)}"
+        )
+
+
+def _as_json(rows: Sequence[Mapping[str, Any]]) -> str:
+    return json.dumps([_plain_row(row) for row in rows], ensure_ascii=False, indent=1) + "\n"
+
+
+def _as_json_lines(rows: Sequence[Mapping[str, Any]]) -> str:
+    return "".join(json.dumps(_plain_row(row), ensure_ascii=False) + "\n" for row in rows)
+
+
+def _plain_row(row: Mapping[str, Any]) -> Row:
+    return {column: _plain(value) for column, value in row.items()}
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it; what it has no form for is a text, and what says nothing is null."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    try:
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    except (TypeError, ValueError, RecursionError):
+        return None if is_missing(value) else _cell(value)
+    return value
+
+
+def _as_table(delimiter: str) -> Callable[[Sequence[Mapping[str, Any]]], str]:
+    def written(rows: Sequence[Mapping[str, Any]]) -> str:
+        columns = list(dict.fromkeys(column for row in rows for column in row))
+        lines = [columns, *([_cell(row.get(column)) for column in columns] for row in rows)]
+        alone = any("\r" in cell for line in lines for cell in line)  # before Python 3.13 csv does not quote it
+        text = io.StringIO(newline="")
+        quoting: Literal[0, 1] = csv.QUOTE_ALL if alone else csv.QUOTE_MINIMAL
+        csv.writer(text, delimiter=delimiter, lineterminator="\n", quoting=quoting).writerows(lines)
+        return text.getvalue()
+
+    return written
+
+
+def _cell(value: Any) -> str:
+    """A value as a table shows it: text as it is, but for what no file can hold."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    return "" if is_missing(value) else as_text(value)
 
 
 def declared_labels(data: object, column: str) -> dict[int, str] | None:
@@ -230,3 +313,12 @@ _READERS: dict[str, Callable[[Path, str], list[Row]]] = {
 }
 
 SUFFIXES = tuple(_READERS)
+
+_WRITERS: dict[str, Callable[[Sequence[Mapping[str, Any]]], str]] = {
+    ".csv": _as_table(","),
+    ".tsv": _as_table("\t"),
+    ".jsonl": _as_json_lines,
+    ".json": _as_json,
+}
+
+WRITTEN_SUFFIXES = tuple(_WRITERS)

@@ -22,16 +22,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from llama_cpp import LlamaGrammar
 
 import promptsearch as ps
-from benchmarks.common import Results, read_dataset, require_same_settings
+from benchmarks.common import Results, read_dataset, stop_at_other_settings
 from benchmarks.dspy_engine import open_llama
 from benchmarks.outside import item_scores
 from benchmarks.symbolic import TASKS, make_rows
 from promptsearch.answer_form import GENERATED_TOKENS
 from promptsearch.budget import Meter
 from promptsearch.candidate import CUES, Candidate
-from promptsearch.errors import UserError
 from promptsearch.evaluation import Asker, Evaluator, answer_grammar
 from promptsearch.lm.base import GenerationParams
 from promptsearch.lm.llamacpp.weights import choose_weights
@@ -39,6 +39,7 @@ from promptsearch.lm.resolve import OpenedModel, open_engine, packaged_model
 from promptsearch.measurement import measure, paired_difference
 from promptsearch.prompting import PromptBuilder, answer_room
 from promptsearch.rationales import Rationalizer
+from promptsearch.reasoning import has_ended, in_the_prompt, one_line
 from promptsearch.store import RunStore
 from promptsearch.task import Example
 from promptsearch.workbench import demonstrations_of
@@ -68,17 +69,14 @@ class NoMatches:
 def main() -> None:
     """Measure every cell that is not there yet, then print the table."""
     options = _options()
-    opened = open_engine(options.model)
     settings = {
         "rows": options.rows,
         "test_rows": options.test_rows,
         "budget": options.budget,
         "methods": list(options.methods),
     }
-    try:
-        require_same_settings(Path(options.json), settings)
-    except UserError as error:
-        raise SystemExit(f"benchmarks.reasoning: {error}") from error
+    stop_at_other_settings(Path(options.json), settings)
+    opened = open_engine(options.model)
     results = Results(Path(options.json), settings, opened.description)
     names = options.tasks.split(",") if options.tasks else [*TASKS, *(REAL if options.data else ())]
     for seed in range(options.seeds):
@@ -232,14 +230,19 @@ def write_rationales(task: ps.Task, opened: OpenedModel, examples: Sequence[Exam
 
 
 def _rationalizer(task: ps.Task, opened: OpenedModel) -> Rationalizer:
+    _, asker = _asking(task, opened)
+    evaluator = Evaluator(asker, task.examples, NoMatches(), RunStore(None, {}), Meter())
+    base = Candidate(instruction=task.instructions[0] if task.instructions else "")
+    return Rationalizer(evaluator, task.examples, task.require_metric(), base, _THINKING_TOKENS)
+
+
+def _asking(task: ps.Task, opened: OpenedModel) -> tuple[PromptBuilder, Asker]:
+    """What makes a task's prompts, and what asks them."""
     engine, metric = opened.engine, task.require_metric()
     shown = demonstrations_of(task.examples, range(len(task.examples)))
     room = answer_room(engine, task.labels, task.answer_form)
     builder = PromptBuilder(engine, task.inputs, task.output, shown, room)
-    asker = Asker(engine, builder, task.labels, task.answer_form, answer_grammar(metric, task.answer_form))
-    evaluator = Evaluator(asker, task.examples, NoMatches(), RunStore(None, {}), Meter())
-    base = Candidate(instruction=task.instructions[0] if task.instructions else "")
-    return Rationalizer(evaluator, task.examples, metric, base, _THINKING_TOKENS)
+    return builder, Asker(engine, builder, task.labels, task.answer_form, answer_grammar(metric, task.answer_form))
 
 
 # -- speed ------------------------------------------------------------------------------------------------------
@@ -258,7 +261,10 @@ def bootstrapped(task: ps.Task, opened: OpenedModel) -> dict[str, Any]:
     singly = [_alone(task, opened, number) for number in numbers]
     found["one_by_one"] = time.perf_counter() - start
     found["same_text"] = sum(one == together.text for one, together in zip(singly, made.attempts, strict=True))
-    found["create_completion"] = _sequential(task, opened, numbers)
+    found["create_completion"], texts = _sequential(task, opened, numbers)
+    found["create_completion_same_text"] = sum(
+        text == together.text for text, together in zip(texts, made.attempts, strict=True)
+    )
     return found
 
 
@@ -268,27 +274,37 @@ def _alone(task: ps.Task, opened: OpenedModel, number: int) -> str:
     return made.attempts[0].text
 
 
-def _sequential(task: ps.Task, opened: OpenedModel, numbers: Sequence[int]) -> float:
-    """Seconds of the same two steps by llama-cpp-python's own class, on the packaged model's same weights."""
+def _sequential(task: ps.Task, opened: OpenedModel, numbers: Sequence[int]) -> tuple[float, list[str]]:
+    """The same two steps by llama-cpp-python's own class: seconds, and the pieces of reasoning."""
     weights = choose_weights(packaged_model(), opened.kind)
     llama = open_llama(str(weights.path), opened.engine.context_tokens)
-    prompt = ps.Prompt(task, (), opened, reasoning="cue", thought=CUES[0], thinking_tokens=_THINKING_TOKENS)
+    builder, _ = _asking(task, opened)
+    reading = Candidate(
+        instruction=task.instructions[0] if task.instructions else "",
+        reasoning="cue",
+        thought=CUES[0],
+        thinking_tokens=_THINKING_TOKENS,
+    )
+    rules = answer_grammar(task.require_metric(), task.answer_form)
+    grammar = None if rules is None else LlamaGrammar.from_string(rules, verbose=False)
+    ends = [builder.conclusion(reading), *builder.stops(reading, lines=True)]
+    thinking = {"max_tokens": _THINKING_TOKENS, "temperature": 0.0, "stop": ends, "stream": True}
+    answering = {"max_tokens": GENERATED_TOKENS, "temperature": 0.0, "stop": ["\n"], "grammar": grammar}
+    texts = []
     start = time.perf_counter()
     for number in numbers:
-        text = prompt.render(task.examples[number])
+        asked = builder.render(reading, (), task.examples[number].fields)
         said = ""
-        asked = {"max_tokens": _THINKING_TOKENS, "temperature": 0.0, "stop": ["\nOutput:"], "stream": True}
-        for part in llama.create_completion(text, **asked):
+        for part in llama.create_completion(asked, **thinking):
             said += part["choices"][0]["text"]
-            if "\n\n" in said.lstrip():  # a blank line ends reasoning, but none that it begins with
+            if has_ended(reading, said):
                 break
-        begun = said.lstrip()
-        rationale = begun.partition("\n\n")[0].rstrip()
-        concluded = f"{text}{said[: len(said) - len(begun)]}{rationale}\nOutput:"
-        llama.create_completion(concluded, max_tokens=GENERATED_TOKENS, temperature=0.0, stop=["\n"])
+        written = in_the_prompt(reading, said)
+        llama.create_completion(builder.concluded(reading, asked, written), **answering)
+        texts.append(one_line(written))
     seconds = time.perf_counter() - start
     llama.close()
-    return seconds
+    return seconds, texts
 
 
 # -- showing ----------------------------------------------------------------------------------------------------

@@ -329,27 +329,27 @@ def predict(
     if text is not None and file is not None:
         raise UserError("TEXT and --file are both given; give one of them")
     _check_targets(save)
-    from promptsearch.data.records import require_written_type
-    from promptsearch.items import items_of, write_predictions
+    from promptsearch.items import items_of, reads_standard_input, require_target, write_predictions
     from promptsearch.loading import load
 
     if save is not None:
-        require_written_type(save)
-
+        require_target(save, prompt, file)
     loaded = load(prompt, model, encoder=encoder)
-    if text is None and file is None and sys.stdin.isatty():
+    if reads_standard_input(text, file) and sys.stdin.isatty():
         print("reading items, one a line, until Ctrl-D", file=sys.stderr)
     items = items_of(loaded.task.inputs, text, file)
-    found = iter(loaded.predict([item.asked for item in items if item.asked is not None]))
-    predictions = [_nothing_to_predict() if item.asked is None else next(found) for item in items]
+    found = iter(loaded.predict([item.row for item in items if not item.is_blank]))
+    predictions = [_nothing_to_predict() if item.is_blank else next(found) for item in items]
     if save is not None:
         write_predictions(save, loaded.task.output, items, predictions)
     if as_json:
-        _print_json({"predictions": [_prediction(each) for each in predictions]})
+        saved = {} if save is None else {"saved": str(save)}
+        _print_json({"predictions": [_prediction(each) for each in predictions], **saved})
         return
     if save is not None:
         failed = sum(each.failure is not None for each in predictions)
-        print(f"saved        {save} ({len(items):,} items{f', {failed:,} without a prediction' if failed else ''})")
+        without = f", {failed:,} without a prediction" if failed else ""
+        print(f"saved        {save} ({len(items):,} item{'s' * (len(items) > 1)}{without})")
         return
     for each in predictions:
         print(_prediction_line(each))

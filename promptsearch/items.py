@@ -1,8 +1,10 @@
 """The items that ``promptsearch predict`` is given, and the file of what was predicted.
 
-An item is a row of a table, a line of text, or an argument. For prompts of several columns a line is a JSON object.
-Invariant: each row and line has its place in what comes out, also one without text.
-Leaves out: what columns hold, which predicting checks.
+An item is a row of a table, a line of text, or an argument. A line or an argument may be a JSON object, which is a
+row; for prompts of several columns it must be one.
+Invariant: each row, and each line up to the last that holds something, has its place in what comes out, also one
+without text.
+Leaves out: what values are texts, which predicting checks.
 """
 
 from __future__ import annotations
@@ -14,14 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from promptsearch.data.records import SUFFIXES, read_rows, write_rows
-from promptsearch.data.text import is_missing
+from promptsearch.data.records import SUFFIXES, read_rows, require_written_type, write_rows
+from promptsearch.data.text import is_missing, listed, quoted
 from promptsearch.errors import DataError, UserError
 
 if TYPE_CHECKING:
     from promptsearch.answering import Prediction
 
-__all__ = ["Item", "item_of", "items_of", "write_predictions"]
+__all__ = ["Item", "item_of", "items_of", "reads_standard_input", "require_target", "write_predictions"]
+
+Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -30,11 +34,11 @@ class Item:
 
     Attributes:
         row: what stands there, by column.
-        asked: what :meth:`promptsearch.prompt.Prompt.predict` is given; None where there is no text.
+        is_blank: whether it lacks text in a column that the prompt needs.
     """
 
-    row: Mapping[str, Any]
-    asked: str | Mapping[str, Any] | None
+    row: Row
+    is_blank: bool
 
 
 def items_of(columns: Sequence[str], text: str | None, file: Path | None) -> list[Item]:
@@ -46,7 +50,8 @@ def items_of(columns: Sequence[str], text: str | None, file: Path | None) -> lis
         file: a table, or one item a line; None or "-" for standard input.
 
     Raises:
-        DataError: they cannot be read, there are none, or a line is not what the columns need.
+        DataError: they cannot be read, there are none, a line is not what the columns need, or no item has one of
+            the columns.
         UserError: the argument names a file.
     """
     if text is not None:
@@ -55,47 +60,71 @@ def items_of(columns: Sequence[str], text: str | None, file: Path | None) -> lis
                 f"TEXT is {text!r}, which names a file; give it with --file to predict its rows, or the name "
                 "itself on standard input"
             )
-        return [_item(columns, item_of(columns, text, "TEXT"))]
-    if file is not None and str(file) != "-":
-        if file.suffix.lower() in SUFFIXES:
-            return _rows(columns, read_rows(file, name="--file"))
-        return _lines(columns, _read(file), str(file))
-    return _lines(columns, sys.stdin.read(), "standard input")
+        return _checked(columns, [item_of(columns, text, "TEXT")], "TEXT")
+    if reads_standard_input(text, file):
+        return _checked(columns, _lines(columns, sys.stdin.read(), "standard input"), "standard input")
+    assert file is not None
+    if file.suffix.lower() in SUFFIXES:
+        return _checked(columns, read_rows(file, name="--file"), "--file")
+    return _checked(columns, _lines(columns, _read(file), str(file)), str(file))
 
 
-def item_of(columns: Sequence[str], text: str, where: str) -> str | dict[str, Any]:
-    """An item as people write it: the text itself, or for several columns a JSON object.
+def reads_standard_input(text: str | None, file: Path | None) -> bool:
+    """Whether :func:`items_of` reads standard input."""
+    return text is None and (file is None or str(file) == "-")
 
-    A JSON object that names a single column is one too.
+
+def item_of(columns: Sequence[str], text: str, where: str) -> Row:
+    """An item as people write it: the text itself, or a JSON object, which several columns need.
 
     Args:
         columns: the prompt's input columns.
         text: what was written.
         where: what messages call it.
 
+    Returns:
+        What stands there, by column.
+
     Raises:
         DataError: there are several columns, and the text is no JSON object.
     """
-    if len(columns) == 1:
-        return _named(text, columns[0])
-    way_out = f"write a JSON object such as {json.dumps(dict.fromkeys(columns, '...'))}"
     try:
-        item = json.loads(text)
-    except ValueError as error:
-        raise DataError(f"{where} is no JSON ({error}), for {len(columns)} columns; {way_out}") from error
-    if not isinstance(item, dict):
-        raise DataError(f"{where} is {text[:40]!r}, for {len(columns)} columns; {way_out}")
-    return item
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        found, problem = None, f"is no JSON ({' '.join(str(error).split())})"
+    else:
+        problem = f"is {quoted(text)}"
+    if len(columns) == 1:
+        return found if isinstance(found, dict) and columns[0] in found else {columns[0]: text}
+    if not isinstance(found, dict):
+        way_out = f"write a JSON object such as {json.dumps(dict.fromkeys(columns, '...'))}"
+        raise DataError(f"{where} {problem}, for {len(columns)} columns; {way_out}")
+    return found
+
+
+def require_target(path: Path, *sources: Path | None) -> None:
+    """Refuse to write predictions over what they are made from, or to a file of another type.
+
+    Raises:
+        DataError: files of this type are not written.
+        UserError: the file is one of the sources.
+    """
+    require_written_type(path)
+    for source in sources:
+        if source is not None and path.exists() and source.exists() and path.samefile(source):
+            raise UserError(f"--save {str(path)!r} would replace what is read; give another file")
 
 
 def write_predictions(path: Path, output: str, items: Iterable[Item], predictions: Iterable[Prediction]) -> None:
     """Write items with what was predicted beside them.
 
+    The last columns are ``predicted_`` and the output's name; this and ``_probability``, that of the predicted label,
+    where there are labels; and this and ``_failure``, why there is no prediction, where one lacks. Columns of these
+    names that the items have are left out.
+
     Args:
         path: see :func:`promptsearch.data.records.write_rows`.
-        output: the prompt's output column. ``predicted_`` and its name is the column of predictions; "probability"
-            is that of the predicted label; "failure" says why there is no prediction. Columns of these names that
-            the items have are replaced.
+        output: the prompt's output column.
         items: the items.
         predictions: one for each.
 
@@ -103,41 +132,39 @@ def write_predictions(path: Path, output: str, items: Iterable[Item], prediction
         DataError: files of this type are not written.
     """
     pairs = list(zip(items, predictions, strict=True))
-    scored = any(prediction.probabilities for _, prediction in pairs)
-    failed = any(prediction.failure for _, prediction in pairs)
+    name = f"predicted_{output}"
+    probability, failure = f"{name}_probability", f"{name}_failure"
+    scored = any(said.probabilities for _, said in pairs)
+    failed = any(said.failure for _, said in pairs)
     rows = []
     for item, said in pairs:
-        row = {**item.row, f"predicted_{output}": said.output}
+        row = {column: value for column, value in item.row.items() if column not in (name, probability, failure)}
+        row[name] = said.output
         if scored:
             known = said.probabilities.get(said.output)
-            row["probability"] = None if known is None else round(known, 6)
+            row[probability] = None if known is None else round(known, 6)
         if failed:
-            row["failure"] = said.failure
+            row[failure] = said.failure
         rows.append(row)
     write_rows(path, rows)
 
 
-def _item(columns: Sequence[str], asked: str | dict[str, Any]) -> Item:
-    return Item({columns[0]: asked} if isinstance(asked, str) else asked, asked)
+def _checked(columns: Sequence[str], rows: Sequence[Row], name: str) -> list[Item]:
+    """Rows as items; a column that no row has is a mistake, one that some lack is blank there."""
+    present = dict.fromkeys(column for row in rows for column in row)
+    missing = [column for column in columns if column not in present]
+    if missing:
+        raise DataError(f"{name} has no column {listed(missing)}; its columns are {listed(present)}")
+    return [Item(row, any(is_missing(row.get(column)) for column in columns)) for row in rows]
 
 
-def _rows(columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[Item]:
-    """Rows; those without a text in one of the columns are not asked about."""
-    present = {column for row in rows for column in row}
-    # a column that no row has is a mistake, which predicting tells
-    needed = columns if set(columns) <= present else ()
-    return [Item(row, None if any(is_missing(row.get(column)) for column in needed) else row) for row in rows]
-
-
-def _lines(columns: Sequence[str], text: str, name: str) -> list[Item]:
-    """One item a line. Blank lines end the text; between others they are not asked about."""
+def _lines(columns: Sequence[str], text: str, name: str) -> list[Row]:
+    """One item a line; blank lines end the text, and between others hold no text."""
     lines = text.rstrip().split("\n") if text.strip() else []
     if not lines:
         raise DataError(f"{name} holds no items; give some, one a line")
     return [
-        _item(columns, item_of(columns, line, f"line {number} of {name}"))
-        if line.strip()
-        else Item(dict.fromkeys(columns, ""), None)
+        item_of(columns, line, f"line {number} of {name}") if line.strip() else dict.fromkeys(columns, "")
         for number, line in enumerate(lines, start=1)
     ]
 
@@ -149,12 +176,3 @@ def _read(file: Path) -> str:
         raise DataError(f"there is no file {str(file)!r}; give an existing one") from error
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{str(file)!r} cannot be read as UTF-8 text ({error}); save it as such") from error
-
-
-def _named(text: str, column: str) -> str | dict[str, Any]:
-    """The text itself, or the JSON object that it is where that names the column."""
-    try:
-        item = json.loads(text)
-    except ValueError:
-        return text
-    return item if isinstance(item, dict) and column in item else text

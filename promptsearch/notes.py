@@ -72,7 +72,10 @@ def measurement_notes(
         return tuple(notes)
     if left_out:
         names = f"baseline{'s' * (len(left_out) > 1)} {' and '.join(left_out)}"
-        notes.append(f"The budget did not pay for measuring the {names} on {WANTED_TEST} rows; a larger one does.")
+        notes.append(
+            f"With the {names}, the budget would have paid for fewer than {min(WANTED_TEST, test_rows)} test rows: "
+            f"{'they were' if len(left_out) > 1 else 'it was'} left out."
+        )
     if test.n < test_rows:
         notes.append(f"The budget paid for {test.n} of {test_rows} test rows; a larger one narrows the interval.")
     return tuple(notes)

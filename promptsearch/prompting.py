@@ -163,7 +163,7 @@ class PromptBuilder:
         return self.renderer.conclusion(template_of(candidate))
 
     def concluded(self, candidate: Candidate, prompt: Rendered, written: str) -> Rendered:
-        """What asks for the answer after the model has reasoned; what it wrote follows the prompt as it is."""
+        """What asks for the answer after the model has reasoned; ``written`` follows the prompt as it is given."""
         return self.renderer.concluded(template_of(candidate), prompt, written)
 
     def shown_by(self, candidate: Candidate) -> dict[int, Demonstration]:

@@ -5,8 +5,8 @@ again, sampling. Where it still misses, the right answer stands as a hint beside
 again, the hint is taken away, and the reasoning must lead to the answer without it (rationalization: Zelikman et al.
 2022, arXiv 2203.14465). What is too short or too long, repeats itself, gives the answer away before any step, or does
 not end in the answer is not kept.
-Invariant: what is kept made the model answer rightly, from a prompt that does not hold the answer. Every attempt is
-in the run's record, with its fate in :class:`Attempt`.
+Invariant: what is kept made the model answer rightly, as the model wrote it (it is kept and shown on one line), from
+a prompt that does not hold the answer. Every attempt is in the run's record, with its fate in :class:`Attempt`.
 Leaves out: which of the kept ones a prompt shows.
 """
 

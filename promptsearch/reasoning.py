@@ -1,12 +1,12 @@
 """Lets the model reason before it answers, in two steps, and lets several pieces of reasoning vote.
 
 In the first step the prompt ends with a thought ("Let's think step by step.") and the model goes on: to the end of
-the line where demonstrations show reasoning on one, else to a blank line or the cue of the answer. In the second one,
-prompt, reasoning and the cue of the answer stand before the model, and the answer is scored or generated as it is
-without reasoning (Kojima et al. 2022, arXiv 2205.11916). With demonstrations that show reasoning this is
-chain-of-thought prompting (Wei et al. 2022, arXiv 2201.11903). Self-consistency samples several pieces of reasoning
-and takes what most of them come to (Wang et al. 2022, arXiv 2203.11171), and stops asking about an item once no
-further sample could change that.
+the line where demonstrations show reasoning on one, else to a blank line, the cue of the answer or the next item. In
+the second one, prompt, reasoning and the cue of the answer stand before the model, and the answer is scored or
+generated as it is without reasoning (Kojima et al. 2022, arXiv 2205.11916). With demonstrations that show reasoning
+this is chain-of-thought prompting (Wei et al. 2022, arXiv 2201.11903). Self-consistency samples several pieces of
+reasoning and takes what most of them come to (Wang et al. 2022, arXiv 2203.11171), and stops asking about an item
+once no further sample could change that.
 Invariant: what is sampled for an item depends on its prompt and on nothing else that is asked with it.
 Leaves out: where the reasoning of demonstrations comes from.
 """
@@ -32,12 +32,16 @@ __all__ = [
     "THINKING_TOKENS",
     "Reasoner",
     "Verdict",
+    "has_ended",
+    "in_the_prompt",
     "is_settled",
     "merged",
     "one_line",
     "sentences",
 ]
 
+_ENDS = {True: re.compile(r"\n[^\S\n]*\n"), False: re.compile(r"\n")}
+"""What ends a piece of reasoning, by whether a cue alone asks for it."""
 SAMPLING_TEMPERATURE = 0.7  # as Wang et al. sample
 THINKING_TOKENS = 96  # of a piece of reasoning, where nobody says
 Answer = list[float | None] | str
@@ -118,7 +122,9 @@ class Reasoner:
     def reason(
         self, reading: Candidate, prompts: Sequence[Rendered], concluding: Sequence[Rendered], sample: int = 0
     ) -> list[tuple[Completion, Answer]]:
-        """One piece of reasoning for each prompt, on one line, and the answer that it comes to.
+        """One piece of reasoning for each prompt, and the answer that it comes to.
+
+        The reasoning is given on one line; the answer comes from it as :func:`in_the_prompt` shows it.
 
         Args:
             reading: a candidate that reasons.
@@ -130,14 +136,14 @@ class Reasoner:
         if self._writing is None:
             completions = self._engine.generate(prompts, params)
             asked = [
-                self._builder.concluded(reading, prompt, _as_it_follows(reading, said.text))
+                self._builder.concluded(reading, prompt, in_the_prompt(reading, said.text))
                 for prompt, said in zip(concluding, completions, strict=True)
             ]
             answers = self._answer(reading, asked)
             return [(_thought(reading, said), answer) for said, answer in zip(completions, answers, strict=True)]
 
         def following(number: int, said: Completion) -> str:
-            return self._builder.concluded(reading, concluding[number], _as_it_follows(reading, said.text))
+            return self._builder.concluded(reading, concluding[number], in_the_prompt(reading, said.text))
 
         then = FollowUp(following, self._writing(reading), CONCLUDING_TOKENS)
         written = write_on(self._engine, prompts, params, then)
@@ -146,41 +152,46 @@ class Reasoner:
     def _thinking(self, reading: Candidate, prompts: Sequence[Rendered], sample: int) -> GenerationParams:
         """How reasoning is written. A model that begins with line ends, as small ones do, has not ended yet."""
         sampled = reading.samples > 1
-        end = _end(reading)
+        next_item = [text for text in self._builder.stops(reading, lines=True) if text.strip()]
         return GenerationParams(
             max_tokens=reading.thinking_tokens,
             temperature=SAMPLING_TEMPERATURE if sampled else 0.0,
             seeds=tuple(_seed(prompt, sample) for prompt in prompts) if sampled else (),
-            stop=(self._builder.conclusion(reading),),
-            until=lambda text: end in text.lstrip(),
+            stop=(self._builder.conclusion(reading), *next_item),
+            until=lambda text: has_ended(reading, text),
         )
 
 
-def _end(reading: Candidate) -> str:
-    """What ends a piece of reasoning."""
-    return "\n\n" if reading.reasoning == "cue" else "\n"
+def has_ended(reading: Candidate, text: str) -> bool:
+    """Whether the reasoning at the beginning of a text has ended there: at a blank line, or that of its only line."""
+    return _ENDS[reading.reasoning == "cue"].search(text.lstrip()) is not None
 
 
-def _thought(reading: Candidate, said: Completion) -> Completion:
-    """A piece of reasoning on one line; a server does not ask ``until``, and writes on to its last token."""
-    text, ended, _ = said.text.lstrip().partition(_end(reading))
-    return replace(said, text=one_line(text), finish="until" if ended else said.finish)
+def in_the_prompt(reading: Candidate, text: str) -> str:
+    """What a model wrote as the prompt that asks for the answer shows it, with the blank before it.
 
-
-def _as_it_follows(reading: Candidate, text: str) -> str:
-    """Reasoning as the prompt that asks for the answer shows it.
-
-    Where demonstrations show reasoning on one line, this is on one too; else it stands as the model wrote it (z in
-    Kojima et al. 2022, section 3.1), so that nothing of it is read again.
+    Where demonstrations show reasoning on one line, this is on one too; else it stands as it was written (z in Kojima
+    et al. 2022, section 3.1), so that a model that goes on from it reads nothing again.
     """
-    begun = text.lstrip()
-    own = begun.partition(_end(reading))[0].rstrip()
+    own = _own(reading, text)
     if not own:
         return ""
     if reading.reasoning != "cue":
         return f" {one_line(own)}"
-    blank = text[: len(text) - len(begun)]
-    return (blank or " ") + own
+    return (text[: len(text) - len(text.lstrip())] or " ") + own
+
+
+def _thought(reading: Candidate, said: Completion) -> Completion:
+    """A piece of reasoning on one line; a server does not ask ``until``, and writes on to its last token."""
+    ended = has_ended(reading, said.text)
+    return replace(said, text=one_line(_own(reading, said.text)), finish="until" if ended else said.finish)
+
+
+def _own(reading: Candidate, text: str) -> str:
+    """The reasoning at the beginning of a text, without the white space around it."""
+    begun = text.lstrip()
+    end = _ENDS[reading.reasoning == "cue"].search(begun)
+    return begun[: end.start() if end else None].rstrip()
 
 
 def one_line(text: str) -> str:

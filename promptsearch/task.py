@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import CodeType
@@ -142,8 +143,8 @@ class Task:
             raise DataError("data is None, which holds no rows; give a list of dicts or the path of a file")
         given = {"data": data, "validation": validation, "test": test}
         read = {name: self._read(name, source) for name, source in given.items() if source is not None}
-        self.dropped = sum(part.dropped for part in read.values())
-        rows = [row for part in read.values() for row in part.rows.values()]
+        self.dropped = sum(source.dropped for source in read.values())
+        rows = [row for source in read.values() for row in source.rows.values()]
         if self.rationale is not None:
             _require_columns(list(read["data"].rows.values()), [self.rationale], "data")
         if answer is not None and labels not in (None, False):
@@ -241,12 +242,17 @@ class Task:
         """
         if isinstance(data, (list, tuple)) and data and all(isinstance(item, Example) for item in data):
             return tuple(data)
-        part = self._read(name, data)
-        if part.dropped:
-            wanted = listed([*self.inputs, self.output])
-            count = part.dropped + len(part.rows)
-            _logger.warning("%d of %d rows of %s lack text in %s and are left out", part.dropped, count, name, wanted)
-        examples = self._examples([part])
+        source = self._read(name, data)
+        if source.dropped:
+            wanted, lacking = listed([*self.inputs, self.output]), source.dropped
+            _logger.warning(
+                "%d of %d rows of %s lack text in %s and are left out",
+                lacking,
+                lacking + len(source.rows),
+                source.name,
+                wanted,
+            )
+        examples = self._examples([source])
         self.answer_form.require([example.output for example in examples])
         return examples
 
@@ -358,7 +364,7 @@ class Task:
                 listed(found.words),
             )
 
-    def _read(self, name: str, source: object) -> _Part:
+    def _read(self, name: str, source: object) -> _Source:
         rows = read_rows(source, name=name)
         wanted = [*self.inputs, self.output]
         _require_columns(rows, wanted, name)
@@ -369,17 +375,18 @@ class Task:
         }
         if not kept:
             raise DataError(f"all {len(rows)} rows of {name} lack text in {listed(wanted)}; fill them in")
-        return _Part(name, kept, len(rows) - len(kept))
+        file = f" {quoted(os.fspath(source), limit=200)}" if isinstance(source, (str, os.PathLike)) else ""
+        return _Source(f"{name}{file}", kept, len(rows) - len(kept))
 
-    def _examples(self, parts: Iterable[_Part]) -> tuple[Example, ...]:
-        """Examples of all rows, numbered from zero through all parts."""
+    def _examples(self, sources: Iterable[_Source]) -> tuple[Example, ...]:
+        """Examples of all rows, numbered from zero through all sources."""
         found: list[Example] = []
-        for part in parts:
-            for number, row in part.rows.items():
+        for source in sources:
+            for number, row in source.rows.items():
                 try:
                     found.append(self._example(len(found), row))
                 except DataError as error:
-                    raise DataError(f"row {number} of {part.name}: {error}") from error
+                    raise DataError(f"row {number} of {source.name}: {error}") from error
         return tuple(found)
 
     def _example(self, number: int, row: Row) -> Example:
@@ -410,12 +417,12 @@ class Task:
 
 
 @dataclass(frozen=True)
-class _Part:
-    """The rows of one source.
+class _Source:
+    """Where rows came from.
 
     Attributes:
         name: what messages call it.
-        rows: those that have all they need, by their number, from 1.
+        rows: those that have all they need, by their number among all, from 1; a header is none.
         dropped: how many have not.
     """
 

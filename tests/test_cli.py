@@ -339,28 +339,47 @@ def test_predictions_are_written_beside_the_items(saved: Path, tmp_path: Path) -
     assert ran.out == f"saved        {target} (2 items, 1 without a prediction)\n"
     first, second = read_rows(target)
     said = run("predict", saved, json.dumps({"a": "a7", "b": "b7"}), "--json").json["predictions"][0]
-    column = f"predicted_{task().output}"
-    assert {**first, "probability": ""} == {
-        "id": "01",
-        "a": "a7",
-        "b": "b7",
-        "note": "x, y",
-        column: said["output"],
-        "probability": "",
-        "failure": "",
-    }
-    assert float(first["probability"]) == pytest.approx(max(said["probabilities"].values()), abs=1e-6)
-    assert (second["id"], second[column], second["failure"]) == ("02", "", "no text")
-    lines = f"{json.dumps({'a': 'a7', 'b': 'b7'})}\n"
-    run("predict", saved, "--save", tmp_path / "labelled.jsonl", stdin=lines)
-    assert read_rows(tmp_path / "labelled.jsonl")[0][column] == said["output"]
+    added = ["predicted_label", "predicted_label_probability", "predicted_label_failure"]
+    assert list(first) == ["id", "a", "b", "note", *added]
+    assert list(first.values())[:5] == ["01", "a7", "b7", "x, y", said["output"]]
+    assert float(first[added[1]]) == pytest.approx(max(said["probabilities"].values()), abs=1e-6)
+    assert [second[name] for name in ("id", *added)] == ["02", "", "", "no text"]
+    table.write_text("id,a,b,note\n01,a7,b7,z\n", encoding="utf-8")
+    assert run("predict", saved, "--file", target, "--save", table).code == 0  # what it wrote, labelled once more
+    assert list(read_rows(table)[0]) == ["id", "a", "b", "note", *added]
+
+
+@pytest.mark.usefixtures("opened")
+def test_lines_and_a_text_are_written_with_their_predictions(saved: Path, tmp_path: Path) -> None:
+    target = tmp_path / "labelled.jsonl"
+    items = [{"a": "a7", "b": "b7"}, {"a": "a8", "b": " "}, {"a": "a9", "b": "b9"}]
+    ran = run("predict", saved, "--save", target, "--json", stdin="\n".join(map(json.dumps, items)))
+    assert ran.json["saved"] == str(target)
+    rows = read_rows(target)
+    assert [{name: row[name] for name in ("a", "b")} for row in rows] == items
+    assert [row["predicted_label"] for row in rows] == [each["output"] for each in ran.json["predictions"]]
+    assert [row["predicted_label_failure"] for row in rows] == [None, "no text", None]
+    alone = run("predict", saved, json.dumps(items[0]), "--save", target)
+    assert alone.out == f"saved        {target} (1 item)\n"
+    assert list(read_rows(target)[0]) == ["a", "b", "predicted_label", "predicted_label_probability"]
+
+
+@pytest.mark.usefixtures("opened")
+def test_predictions_replace_nothing_that_is_read(saved: Path, tmp_path: Path) -> None:
+    before = saved.read_bytes()
+    assert_one_line(run("predict", saved, "{}", "--save", saved), 2, "--save", "another file")
+    assert saved.read_bytes() == before
+    table, link = tmp_path / "items.csv", tmp_path / "link.csv"
+    table.write_text("a,b\na7,b7\n", encoding="utf-8")
+    link.symlink_to(table)
+    assert_one_line(run("predict", saved, "--file", table, "--save", link), 2, "--save", "another file")
     assert_one_line(run("predict", saved, "--file", table, "--save", tmp_path / "x.txt"), 2, ".txt", ".jsonl")
 
 
 def test_an_object_that_names_the_only_column_is_taken_for_it() -> None:
     assert item_of(["text"], '{"text": "x", "id": 3}', "TEXT") == {"text": "x", "id": 3}
-    for text in ('{"other": "x"}', '["text"]', "plain", '"text"', "{"):
-        assert item_of(["text"], text, "TEXT") == text
+    for text in ('{"other": "x"}', '["text"]', "plain", '"text"', "{", "[" * 100_000):
+        assert item_of(["text"], text, "TEXT") == {"text": text}
 
 
 @pytest.mark.usefixtures("opened")

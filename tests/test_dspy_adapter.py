@@ -72,6 +72,28 @@ def test_order_is_kept_and_nothing_is_made_up() -> None:
     assert "Question: asked by a child" in text
 
 
+class Talk(dspy.Signature):  # type: ignore[misc]
+    """Answer."""
+
+    question: str = dspy.InputField()
+    history: dspy.History = dspy.InputField()
+    answer: str = dspy.OutputField()
+
+
+def test_turns_of_a_conversation_are_shown_as_demonstrations() -> None:
+    history = dspy.History(messages=[{"question": "Capital of France?", "answer": "Paris", "probabilities": {}}])
+    demo = {"question": "Sure?", "answer": "Yes", "history": {"messages": [{"question": "2 + 2?", "answer": "4"}]}}
+    text = PlainAdapter().text(Talk, [demo], {"question": "Are you sure?", "history": history})
+    assert text == (
+        "Answer.\n\nQuestion: 2 + 2?\nAnswer: 4\n\nQuestion: Sure?\nAnswer: Yes\n\n"
+        "Question: Capital of France?\nAnswer: Paris\n\nQuestion: Are you sure?\nAnswer:"
+    )
+    close = PlainAdapter(style="close").text(Talk, [demo], {"question": "Are you sure?", "history": history})
+    assert close.endswith("Yes\nQuestion: Capital of France?\nAnswer: Paris\nQuestion: Are you sure?\nAnswer:")
+    alone = PlainAdapter().text(Talk, [], {"question": "Are you sure?", "history": None})
+    assert alone == "Answer.\n\nQuestion: Are you sure?\nAnswer:"
+
+
 @given(st.text(min_size=1), st.text())
 def test_lines_of_any_text_are_read_or_refused(reasoning: str, answer: str) -> None:
     try:

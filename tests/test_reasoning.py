@@ -124,13 +124,30 @@ def test_line_ends_before_the_first_word_do_not_end_reasoning() -> None:
         (" Take 1.\nTake 4.", " Take 1.\nTake 4."),
         ("Take 1.", " Take 1."),  # from a server that strips blanks
         (" \n ", ""),
+        (" Take 1.\r\n \t\r\nMore.", " Take 1."),  # blanks in a line make it no text
+        ("\n\nQuestion: another one", ""),
     ],
 )
 def test_reasoning_after_a_cue_stands_as_it_was_written(written: str, follows: str) -> None:
     lm = ScriptedLM(lambda prompt: " 5" if prompt.endswith("Answer:") else written)
     said = ps.Prompt(sums(), (), lm, reasoning="cue")("What is 1 plus 4?")
     assert lm.prompts[1] == f"{lm.prompts[0]}{follows}\nAnswer:"
-    assert said.rationale == " ".join(written.partition("\n\nQuestion")[0].split())
+    assert said.rationale == " ".join(follows.split())
+
+
+@pytest.mark.parametrize(("template", "separator"), [("lines", "\n"), ("rules", "\n###\n"), ("fields", "\n\n")])
+def test_reasoning_ends_where_the_next_item_would_begin(template: str, separator: str) -> None:
+    written = f" Take 1.{separator}Question: What is 2 plus 2?\nAnswer: 4"
+    lm = ScriptedLM(lambda prompt: " 5" if prompt.endswith("Answer:") else written)
+    prompt = ps.Prompt(sums(), (), lm, reasoning="cue", template=template)
+    assert prompt("What is 1 plus 4?").rationale == "Take 1."
+    assert lm.prompts[1] == f"{lm.prompts[0]} Take 1.\nAnswer:"
+
+
+def test_white_space_alone_is_no_next_item() -> None:
+    lm = ScriptedLM(lambda prompt: " 5" if prompt.endswith("=>") else "\nTake 1.\nTake 4.\n\nMore.")
+    prompt = ps.Prompt(sums(), (), lm, reasoning="cue", template="arrow")
+    assert prompt("What is 1 plus 4?").rationale == "Take 1. Take 4."
 
 
 def test_reasoning_stands_on_one_line_where_demonstrations_show_it_so() -> None:

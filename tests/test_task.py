@@ -450,10 +450,14 @@ def test_a_header_with_another_delimiter_is_told(tmp_path):
         Task(path, inputs="message", output="kind")
 
 
-def test_the_row_of_an_unknown_label_is_named():
+def test_the_row_of_an_unknown_label_is_named(tmp_path):
     task = Task(rows(8), inputs="text", output="label")
     given = [{"text": "a", "label": "good"}, {"text": " ", "label": "good"}, {"text": "b", "label": "z"}]
     with pytest.raises(DataError, match="row 3 of data: the output 'z' is no label"):
         task.examples_from(given)
+    path = tmp_path / "more.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in given), encoding="utf-8")
+    with pytest.raises(DataError, match=r"row 3 of data '.*more.jsonl': the output 'z'"):
+        task.examples_from(path)
     with pytest.raises(DataError, match="row 1 of test: a value is bytes"):
         Task(rows(8), inputs="text", output="label", test=[{"text": b"a", "label": "bad"}])

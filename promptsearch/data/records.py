@@ -1,15 +1,17 @@
 """Reads any tabular input into a list of row dicts, and writes such a list as a file.
 
-Invariant: values come out as they were written; a text such as "NA" or "null" in a CSV file stays text.
+Invariant: values are read as they were written; a text such as "NA" or "null" in a CSV file stays text.
 It leaves out what the columns mean: `promptsearch.task` picks and checks them.
 pandas and pyarrow are imported only when a file needs them.
 """
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import json
+import math
 import os
 import sys
 import warnings
@@ -19,7 +21,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from promptsearch.data.text import as_text, is_missing, listed, quoted
+from promptsearch.data.text import as_text, encodable, is_missing, listed, quoted
 from promptsearch.errors import DataError
 from promptsearch.files import write_whole
 from promptsearch.optional import require
@@ -86,35 +88,35 @@ def require_written_type(path: Path) -> None:
 
 
 def _as_json(rows: Sequence[Mapping[str, Any]]) -> str:
-    return json.dumps([_plain_row(row) for row in rows], ensure_ascii=False, indent=1) + "\n"
+    return json.dumps([_json_value(row) for row in rows], ensure_ascii=False, indent=1) + "\n"
 
 
 def _as_json_lines(rows: Sequence[Mapping[str, Any]]) -> str:
-    return "".join(json.dumps(_plain_row(row), ensure_ascii=False) + "\n" for row in rows)
+    return "".join(json.dumps(_json_value(row), ensure_ascii=False) + "\n" for row in rows)
 
 
-def _plain_row(row: Mapping[str, Any]) -> Row:
-    return {column: _plain(value) for column, value in row.items()}
-
-
-def _plain(value: Any) -> Any:
-    """A value as JSON has it; what it has no form for is a text, and what says nothing is null."""
-    if isinstance(value, np.generic):
-        value = value.item()
-    try:
-        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
-    except (TypeError, ValueError, RecursionError):
-        return None if is_missing(value) else _cell(value)
-    return value
+def _json_value(value: Any) -> Any:
+    """A value as JSON has it: what says nothing is null, what JSON has no form for is a text."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()  # numpy arrays and scalars
+    if isinstance(value, Mapping):
+        return {encodable(str(name)): _json_value(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_json_value(each) for each in value]
+    if value is None or isinstance(value, (bool, int)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return _cell(value) if isinstance(value, str) or not is_missing(value) else None
 
 
 def _as_table(delimiter: str) -> Callable[[Sequence[Mapping[str, Any]]], str]:
     def written(rows: Sequence[Mapping[str, Any]]) -> str:
         columns = list(dict.fromkeys(column for row in rows for column in row))
         lines = [columns, *([_cell(row.get(column)) for column in columns] for row in rows)]
-        alone = any("\r" in cell for line in lines for cell in line)  # before Python 3.13 csv does not quote it
+        has_returns = any("\r" in cell for line in lines for cell in line)  # not quoted by csv before Python 3.13
+        quoting: Literal[0, 1] = csv.QUOTE_ALL if has_returns else csv.QUOTE_MINIMAL
         text = io.StringIO(newline="")
-        quoting: Literal[0, 1] = csv.QUOTE_ALL if alone else csv.QUOTE_MINIMAL
         csv.writer(text, delimiter=delimiter, lineterminator="\n", quoting=quoting).writerows(lines)
         return text.getvalue()
 
@@ -122,9 +124,13 @@ def _as_table(delimiter: str) -> Callable[[Sequence[Mapping[str, Any]]], str]:
 
 
 def _cell(value: Any) -> str:
-    """A value as a table shows it: text as it is, but for what no file can hold."""
+    """A value as a table shows it: text as it is, but for what no file can hold; bytes in base 64."""
     if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()
+        return encodable(value)
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return base64.b64encode(value).decode()
+    if isinstance(value, (Mapping, list, tuple, np.ndarray)) and not is_missing(value):
+        return json.dumps(_json_value(value), ensure_ascii=False)
     return "" if is_missing(value) else as_text(value)
 
 
@@ -318,6 +324,7 @@ _WRITERS: dict[str, Callable[[Sequence[Mapping[str, Any]]], str]] = {
     ".csv": _as_table(","),
     ".tsv": _as_table("\t"),
     ".jsonl": _as_json_lines,
+    ".ndjson": _as_json_lines,
     ".json": _as_json,
 }
 

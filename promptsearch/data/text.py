@@ -16,7 +16,7 @@ import numpy as np
 
 from promptsearch.errors import DataError
 
-__all__ = ["as_text", "clean_text", "is_missing", "listed", "normalised", "quoted"]
+__all__ = ["as_text", "clean_text", "encodable", "is_missing", "listed", "normalised", "quoted"]
 
 LISTED_VALUES = 4
 
@@ -25,14 +25,19 @@ _MEANINGFUL_PUNCTUATION = frozenset("#%&*/@\\")
 
 
 def clean_text(text: str) -> str:
-    """Strip surrounding whitespace and replace lone surrogates, which no tokenizer or file can encode."""
+    """Strip surrounding whitespace and replace lone surrogates, see :func:`encodable`."""
+    return encodable(text).strip()
+
+
+def encodable(text: str) -> str:
+    """A text with lone surrogates replaced by U+FFFD, since no tokenizer or file can encode them."""
     if text.isascii():
-        return text.strip()
+        return text
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return text.strip()
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
 
 
 def as_text(value: object) -> str:

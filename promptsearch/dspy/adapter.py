@@ -1,7 +1,8 @@
 """The adapter for small models: a prompt of plain lines, which the model goes on with.
 
 ``Text: …`` and ``Label:``, an empty line between demonstrations, no system message, no section markers, JSON for
-lists and objects only. With an engine of this package each output field is asked for by itself: one of few values is
+lists and objects only; the turns of a ``dspy.History`` stand before the item that goes on from them, like
+demonstrations. With an engine of this package each output field is asked for by itself: one of few values is
 chosen by the log-probabilities of all of them, any other is written to the end of its line, held to its type's JSON
 Schema where it is no text and a grammar can hold it. So little is left that could not be read: JSON that
 ``max_tokens`` cuts, and types with rules beyond a grammar. With any other language model the same text is one user
@@ -15,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -167,13 +168,15 @@ class PlainAdapter(Adapter):  # type: ignore[misc]  # dspy has no types
 
     def _parts(self, signature: Any, demos: Sequence[Any], inputs: Mapping[str, Any]) -> tuple[str, str]:
         """The prompt in two parts: what the prompts for other inputs begin with as well, and the query."""
-        shown = [self._opening(signature), *(self._demonstration(signature, demo) for demo in demos)]
+        before, earlier = _with_turns(signature, demos), _turns(signature, inputs)
+        shown = [self._opening(signature), *(self._demonstration(signature, demo) for demo in before)]
         first = next(iter(signature.output_fields))
         query = "\n".join([*self._lines(signature.input_fields, inputs, given), f"{self._title(first)}:"])
+        own = [*(self._demonstration(signature, turn) for turn in earlier), query]
         separator = STYLES[self.style].separator
-        if any("\n" in written(demo.get(name) or "") for demo in demos for name in signature.fields):
+        if _have_several_lines([*before, *earlier], signature.fields):
             separator = _SEPARATOR  # texts of several lines would run into each other
-        return "".join(part + separator for part in shown if part), query
+        return "".join(part + separator for part in shown if part), separator.join(own)
 
     def _opening(self, signature: Any) -> str:
         """Instructions, what the user says of fields, and the choices of the output fields, as the style has them."""
@@ -192,7 +195,11 @@ class PlainAdapter(Adapter):  # type: ignore[misc]  # dspy has no types
         return "\n".join([*asked, *self._lines(signature.output_fields, demo, written)])
 
     def _lines(self, fields: Mapping[str, Any], values: Mapping[str, Any], show: Callable[[Any], str]) -> list[str]:
-        known = [(name, values[name]) for name in fields if name in values and values[name] is not None]
+        known = [
+            (name, values[name])
+            for name, field in fields.items()
+            if field.annotation is not dspy.History and values.get(name) is not None
+        ]
         for name, value in known:
             if type(value).__name__ in _UNREADABLE and isinstance(value, dspy.Type):
                 raise DataError(
@@ -255,7 +262,8 @@ class PlainAdapter(Adapter):  # type: ignore[misc]  # dspy has no types
         shared, query = self._parts(signature, demos, inputs)
         asking = _Asking(lm, options, len(shared), number)
         prompt = shared + query
-        several = any("\n" in written(demo.get(name) or "") for demo in demos for name in signature.output_fields)
+        known = [*_with_turns(signature, demos), *_turns(signature, inputs)]
+        several = _have_several_lines(known, signature.output_fields)
         ends = [f"\n{self._title(name)}:" for name in signature.fields]
         stop = (_SEPARATOR, *ends) if several else ("\n",)
         answer: dict[str, Any] = {}
@@ -344,6 +352,27 @@ class _Asking:
         )
         usual = {name: self.options[name] for name in ("cache", "rollout_id") if self.options.get(name) is not None}
         return self.lm(request, **{**usual, **controls})
+
+
+def _turns(signature: Any, values: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Earlier turns of a conversation, as fields by name: what an input of type ``dspy.History`` holds."""
+    found: list[Mapping[str, Any]] = []
+    for name, field in signature.input_fields.items():
+        if field.annotation is dspy.History and values.get(name) is not None:
+            history = values[name]
+            found += history["messages"] if isinstance(history, Mapping) else history.messages
+    return found
+
+
+def _with_turns(signature: Any, demos: Sequence[Any]) -> list[Any]:
+    """Demonstrations, each after the turns that it goes on from."""
+    return [shown for demo in demos for shown in (*_turns(signature, demo), demo)]
+
+
+def _have_several_lines(shown: Sequence[Any], fields: Iterable[str]) -> bool:
+    """Whether a text among some fields of what is shown has several lines."""
+    names = list(fields)
+    return any("\n" in written(values.get(name) or "") for values in shown for name in names)
 
 
 def _kind(field: Any) -> str:

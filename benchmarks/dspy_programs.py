@@ -10,7 +10,7 @@ threads or what the optimizer takes by itself; errors of form count as wrong and
 propose with the same model. ``--only`` narrows the cells ("classify|demo search|plain").
 
 ``--engine`` measures instead how long a small run of DSPy's own random search takes on the engine with concurrent
-calls, on the same engine one call at a time, and on an HTTP server of ``llama_cpp.Llama``, which is how DSPy reaches
+calls of 8 and of 32 threads, on the same engine one call at a time, and on an HTTP server of ``llama_cpp.Llama``, which is how DSPy reaches
 a local model otherwise. Interrupted, the same command goes on.
 """
 
@@ -47,6 +47,8 @@ _NO_LIMIT = 10_000  # unreadable answers: DSPy would end an optimizer after ten
 _THREADS = 8
 _SERVER_CONTEXT = 8192
 _GEPA_CALLS = 600
+WAYS = {"concurrent": _THREADS, "concurrent 32": 32, "one by one": 1, "server": _THREADS}
+"""How the engine's own gain is measured, with the number of DSPy's threads; all but the last on the engine."""
 
 _NAMES = (
     "Anna",
@@ -303,7 +305,7 @@ def engine_cell(way: str, opened: OpenedModel, options: Any) -> dict[str, Any]:
             work.metric,
             num_candidate_programs=1,
             max_labeled_demos=8,
-            num_threads=1 if way == "one by one" else _THREADS,
+            num_threads=WAYS[way],
             max_errors=_NO_LIMIT,
         )
         begun = time.perf_counter()
@@ -370,7 +372,7 @@ def main() -> None:
     settings = {"rows": options.rows, "test_rows": options.test_rows, "max_tokens": options.max_tokens}
     results = Results(Path(options.json), settings, opened.description)
     if options.engine:
-        for way in ("concurrent", "one by one", "server"):
+        for way in WAYS:
             key = f"engine|{way}"
             if key not in results:
                 results.add(key, engine_cell(way, opened, options))

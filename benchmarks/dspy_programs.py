@@ -10,8 +10,8 @@ threads or what the optimizer takes by itself; errors of form count as wrong and
 propose with the same model. ``--only`` narrows the cells ("classify|demo search|plain").
 
 ``--engine`` measures instead how long a small run of DSPy's own random search takes on the engine with concurrent
-calls of 8 and of 32 threads, on the same engine one call at a time, and on an HTTP server of ``llama_cpp.Llama``, which is how DSPy reaches
-a local model otherwise. Interrupted, the same command goes on.
+calls of 8 and of 32 threads, on the same engine one call at a time, and on an HTTP server of ``llama_cpp.Llama``,
+which is how DSPy reaches a local model otherwise. Interrupted, the same command goes on.
 """
 
 from __future__ import annotations

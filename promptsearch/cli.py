@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from promptsearch.errors import UserError
+from promptsearch.files import would_replace
 from promptsearch.version import __version__
 
 if TYPE_CHECKING:
@@ -246,6 +247,9 @@ def optimize(
 ) -> None:
     """Find the best prompt for the rows of a file."""
     _check_targets(save, report)
+    for option, target in (("--save", save), ("--report", report)):
+        if target is not None:
+            _refuse_to_replace(option, target, *(Path(each) for each in (file, validation, test) if each is not None))
     _check_prefix_state(prefix_state, save)
     from promptsearch import Task
     from promptsearch import optimize as search
@@ -277,7 +281,7 @@ def optimize(
     )
     if not as_json:
         print(f"{task.describe()}\n")
-    _finish(result, save, prefix_state, report, as_json)
+    _finish(result, run, save, prefix_state, report, as_json)
 
 
 @app.command()
@@ -303,7 +307,7 @@ def demo(
     result = search(task, model, budget, weights=weights, seed=seed, run=run, progress=not quiet)
     if not as_json:
         print(_demo_headline(task, result))
-    _finish(result, save, prefix_state, report, as_json)
+    _finish(result, run, save, prefix_state, report, as_json)
 
 
 @app.command()
@@ -329,11 +333,13 @@ def predict(
     if text is not None and file is not None:
         raise UserError("TEXT and --file are both given; give one of them")
     _check_targets(save)
-    from promptsearch.items import items_of, reads_standard_input, require_target, write_predictions
+    from promptsearch.data.records import require_written_type
+    from promptsearch.items import items_of, reads_standard_input, write_predictions
     from promptsearch.loading import load
 
     if save is not None:
-        require_target(save, prompt, file)
+        require_written_type(save)
+        _refuse_to_replace("--save", save, prompt, prompt.with_name(prompt.stem + ".index"), file)
     loaded = load(prompt, model, encoder=encoder)
     if reads_standard_input(text, file) and sys.stdin.isatty():
         print("reading items, one a line, until Ctrl-D", file=sys.stderr)
@@ -486,6 +492,16 @@ def _check_targets(*targets: Path | None) -> None:
         folder = next(parent for parent in target.absolute().parents if parent.exists())
         if not folder.is_dir() or not os.access(folder, os.W_OK):
             raise UserError(f"{str(target)!r} cannot be written in {str(folder)!r}; choose another place")
+    given = [target for target in targets if target is not None]
+    if any(would_replace(one, other) for number, one in enumerate(given) for other in given[:number]):
+        raise UserError(f"--save and --report are both {str(given[0])!r}; give two files")
+
+
+def _refuse_to_replace(option: str, target: Path, *sources: Path | None) -> None:
+    """Refuse to write over what is read."""
+    for source in sources:
+        if source is not None and would_replace(target, source):
+            raise UserError(f"{option} {str(target)!r} would replace what is read; give another file")
 
 
 def _check_prefix_state(wanted: bool, save: Path | None) -> None:
@@ -493,7 +509,9 @@ def _check_prefix_state(wanted: bool, save: Path | None) -> None:
         raise UserError("--prefix-state writes beside the saved prompt; give --save prompt.json with it")
 
 
-def _finish(result: Result, save: Path | None, prefix_state: bool, report: Path | None, as_json: bool) -> None:
+def _finish(
+    result: Result, run: Path | None, save: Path | None, prefix_state: bool, report: Path | None, as_json: bool
+) -> None:
     """Write what was asked for, and print the result."""
     saved = None if save is None else result.prompt.save(save, prefix_state=prefix_state)
     page = None if report is None else result.report(report)
@@ -506,10 +524,16 @@ def _finish(result: Result, save: Path | None, prefix_state: bool, report: Path 
         print(f"report       {page}")
     if saved is not None:
         print(f"saved        {saved}")
+        index = saved.with_name(saved.stem + ".index")
+        if result.prompt.parts.needs_pool and index.is_dir():
+            print(f"             {index}, which has to stay beside it")
         if prefix_state:
             state = saved.with_name(saved.stem + ".prefix")
             without = "without a prefix state: queries share no beginning that could be kept"
             print(f"             {state if state.exists() else without}")
+    if result.stopped_by == "interrupt" and run is not None:
+        print("next         the same command goes on from there")
+        return
     print(f"next         {_next_step(result.prompt, saved)}")
 
 

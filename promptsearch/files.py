@@ -1,4 +1,4 @@
-"""Writes files that appear whole or not at all."""
+"""Writes files that appear whole or not at all, and tells whether that would replace another one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from uuid import uuid4
 
-__all__ = ["write_whole"]
+__all__ = ["would_replace", "write_whole"]
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -21,3 +21,11 @@ def write_whole(path: Path, content: str | bytes) -> None:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def would_replace(path: Path, kept: Path) -> bool:
+    """Whether writing a file would change another one, or one in a folder; links and other spellings are seen."""
+    target, place = Path(os.path.realpath(path)), Path(os.path.realpath(kept))
+    if target == place or place in target.parents:
+        return True
+    return target.exists() and place.exists() and target.samefile(place)

@@ -10,22 +10,25 @@ Leaves out: what values are texts, which predicting checks.
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from promptsearch.data.records import SUFFIXES, read_rows, require_written_type, write_rows
+from promptsearch.data.records import SUFFIXES, read_rows, write_rows
 from promptsearch.data.text import is_missing, listed, quoted
 from promptsearch.errors import DataError, UserError
 
 if TYPE_CHECKING:
     from promptsearch.answering import Prediction
 
-__all__ = ["Item", "item_of", "items_of", "reads_standard_input", "require_target", "write_predictions"]
+__all__ = ["Item", "item_of", "items_of", "reads_standard_input", "write_predictions"]
 
 Row = Mapping[str, Any]
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -102,19 +105,6 @@ def item_of(columns: Sequence[str], text: str, where: str) -> Row:
     return found
 
 
-def require_target(path: Path, *sources: Path | None) -> None:
-    """Refuse to write predictions over what they are made from, or to a file of another type.
-
-    Raises:
-        DataError: files of this type are not written.
-        UserError: the file is one of the sources.
-    """
-    require_written_type(path)
-    for source in sources:
-        if source is not None and path.exists() and source.exists() and path.samefile(source):
-            raise UserError(f"--save {str(path)!r} would replace what is read; give another file")
-
-
 def write_predictions(path: Path, output: str, items: Iterable[Item], predictions: Iterable[Prediction]) -> None:
     """Write items with what was predicted beside them.
 
@@ -163,10 +153,25 @@ def _lines(columns: Sequence[str], text: str, name: str) -> list[Row]:
     lines = text.rstrip().split("\n") if text.strip() else []
     if not lines:
         raise DataError(f"{name} holds no items; give some, one a line")
-    return [
+    rows = [
         item_of(columns, line, f"line {number} of {name}") if line.strip() else dict.fromkeys(columns, "")
         for number, line in enumerate(lines, start=1)
     ]
+    meant = next((number for number, row in enumerate(rows, start=1) if _looks_like_an_object(row)), None)
+    if meant is not None:
+        _logger.warning(
+            "line %d of %s looks like a JSON object without %s; it is taken for a text, as are others like it",
+            meant,
+            name,
+            quoted(columns[0]),
+        )
+    return rows
+
+
+def _looks_like_an_object(row: Row) -> bool:
+    """Whether a line that was taken for a text of the only column looks like more."""
+    text = next(iter(row.values()))
+    return len(row) == 1 and isinstance(text, str) and text.lstrip().startswith('{"')
 
 
 def _read(file: Path) -> str:

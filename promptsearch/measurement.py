@@ -72,7 +72,7 @@ class Difference:
         value: mean difference.
         low: lower end of the 95 % interval.
         high: upper end.
-        p_value: two-sided, McNemar's mid-p for right-or-wrong scores, else Wilcoxon's signed ranks.
+        p_value: two-sided, McNemar's mid-p for right-or-wrong scores, else of Student's paired test.
         n: items.
         interval: name of the interval.
     """
@@ -204,19 +204,19 @@ def _interval_of_one_value(value: float, count: int, least: float) -> tuple[floa
 
 
 def _paired_p_value(differences: FloatArray) -> float:
-    """McNemar's mid-p (Fagerland, Lydersen and Laake 2013, eq. 5), whose exact form is too cautious; or Wilcoxon's.
+    """McNemar's mid-p (Fagerland, Lydersen and Laake 2013, eq. 5), whose exact form is too cautious; or Student's.
 
     Half of the outcome's own probability counts in each tail, so that the test agrees with the interval beside it.
     Races, in which an error costs a candidate, keep to the exact test (:mod:`promptsearch.search.elimination`).
     """
-    from scipy.stats import binom, wilcoxon
+    from scipy.stats import binom, ttest_1samp
 
     changed = differences[differences != 0]
     if len(changed) == 0:
         return 1.0
-    if np.isin(changed, (-1.0, 1.0)).all():
+    if np.isin(changed, (-1.0, 1.0)).all() or _one_value(differences):
         better = int((changed > 0).sum())
         rarer = min(better, len(changed) - better)
         p_value = 2 * binom.cdf(rarer, len(changed), 0.5) - binom.pmf(rarer, len(changed), 0.5)
         return min(1.0, float(p_value))
-    return float(wilcoxon(changed).pvalue)
+    return float(ttest_1samp(differences, 0.0).pvalue)

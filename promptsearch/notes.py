@@ -57,10 +57,9 @@ def measurement_notes(
         )
     rivals = [name for name in baselines if name not in _WITHOUT_MODEL and name not in _LESS_OF_IT]
     best = max(rivals, key=lambda name: baselines[name].value)
-    if baselines[best].value > test.value:
-        notes.append(
-            f"The baseline {best!r} did better on the test rows ({baselines[best]}): treat the gain as none."
-        )
+    if baselines[best].value >= test.value:
+        did = "did better" if baselines[best].value > test.value else "did as well"
+        notes.append(f"The baseline {best!r} {did} on the test rows ({baselines[best]}): treat the gain as none.")
     if "without_readout" in differences and differences["without_readout"].high < 0:
         notes.append(
             f"By its labels' own words the prompt did better ({baselines['without_readout']}): "
@@ -68,7 +67,10 @@ def measurement_notes(
         )
     left_out = [name for name in ("random", "nearest") if name not in baselines]
     if stopped_by == "interrupt":
-        notes.append(f"Stopped early: measured on {test.n} of {test_rows} test rows, beside zero-shot alone.")
+        notes.append(
+            f"Stopped early: measured on {test.n} of {test_rows} test rows, and beside it, of what asks the model, "
+            "zero-shot alone."
+        )
         return tuple(notes)
     if left_out:
         names = f"baseline{'s' * (len(left_out) > 1)} {' and '.join(left_out)}"

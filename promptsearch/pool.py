@@ -389,7 +389,7 @@ def _read_manifest(folder: Path) -> _Manifest:
         raw = json.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise ArtifactError(
-            f"{folder} holds no pool (no {MANIFEST}); give the folder that a pool was saved to"
+            f"{folder} holds no pool (no {MANIFEST}); a prompt needs the folder that was saved with it beside it"
         ) from error
     except (OSError, ValueError) as error:
         raise _damaged(folder, f"{MANIFEST} cannot be read") from error

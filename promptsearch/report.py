@@ -47,7 +47,7 @@ class _Row:
 def _rows(result: Result) -> list[_Row]:
     """The winner, and the baselines in the order of their usual list."""
     rows = [_Row(_FOUND, result.test, is_winner=True)]
-    if result.test_without_prior != result.test:
+    if result.prompt.parts.uses_prior:
         rows.append(_Row(_ALONE, result.test_without_prior, result.gain_of_prior))
     known = [name for name in BASELINE_NAMES if name in result.baselines]
     others = [name for name in result.baselines if name not in BASELINE_NAMES]
@@ -140,7 +140,7 @@ def _retrieval(candidate: Candidate) -> str:
 
 def _alone(result: Result) -> str:
     """What the prompt gains by itself; empty where there is no prior."""
-    if result.test_without_prior == result.test:
+    if not result.prompt.parts.uses_prior:
         return ""
     return f"{result.improvement_without_prior} over zero-shot, for the prompt alone, without the prior"
 
@@ -151,7 +151,9 @@ def _finalists(result: Result) -> str:
     if not others:
         return ""
     numbers = {trial.candidate: trial.number for trial in result.trials}
-    shown = "; ".join(
+    winner = numbers.get(result.prompt.candidate)
+    found = "" if winner is None else f"#{winner}: "
+    shown = found + "; ".join(
         f"{_points(other.lead)} points {_interval(other.lead, '+')} over {_finalist(other.candidate, numbers)} at "
         f"{other.tokens:,.0f} tokens a query"
         for other in others

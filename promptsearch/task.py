@@ -246,7 +246,7 @@ class Task:
         if source.dropped:
             wanted, lacking = listed([*self.inputs, self.output]), source.dropped
             _logger.warning(
-                "%d of %d rows of %s lack text in %s and are left out",
+                "%d of %d rows of %s lack text in one of %s and are left out",
                 lacking,
                 lacking + len(source.rows),
                 source.name,

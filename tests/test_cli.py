@@ -19,7 +19,7 @@ import promptsearch as ps
 from promptsearch.cli import _plain, main
 from promptsearch.data.records import read_rows
 from promptsearch.errors import BackendError
-from promptsearch.items import item_of
+from promptsearch.items import item_of, items_of
 from promptsearch.lm.fake import FakeLM
 from promptsearch.lm.llamacpp.agreement import Agreement
 from promptsearch.lm.llamacpp.speed import Speed
@@ -373,7 +373,37 @@ def test_predictions_replace_nothing_that_is_read(saved: Path, tmp_path: Path) -
     table.write_text("a,b\na7,b7\n", encoding="utf-8")
     link.symlink_to(table)
     assert_one_line(run("predict", saved, "--file", table, "--save", link), 2, "--save", "another file")
+    again = tmp_path / "none" / ".." / "items.csv"
+    assert_one_line(run("predict", saved, "--file", table, "--save", again), 2, "--save", "another file")
+    index = saved.with_name(f"{saved.stem}.index") / "pool.json"
+    assert_one_line(run("predict", saved, "{}", "--save", index), 2, "--save", "another file")
     assert_one_line(run("predict", saved, "--file", table, "--save", tmp_path / "x.txt"), 2, ".txt", ".jsonl")
+
+
+def test_a_search_replaces_nothing_that_it_reads(folder: Path, tmp_path: Path) -> None:
+    data = folder / "train.csv"
+    before = data.read_bytes()
+    for option in ("--save", "--report"):
+        assert_one_line(run(*search_arguments(data), option, data), 2, option, "another file")
+        for part in ("--validation", "--test"):
+            more = tmp_path / "more.csv"
+            more.write_bytes(before)
+            assert_one_line(run(*search_arguments(data), part, more, option, more), 2, option, "another file")
+            assert more.read_bytes() == before
+    both = tmp_path / "both.json"
+    assert_one_line(run(*search_arguments(data), "--save", both, "--report", both), 2, "two files")
+    assert data.read_bytes() == before
+
+
+def test_a_line_that_looks_like_an_object_is_told_of(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    lines = tmp_path / "lines.txt"
+    lines.write_text('plain\n{"other": "x"}\n{"text": broken\n', encoding="utf-8")
+    assert [item.row["text"] for item in items_of(["text"], None, lines)] == lines.read_text("utf-8").splitlines()
+    assert [record.getMessage()[:7] for record in caplog.records] == ["line 2 "]
+    caplog.clear()
+    lines.write_text('plain\n{"text": "x"}\n{braces}\n', encoding="utf-8")
+    assert [item.row["text"] for item in items_of(["text"], None, lines)] == ["plain", "x", "{braces}"]
+    assert not caplog.records
 
 
 def test_an_object_that_names_the_only_column_is_taken_for_it() -> None:

@@ -202,3 +202,11 @@ def test_a_clear_gain_is_clear() -> None:
 def test_pairs_need_as_many() -> None:
     with pytest.raises(DataError, match="3 and 2"):
         paired_difference([1.0, 0.0, 1.0], [1.0, 0.0])
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(-1, 1), min_size=3, max_size=40).filter(lambda values: np.ptp(values) > 1e-6))
+def test_interval_and_p_value_of_scores_agree(differences: list[float]) -> None:
+    found = paired_difference(differences, [0.0] * len(differences))
+    if found.interval == "paired t 95 %" and found.low > -1 and found.high < 1:
+        assert (found.low <= 0 <= found.high) == (found.p_value >= 0.05)

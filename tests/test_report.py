@@ -87,12 +87,13 @@ def test_table_and_page_tell_what_the_winner_was_chosen_over(found: ps.Result, t
     assert "\nchosen" not in str(alone)
 
 
-def test_table_without_prior_only_where_it_differs(found: ps.Result) -> None:
+def test_table_shows_the_prompt_alone_wherever_it_has_a_prior(found: ps.Result) -> None:
     same = replace(found, test_without_prior=found.test)
     other = replace(found, test_without_prior=replace(found.test, value=0.123))
-    assert "the prompt alone" not in text_table(same)
-    assert "the prompt alone" in text_table(other)
+    without = replace(found, prompt=found.prompt.without_prior(), test_without_prior=found.test)
+    assert "the prompt alone" in text_table(same)
     assert "12.3 %" in text_table(other)
+    assert "the prompt alone" not in text_table(without)
 
 
 def test_table_wraps_notes_and_counts_failures(found: ps.Result) -> None:

@@ -97,7 +97,8 @@ def make_splits(texts: Sequence[str], outputs: Sequence[str], parts: Parts, *, s
     train, repeated = unique_rows(train, keys, outputs)
     validation, overlapping = without_texts(parts.validation, keys, parts.test)
     if not (parts.validation and parts.test):
-        _require_rows(len(train), "after duplicates are removed the data has {} row(s) left to split")
+        after = "after duplicates (of each other, of validation or test rows) are removed"
+        _require_rows(len(train), after + " the data has {} row(s) left to split")
     strata = outputs if stratified else None
     carved = _carve_missing(replace(parts, train=train, validation=validation), strata, seed)
     search, doubled = without_texts(carved.search, keys, carved.confirm)

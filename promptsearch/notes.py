@@ -13,6 +13,7 @@ from promptsearch.lm.base import Engine
 from promptsearch.lm.llamacpp.busy import QUIET_SHARE
 from promptsearch.measurement import Difference, Measurement
 from promptsearch.phases import WANTED_TEST
+from promptsearch.result import BASELINE_NAMES
 from promptsearch.task import Task
 
 __all__ = ["measurement_notes", "processor_notes", "rows_notes", "setup_notes"]
@@ -59,7 +60,8 @@ def measurement_notes(
     best = max(rivals, key=lambda name: baselines[name].value)
     if baselines[best].value >= test.value:
         did = "did better" if baselines[best].value > test.value else "did as well"
-        notes.append(f"The baseline {best!r} {did} on the test rows ({baselines[best]}): treat the gain as none.")
+        name = BASELINE_NAMES.get(best, best)
+        notes.append(f"The baseline {name!r} {did} on the test rows ({baselines[best]}): treat the gain as none.")
     if "without_readout" in differences and differences["without_readout"].high < 0:
         notes.append(
             f"By its labels' own words the prompt did better ({baselines['without_readout']}): "
@@ -73,7 +75,8 @@ def measurement_notes(
         )
         return tuple(notes)
     if left_out:
-        names = f"baseline{'s' * (len(left_out) > 1)} {' and '.join(left_out)}"
+        shown = " and ".join(repr(BASELINE_NAMES[name]) for name in left_out)
+        names = f"baseline{'s' * (len(left_out) > 1)} {shown}"
         notes.append(
             f"With the {names}, the budget would have paid for fewer than {min(WANTED_TEST, test_rows)} test rows: "
             f"{'they were' if len(left_out) > 1 else 'it was'} left out."

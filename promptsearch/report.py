@@ -151,8 +151,8 @@ def _finalists(result: Result) -> str:
     if not others:
         return ""
     numbers = {trial.candidate: trial.number for trial in result.trials}
-    winner = numbers.get(result.prompt.candidate)
-    found = "" if winner is None else f"#{winner}: "
+    winner = result.prompt.candidate.reading
+    found = next((f"#{trial.number}: " for trial in result.trials if trial.candidate.reading == winner), "")
     shown = found + "; ".join(
         f"{_points(other.lead)} points {_interval(other.lead, '+')} over {_finalist(other.candidate, numbers)} at "
         f"{other.tokens:,.0f} tokens a query"

@@ -81,6 +81,8 @@ def test_table_and_page_tell_what_the_winner_was_chosen_over(found: ps.Result, t
         lead = f"{100 * other.lead.value:+.1f} points [{100 * other.lead.low:+.1f}, {100 * other.lead.high:+.1f}]"
         assert f"{lead} over #{place}, {other.candidate.mode}" in table
         assert f"{lead} over #{place}, {other.candidate.mode}" in page
+    winner = found.prompt.candidate.reading
+    assert f"chosen #{next(t.number for t in found.trials if t.candidate.reading == winner)}: " in table
     kept = found.to_dict()["insights"]["runners_up"]
     assert [each["lead"]["value"] for each in kept] == [other.lead.value for other in others]
     alone = replace(found, insights=replace(found.insights, runners_up=()))

@@ -156,14 +156,6 @@ def require_same_settings(path: Path, settings: dict[str, Any]) -> None:
         raise UserError(f"{path} holds results of other settings ({were}); give another --json")
 
 
-def stop_at_other_settings(path: Path, settings: dict[str, Any]) -> None:
-    """End the program with one line where :func:`require_same_settings` refuses."""
-    try:
-        require_same_settings(path, settings)
-    except UserError as error:
-        raise SystemExit(str(error)) from error
-
-
 class Results:
     """Measured cells, written after each one; a run started again skips the cells that are there.
 

@@ -25,13 +25,14 @@ import numpy as np
 from llama_cpp import LlamaGrammar
 
 import promptsearch as ps
-from benchmarks.common import Results, read_dataset, stop_at_other_settings
+from benchmarks.common import Results, read_dataset, require_same_settings
 from benchmarks.dspy_engine import open_llama
 from benchmarks.outside import item_scores
 from benchmarks.symbolic import TASKS, make_rows
 from promptsearch.answer_form import GENERATED_TOKENS
 from promptsearch.budget import Meter
 from promptsearch.candidate import CUES, Candidate
+from promptsearch.errors import UserError
 from promptsearch.evaluation import Asker, Evaluator, answer_grammar
 from promptsearch.lm.base import GenerationParams
 from promptsearch.lm.llamacpp.weights import choose_weights
@@ -39,7 +40,7 @@ from promptsearch.lm.resolve import OpenedModel, open_engine, packaged_model
 from promptsearch.measurement import measure, paired_difference
 from promptsearch.prompting import PromptBuilder, answer_room
 from promptsearch.rationales import Rationalizer
-from promptsearch.reasoning import has_ended, in_the_prompt, one_line
+from promptsearch.reasoning import ends_of, has_ended, in_the_prompt, one_line
 from promptsearch.store import RunStore
 from promptsearch.task import Example
 from promptsearch.workbench import demonstrations_of
@@ -75,7 +76,10 @@ def main() -> None:
         "budget": options.budget,
         "methods": list(options.methods),
     }
-    stop_at_other_settings(Path(options.json), settings)
+    try:
+        require_same_settings(Path(options.json), settings)
+    except UserError as error:
+        raise SystemExit(str(error)) from error
     opened = open_engine(options.model)
     results = Results(Path(options.json), settings, opened.description)
     names = options.tasks.split(",") if options.tasks else [*TASKS, *(REAL if options.data else ())]
@@ -230,19 +234,22 @@ def write_rationales(task: ps.Task, opened: OpenedModel, examples: Sequence[Exam
 
 
 def _rationalizer(task: ps.Task, opened: OpenedModel) -> Rationalizer:
-    _, asker = _asking(task, opened)
-    evaluator = Evaluator(asker, task.examples, NoMatches(), RunStore(None, {}), Meter())
-    base = Candidate(instruction=task.instructions[0] if task.instructions else "")
-    return Rationalizer(evaluator, task.examples, task.require_metric(), base, _THINKING_TOKENS)
+    evaluator = Evaluator(_asker(task, opened), task.examples, NoMatches(), RunStore(None, {}), Meter())
+    return Rationalizer(evaluator, task.examples, task.require_metric(), _base(task), _THINKING_TOKENS)
 
 
-def _asking(task: ps.Task, opened: OpenedModel) -> tuple[PromptBuilder, Asker]:
-    """What makes a task's prompts, and what asks them."""
+def _base(task: ps.Task) -> Candidate:
+    """The candidate that shows a task's first instruction and nothing else."""
+    return Candidate(instruction=task.instructions[0] if task.instructions else "")
+
+
+def _asker(task: ps.Task, opened: OpenedModel) -> Asker:
+    """What makes a task's prompts and asks them."""
     engine, metric = opened.engine, task.require_metric()
     shown = demonstrations_of(task.examples, range(len(task.examples)))
     room = answer_room(engine, task.labels, task.answer_form)
     builder = PromptBuilder(engine, task.inputs, task.output, shown, room)
-    return builder, Asker(engine, builder, task.labels, task.answer_form, answer_grammar(metric, task.answer_form))
+    return Asker(engine, builder, task.labels, task.answer_form, answer_grammar(metric, task.answer_form))
 
 
 # -- speed ------------------------------------------------------------------------------------------------------
@@ -278,17 +285,16 @@ def _sequential(task: ps.Task, opened: OpenedModel, numbers: Sequence[int]) -> t
     """The same two steps by llama-cpp-python's own class: seconds, and the pieces of reasoning."""
     weights = choose_weights(packaged_model(), opened.kind)
     llama = open_llama(str(weights.path), opened.engine.context_tokens)
-    builder, _ = _asking(task, opened)
-    reading = Candidate(
-        instruction=task.instructions[0] if task.instructions else "",
-        reasoning="cue",
-        thought=CUES[0],
-        thinking_tokens=_THINKING_TOKENS,
-    )
+    builder = _asker(task, opened).builder
+    reading = replace(_base(task), reasoning="cue", thought=CUES[0], thinking_tokens=_THINKING_TOKENS)
     rules = answer_grammar(task.require_metric(), task.answer_form)
     grammar = None if rules is None else LlamaGrammar.from_string(rules, verbose=False)
-    ends = [builder.conclusion(reading), *builder.stops(reading, lines=True)]
-    thinking = {"max_tokens": _THINKING_TOKENS, "temperature": 0.0, "stop": ends, "stream": True}
+    thinking = {
+        "max_tokens": _THINKING_TOKENS,
+        "temperature": 0.0,
+        "stop": list(ends_of(builder, reading)),
+        "stream": True,
+    }
     answering = {"max_tokens": GENERATED_TOKENS, "temperature": 0.0, "stop": ["\n"], "grammar": grammar}
     texts = []
     start = time.perf_counter()

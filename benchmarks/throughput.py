@@ -49,7 +49,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.common import Results, machine, stop_at_other_settings
+from benchmarks.common import Results, machine, require_same_settings
 from benchmarks.throughput_cases import CASES, FULL, QUICK, Case, make_case
 from benchmarks.throughput_cells import make_cell
 from benchmarks.throughput_figures import spread, summary, table, verdicts
@@ -151,7 +151,7 @@ def _results(path: Path, setting: Setting, quick: bool) -> Results:
         "revision": _revision(),
         "environment": USERS_OWN,
     }
-    stop_at_other_settings(path, settings)
+    require_same_settings(path, settings)
     return Results(path, settings)
 
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from promptsearch.errors import UserError
-from promptsearch.files import would_replace
+from promptsearch.files import index_beside, prefix_beside, would_replace
 from promptsearch.version import __version__
 
 if TYPE_CHECKING:
@@ -159,20 +159,9 @@ def _diagnosis(error: Exception) -> tuple[int, str]:
 
 def _print_json(value: object) -> None:
     """One object in ASCII, which every terminal and every reader of JSON takes."""
-    print(json.dumps(_plain(value), indent=2, allow_nan=False))
+    from promptsearch.data.text import json_value
 
-
-def _plain(value: object) -> Any:
-    """A value as JSON has it: NaN and infinities are null, other objects are their text."""
-    if isinstance(value, dict):
-        return {str(name): _plain(each) for name, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(each) for each in value]
-    if hasattr(value, "item") and hasattr(value, "dtype"):
-        value = value.item()
-    if isinstance(value, float):
-        return value if abs(value) < float("inf") else None
-    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
+    print(json.dumps(json_value(value), indent=2, allow_nan=False))
 
 
 # -- commands -----------------------------------------------------------------------------------------------
@@ -246,10 +235,7 @@ def optimize(
     quiet: QuietOption = False,
 ) -> None:
     """Find the best prompt for the rows of a file."""
-    _check_targets(save, report)
-    for option, target in (("--save", save), ("--report", report)):
-        if target is not None:
-            _refuse_to_replace(option, target, *(Path(each) for each in (file, validation, test) if each is not None))
+    _check_targets({"--save": save, "--report": report}, file, validation, test, model)
     _check_prefix_state(prefix_state, save)
     from promptsearch import Task
     from promptsearch import optimize as search
@@ -298,7 +284,7 @@ def demo(
     quiet: QuietOption = False,
 ) -> None:
     """Do the main job on packaged data: route messages of a shop's customers to its teams."""
-    _check_targets(save, report)
+    _check_targets({"--save": save, "--report": report}, model)
     _check_prefix_state(prefix_state, save)
     from promptsearch import example_task
     from promptsearch import optimize as search
@@ -332,14 +318,13 @@ def predict(
     """Predict one item, a file of them, or the lines of standard input."""
     if text is not None and file is not None:
         raise UserError("TEXT and --file are both given; give one of them")
-    _check_targets(save)
+    _check_targets({"--save": save}, prompt, index_beside(prompt), file, model)
     from promptsearch.data.records import require_written_type
     from promptsearch.items import items_of, reads_standard_input, write_predictions
     from promptsearch.loading import load
 
     if save is not None:
         require_written_type(save)
-        _refuse_to_replace("--save", save, prompt, prompt.with_name(prompt.stem + ".index"), file)
     loaded = load(prompt, model, encoder=encoder)
     if reads_standard_input(text, file) and sys.stdin.isatty():
         print("reading items, one a line, until Ctrl-D", file=sys.stderr)
@@ -482,9 +467,15 @@ def _label_list(labels: str | None, free_text: bool) -> list[str] | bool | None:
     return None if labels is None else [label.strip() for label in labels.split(",")]
 
 
-def _check_targets(*targets: Path | None) -> None:
-    """Refuse files that cannot be written before the work rather than after it."""
-    for target in targets:
+def _check_targets(targets: Mapping[str, Path | None], *sources: str | Path | None) -> None:
+    """Refuse files that cannot be written, or that would replace what is read or each other, before the work.
+
+    Args:
+        targets: what is to be written, by option.
+        sources: what is read; names and addresses among them are no files here.
+    """
+    taken = [Path(source) for source in sources if source is not None]
+    for option, target in targets.items():
         if target is None:
             continue
         if target.is_dir():
@@ -492,16 +483,9 @@ def _check_targets(*targets: Path | None) -> None:
         folder = next(parent for parent in target.absolute().parents if parent.exists())
         if not folder.is_dir() or not os.access(folder, os.W_OK):
             raise UserError(f"{str(target)!r} cannot be written in {str(folder)!r}; choose another place")
-    given = [target for target in targets if target is not None]
-    if any(would_replace(one, other) for number, one in enumerate(given) for other in given[:number]):
-        raise UserError(f"--save and --report are both {str(given[0])!r}; give two files")
-
-
-def _refuse_to_replace(option: str, target: Path, *sources: Path | None) -> None:
-    """Refuse to write over what is read."""
-    for source in sources:
-        if source is not None and would_replace(target, source):
-            raise UserError(f"{option} {str(target)!r} would replace what is read; give another file")
+        if any(would_replace(target, kept) for kept in taken):
+            raise UserError(f"{option} {str(target)!r} would replace what is read or written; give another file")
+        taken.append(target)
 
 
 def _check_prefix_state(wanted: bool, save: Path | None) -> None:
@@ -524,11 +508,10 @@ def _finish(
         print(f"report       {page}")
     if saved is not None:
         print(f"saved        {saved}")
-        index = saved.with_name(saved.stem + ".index")
-        if result.prompt.parts.needs_pool and index.is_dir():
-            print(f"             {index}, which has to stay beside it")
+        if result.prompt.parts.needs_pool and index_beside(saved).is_dir():
+            print(f"             {index_beside(saved)}, which has to stay beside it")
         if prefix_state:
-            state = saved.with_name(saved.stem + ".prefix")
+            state = prefix_beside(saved)
             without = "without a prefix state: queries share no beginning that could be kept"
             print(f"             {state if state.exists() else without}")
     if result.stopped_by == "interrupt" and run is not None:

@@ -1,4 +1,4 @@
-"""Writes files that appear whole or not at all, and tells whether that would replace another one."""
+"""Writes files that appear whole or not at all; what stands beside a saved prompt, and what a file would replace."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from uuid import uuid4
 
-__all__ = ["would_replace", "write_whole"]
+__all__ = ["index_beside", "prefix_beside", "would_replace", "write_whole"]
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -21,6 +21,16 @@ def write_whole(path: Path, content: str | bytes) -> None:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def index_beside(prompt: Path) -> Path:
+    """The folder of examples and vectors that a saved prompt may need."""
+    return prompt.with_name(f"{prompt.stem}.index")
+
+
+def prefix_beside(prompt: Path) -> Path:
+    """The file of what a model computed for a saved prompt's demonstrations."""
+    return prompt.with_name(f"{prompt.stem}.prefix")
 
 
 def would_replace(path: Path, kept: Path) -> bool:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from promptsearch.data.records import SUFFIXES, read_rows, write_rows
+from promptsearch.data.records import SUFFIXES, decoded, read_rows, write_rows
 from promptsearch.data.text import is_missing, listed, quoted
 from promptsearch.errors import DataError, UserError
 
@@ -63,13 +63,15 @@ def items_of(columns: Sequence[str], text: str | None, file: Path | None) -> lis
                 f"TEXT is {text!r}, which names a file; give it with --file to predict its rows, or the name "
                 "itself on standard input"
             )
-        return _checked(columns, [item_of(columns, text, "TEXT")], "TEXT")
+        rows = [item_of(columns, text, "TEXT")]
+        _warn_of_objects(columns, [text], rows, "TEXT")
+        return _checked(columns, rows, "TEXT")
     if reads_standard_input(text, file):
         return _checked(columns, _lines(columns, sys.stdin.read(), "standard input"), "standard input")
     assert file is not None
     if file.suffix.lower() in SUFFIXES:
         return _checked(columns, read_rows(file, name="--file"), "--file")
-    return _checked(columns, _lines(columns, _read(file), str(file)), str(file))
+    return _checked(columns, _lines(columns, _text_of(file), str(file)), str(file))
 
 
 def reads_standard_input(text: str | None, file: Path | None) -> bool:
@@ -157,27 +159,24 @@ def _lines(columns: Sequence[str], text: str, name: str) -> list[Row]:
         item_of(columns, line, f"line {number} of {name}") if line.strip() else dict.fromkeys(columns, "")
         for number, line in enumerate(lines, start=1)
     ]
-    meant = next((number for number, row in enumerate(rows, start=1) if _looks_like_an_object(row)), None)
-    if meant is not None:
-        _logger.warning(
-            "line %d of %s looks like a JSON object without %s; it is taken for a text, as are others like it",
-            meant,
-            name,
-            quoted(columns[0]),
-        )
+    _warn_of_objects(columns, lines, rows, name)
     return rows
 
 
-def _looks_like_an_object(row: Row) -> bool:
-    """Whether a line that was taken for a text of the only column looks like more."""
-    text = next(iter(row.values()))
-    return len(row) == 1 and isinstance(text, str) and text.lstrip().startswith('{"')
+def _warn_of_objects(columns: Sequence[str], lines: Sequence[str], rows: Sequence[Row], name: str) -> None:
+    """Tell of texts that look like JSON objects, as where the column's name is misspelt or a quote lacks."""
+    for number, (line, row) in enumerate(zip(lines, rows, strict=True), start=1):
+        if line.lstrip().startswith('{"') and row == {columns[0]: line}:
+            _logger.warning(
+                "line %d of %s looks like a JSON object without %r; it is taken for a text, as are others like it",
+                number,
+                name,
+                columns[0],
+            )
+            return
 
 
-def _read(file: Path) -> str:
-    try:
-        return file.read_text("utf-8-sig")
-    except FileNotFoundError as error:
-        raise DataError(f"there is no file {str(file)!r}; give an existing one") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{str(file)!r} cannot be read as UTF-8 text ({error}); save it as such") from error
+def _text_of(file: Path) -> str:
+    if not file.is_file():
+        raise DataError(f"there is no file {str(file)!r}; give an existing one")
+    return decoded(file, "--file")

@@ -70,8 +70,8 @@ def measurement_notes(
     left_out = [name for name in ("random", "nearest") if name not in baselines]
     if stopped_by == "interrupt":
         notes.append(
-            f"Stopped early: measured on {test.n} of {test_rows} test rows, and beside it, of what asks the model, "
-            "zero-shot alone."
+            f"Stopped early: measured on {test.n} of {test_rows} test rows; of the baselines that ask the model only "
+            "zero-shot was measured."
         )
         return tuple(notes)
     if left_out:

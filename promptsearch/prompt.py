@@ -22,7 +22,7 @@ from promptsearch.by_hand import demonstrations_from, reasoning_candidate, requi
 from promptsearch.calibration import Weighing
 from promptsearch.candidate import Candidate
 from promptsearch.errors import ArtifactError, DataError, UserError
-from promptsearch.files import write_whole
+from promptsearch.files import index_beside, prefix_beside, write_whole
 from promptsearch.lm.base import Engine, Rendered, TellsNext
 from promptsearch.lm.resolve import OpenedModel, open_engine
 from promptsearch.measurement import Measurement
@@ -316,13 +316,13 @@ class Prompt:
         if state is not None:
             from promptsearch.lm.llamacpp.prefix import write_prefix_state
 
-            write_prefix_state(_prefix_file(target), state)
+            write_prefix_state(prefix_beside(target), state)
             document["prefix_state"] = True
         else:
-            _prefix_file(target).unlink(missing_ok=True)  # one of an earlier prompt of this name
+            prefix_beside(target).unlink(missing_ok=True)  # one of an earlier prompt of this name
         retriever = self._parts.retriever
         if self._parts.needs_pool and retriever is not None and retriever.pool is not None:
-            folder = target.with_name(target.stem + ".index")
+            folder = index_beside(target)
             retriever.pool.save(folder)
             document["index"] = folder.name
         write_whole(target, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
@@ -402,7 +402,7 @@ class Prompt:
             return cls.from_parts(parts, opened)
         prompt = cls.from_parts(parts, opened)
         if document.get("prefix_state"):
-            prompt._take_prefix_state(_prefix_file(source))
+            prompt._take_prefix_state(prefix_beside(source))
         return prompt
 
     def _fit_by_hand(self, calibration: str) -> Weighing:
@@ -435,8 +435,3 @@ def _tells_the_same(engine: Engine, fingerprint: str) -> bool:
     """Whether a model tells of the tokens of another: it is the same file, whatever weight type runs."""
     own, other = (each.split(":", 1)[0] for each in (engine.fingerprint, str(fingerprint)))
     return isinstance(engine, TellsNext) and own == other
-
-
-def _prefix_file(path: Path) -> Path:
-    """Where the prefix state of a saved prompt lies."""
-    return path.with_name(path.stem + ".prefix")

@@ -32,6 +32,7 @@ __all__ = [
     "THINKING_TOKENS",
     "Reasoner",
     "Verdict",
+    "ends_of",
     "has_ended",
     "in_the_prompt",
     "is_settled",
@@ -40,8 +41,8 @@ __all__ = [
     "sentences",
 ]
 
-_ENDS = {True: re.compile(r"\n[^\S\n]*\n"), False: re.compile(r"\n")}
-"""What ends a piece of reasoning, by whether a cue alone asks for it."""
+_LINE_END = re.compile(r"\n")
+_BLANK_LINE = re.compile(r"\n[^\S\n]*\n")
 SAMPLING_TEMPERATURE = 0.7  # as Wang et al. sample
 THINKING_TOKENS = 96  # of a piece of reasoning, where nobody says
 Answer = list[float | None] | str
@@ -152,19 +153,24 @@ class Reasoner:
     def _thinking(self, reading: Candidate, prompts: Sequence[Rendered], sample: int) -> GenerationParams:
         """How reasoning is written. A model that begins with line ends, as small ones do, has not ended yet."""
         sampled = reading.samples > 1
-        next_item = [text for text in self._builder.stops(reading, lines=True) if text.strip()]
         return GenerationParams(
             max_tokens=reading.thinking_tokens,
             temperature=SAMPLING_TEMPERATURE if sampled else 0.0,
             seeds=tuple(_seed(prompt, sample) for prompt in prompts) if sampled else (),
-            stop=(self._builder.conclusion(reading), *next_item),
+            stop=ends_of(self._builder, reading),
             until=lambda text: has_ended(reading, text),
         )
 
 
+def ends_of(builder: PromptBuilder, reading: Candidate) -> tuple[str, ...]:
+    """Texts that end reasoning and are no part of it: the cue of the answer, and what the next item begins with."""
+    following = (text for text in builder.stops(reading, lines=True) if text.strip())
+    return (builder.conclusion(reading), *following)
+
+
 def has_ended(reading: Candidate, text: str) -> bool:
     """Whether the reasoning at the beginning of a text has ended there: at a blank line, or that of its only line."""
-    return _ENDS[reading.reasoning == "cue"].search(text.lstrip()) is not None
+    return _own(reading, text)[1]
 
 
 def in_the_prompt(reading: Candidate, text: str) -> str:
@@ -173,7 +179,7 @@ def in_the_prompt(reading: Candidate, text: str) -> str:
     Where demonstrations show reasoning on one line, this is on one too; else it stands as it was written (z in Kojima
     et al. 2022, section 3.1), so that a model that goes on from it reads nothing again.
     """
-    own = _own(reading, text)
+    own, _ = _own(reading, text)
     if not own:
         return ""
     if reading.reasoning != "cue":
@@ -183,15 +189,15 @@ def in_the_prompt(reading: Candidate, text: str) -> str:
 
 def _thought(reading: Candidate, said: Completion) -> Completion:
     """A piece of reasoning on one line; a server does not ask ``until``, and writes on to its last token."""
-    ended = has_ended(reading, said.text)
-    return replace(said, text=one_line(_own(reading, said.text)), finish="until" if ended else said.finish)
+    own, ended = _own(reading, said.text)
+    return replace(said, text=one_line(own), finish="until" if ended else said.finish)
 
 
-def _own(reading: Candidate, text: str) -> str:
-    """The reasoning at the beginning of a text, without the white space around it."""
+def _own(reading: Candidate, text: str) -> tuple[str, bool]:
+    """The reasoning at the beginning of a text, without the white space around it; and whether it has ended."""
     begun = text.lstrip()
-    end = _ENDS[reading.reasoning == "cue"].search(begun)
-    return begun[: end.start() if end else None].rstrip()
+    end = (_BLANK_LINE if reading.reasoning == "cue" else _LINE_END).search(begun)
+    return begun[: end.start() if end else None].rstrip(), end is not None
 
 
 def one_line(text: str) -> str:

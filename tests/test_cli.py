@@ -8,16 +8,18 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fakes import WordEncoder, model, task
+from fakes import result as search_result
 
 import promptsearch as ps
-from promptsearch.cli import _plain, main
+from promptsearch.cli import main
 from promptsearch.data.records import read_rows
+from promptsearch.data.text import json_value
 from promptsearch.errors import BackendError
 from promptsearch.items import item_of, items_of
 from promptsearch.lm.fake import FakeLM
@@ -390,8 +392,12 @@ def test_a_search_replaces_nothing_that_it_reads(folder: Path, tmp_path: Path) -
             more.write_bytes(before)
             assert_one_line(run(*search_arguments(data), part, more, option, more), 2, option, "another file")
             assert more.read_bytes() == before
+        weights = tmp_path / "model.gguf"
+        weights.write_bytes(b"GGUF")
+        assert_one_line(run(*search_arguments(data), "--model", weights, option, weights), 2, option, "another file")
+        assert_one_line(run("demo", "--model", weights, option, weights), 2, option, "another file")
     both = tmp_path / "both.json"
-    assert_one_line(run(*search_arguments(data), "--save", both, "--report", both), 2, "two files")
+    assert_one_line(run(*search_arguments(data), "--save", both, "--report", both), 2, "--report", "another file")
     assert data.read_bytes() == before
 
 
@@ -404,6 +410,22 @@ def test_a_line_that_looks_like_an_object_is_told_of(caplog: pytest.LogCaptureFi
     lines.write_text('plain\n{"text": "x"}\n{braces}\n', encoding="utf-8")
     assert [item.row["text"] for item in items_of(["text"], None, lines)] == ["plain", "x", "{braces}"]
     assert not caplog.records
+    lines.write_text(json.dumps({"a": '{"b"', "c": "x"}), encoding="utf-8")
+    items_of(["a", "c"], None, lines)
+    items_of(["a"], None, lines)
+    assert not caplog.records
+    items_of(["text"], '{"other": "x"}', None)
+    assert len(caplog.records) == 1
+
+
+def test_after_ctrl_c_a_recorded_search_says_how_to_go_on(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = replace(search_result(), stopped_by="interrupt")
+    monkeypatch.setattr(ps, "optimize", lambda *_arguments, **_options: found)
+    ran = run(*search_arguments(folder / "train.csv"), "--run", tmp_path / "run")
+    assert ran.out.splitlines()[-1] == "next         the same command goes on from there"
+    assert "--save" in run(*search_arguments(folder / "train.csv")).out.splitlines()[-1]
 
 
 def test_an_object_that_names_the_only_column_is_taken_for_it() -> None:
@@ -553,4 +575,4 @@ def test_json_holds_no_nan() -> None:
     import numpy as np
 
     value = {"a": float("nan"), "b": [float("inf"), np.float32(0.5), np.int64(3)], 1: Path("x"), "t": (True, None)}
-    assert _plain(value) == {"a": None, "b": [None, 0.5, 3], "1": "x", "t": [True, None]}
+    assert json_value(value) == {"a": None, "b": [None, 0.5, 3], "1": "x", "t": [True, None]}

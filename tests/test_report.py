@@ -11,6 +11,8 @@ import pytest
 from fakes import SCRIPT, result
 
 import promptsearch as ps
+from promptsearch.measurement import measure
+from promptsearch.notes import measurement_notes
 from promptsearch.report import text_table, write_report
 from promptsearch.result import BASELINE_NAMES
 
@@ -146,3 +148,22 @@ def test_page_without_trials(found: ps.Result, tmp_path: Path) -> None:
 
     page = Page(write_report(replace(found, trials=Trials()), tmp_path / "r.html").read_text("utf-8"))
     assert "circle" not in page.tags
+
+
+def test_notes_tell_of_ties_and_of_baselines_left_out() -> None:
+    right, wrong = measure([1.0] * 36), measure([0.0] * 36)
+    baselines = {"zero_shot": right, "random_calibrated": wrong}
+    tie, left_out = measurement_notes(right, baselines, {}, 36, "tokens")
+    assert tie.startswith("The baseline 'zero-shot' did as well on the test rows (100.0 %")
+    assert left_out == (
+        "With the baselines 'random demonstrations' and 'nearest demonstrations', the budget would have paid for "
+        "fewer than 36 test rows: they were left out."
+    )
+    (better, fewer, rows) = measurement_notes(wrong, {**baselines, "random": wrong}, {}, 201, "tokens")
+    assert "'zero-shot' did better" in better
+    assert (
+        "'nearest demonstrations', the budget would have paid for fewer than 50 test rows: it was left out" in fewer
+    )
+    assert rows.startswith("The budget paid for 36 of 201 test rows")
+    (early,) = measurement_notes(right, {"zero_shot": wrong}, {}, 40, "interrupt")
+    assert early.startswith("Stopped early: measured on 36 of 40 test rows; of the baselines")

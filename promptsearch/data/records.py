@@ -7,11 +7,9 @@ pandas and pyarrow are imported only when a file needs them.
 
 from __future__ import annotations
 
-import base64
 import csv
 import io
 import json
-import math
 import os
 import sys
 import warnings
@@ -19,9 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
-from promptsearch.data.text import as_text, encodable, is_missing, listed, quoted
+from promptsearch.data.text import as_text, encodable, is_missing, json_value, listed, quoted
 from promptsearch.errors import DataError
 from promptsearch.files import write_whole
 from promptsearch.optional import require
@@ -31,6 +27,7 @@ __all__ = [
     "WRITTEN_SUFFIXES",
     "Row",
     "declared_labels",
+    "decoded",
     "read_rows",
     "require_written_type",
     "write_rows",
@@ -88,26 +85,11 @@ def require_written_type(path: Path) -> None:
 
 
 def _as_json(rows: Sequence[Mapping[str, Any]]) -> str:
-    return json.dumps([_json_value(row) for row in rows], ensure_ascii=False, indent=1) + "\n"
+    return json.dumps([json_value(row) for row in rows], ensure_ascii=False, indent=1) + "\n"
 
 
 def _as_json_lines(rows: Sequence[Mapping[str, Any]]) -> str:
-    return "".join(json.dumps(_json_value(row), ensure_ascii=False) + "\n" for row in rows)
-
-
-def _json_value(value: Any) -> Any:
-    """A value as JSON has it: what says nothing is null, what JSON has no form for is a text."""
-    if hasattr(value, "tolist"):
-        value = value.tolist()  # numpy arrays and scalars
-    if isinstance(value, Mapping):
-        return {encodable(str(name)): _json_value(each) for name, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_json_value(each) for each in value]
-    if value is None or isinstance(value, (bool, int)):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return _cell(value) if isinstance(value, str) or not is_missing(value) else None
+    return "".join(json.dumps(json_value(row), ensure_ascii=False) + "\n" for row in rows)
 
 
 def _as_table(delimiter: str) -> Callable[[Sequence[Mapping[str, Any]]], str]:
@@ -124,14 +106,13 @@ def _as_table(delimiter: str) -> Callable[[Sequence[Mapping[str, Any]]], str]:
 
 
 def _cell(value: Any) -> str:
-    """A value as a table shows it: text as it is, but for what no file can hold; bytes in base 64."""
+    """A value as a table shows it: text as it is, but for what no file can hold; lists and dicts as JSON."""
     if isinstance(value, str):
         return encodable(value)
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        return base64.b64encode(value).decode()
-    if isinstance(value, (Mapping, list, tuple, np.ndarray)) and not is_missing(value):
-        return json.dumps(_json_value(value), ensure_ascii=False)
-    return "" if is_missing(value) else as_text(value)
+    plain = None if is_missing(value) else json_value(value)
+    if isinstance(plain, (dict, list)):
+        return json.dumps(plain, ensure_ascii=False)
+    return "" if plain is None else as_text(plain)
 
 
 def declared_labels(data: object, column: str) -> dict[int, str] | None:
@@ -195,7 +176,12 @@ def _quoted_path(path: Path) -> str:
     return quoted(str(path), limit=200)
 
 
-def _decoded(path: Path, name: str) -> str:
+def decoded(path: Path, name: str) -> str:
+    """The text of a UTF-8 file, without its byte order mark.
+
+    Raises:
+        DataError: it cannot be read as such.
+    """
     try:
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -209,7 +195,7 @@ def _decoded(path: Path, name: str) -> str:
 
 
 def _read_json_lines(path: Path, name: str) -> list[Row]:
-    return _rows_of_lines(_decoded(path, name), path, name)
+    return _rows_of_lines(decoded(path, name), path, name)
 
 
 def _rows_of_lines(text: str, path: Path, name: str) -> list[Row]:
@@ -228,7 +214,7 @@ def _rows_of_lines(text: str, path: Path, name: str) -> list[Row]:
 
 
 def _read_json(path: Path, name: str) -> list[Row]:
-    text = _decoded(path, name)
+    text = decoded(path, name)
     if not text.strip():
         return []
     try:
@@ -249,7 +235,7 @@ def _read_json(path: Path, name: str) -> list[Row]:
 
 def _read_delimited(delimiter: str) -> Callable[[Path, str], list[Row]]:
     def read(path: Path, name: str) -> list[Row]:
-        text = _decoded(path, name)
+        text = decoded(path, name)
         if not text.strip():
             return []
         pandas = require("pandas", install="pandas")

@@ -6,6 +6,7 @@ It leaves out all knowledge of rows, columns and labels.
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import unicodedata
@@ -16,7 +17,7 @@ import numpy as np
 
 from promptsearch.errors import DataError
 
-__all__ = ["as_text", "clean_text", "encodable", "is_missing", "listed", "normalised", "quoted"]
+__all__ = ["as_text", "clean_text", "encodable", "is_missing", "json_value", "listed", "normalised", "quoted"]
 
 LISTED_VALUES = 4
 
@@ -71,6 +72,28 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(item) for item in value]
     return value
+
+
+def json_value(value: object) -> Any:
+    """A value as JSON has it, also within lists and dicts.
+
+    What says nothing and what is not finite is null, bytes are base 64, and what JSON has no form for is its text.
+    """
+    if hasattr(value, "tolist"):
+        value = value.tolist()  # numpy arrays and scalars
+    if isinstance(value, Mapping):
+        return {encodable(str(name)): json_value(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [json_value(each) for each in value]
+    if value is None or isinstance(value, (bool, int)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, str):
+        return encodable(value)
+    if isinstance(value, (bytes, bytearray)):
+        return base64.b64encode(value).decode()
+    return None if is_missing(value) else as_text(value)
 
 
 def is_missing(value: object) -> bool:

@@ -24,6 +24,7 @@ __all__ = ["encoder_speed", "model_speed"]
 _FASTER = 1.15  # from this factor on the kept speed was that of a busy machine
 _SLOWER = 0.5  # under this one it says nothing about now; the clock bounds a run in any case
 _FEWEST_TEXTS = 64  # that an encoder's speed is measured on
+_SECONDS_TO_WARM_UP = 10.0  # so long a time is not the kernels'
 _FILE = "machine.json"
 _WORDS = "the parcel came late and the box was open but everything inside worked well so thank you"
 
@@ -63,13 +64,25 @@ def encoder_speed(encoder: CachedEncoder, texts: Sequence[str]) -> float:
         encode_checked(encoder.encoder, [_WORDS])  # loads it
         if len(missing) < _FEWEST_TEXTS:
             invented = [f"{' '.join(_rotated(_WORDS.split(), place))} {place}" for place in range(_FEWEST_TEXTS)]
-            known = _timed(invented, lambda: encode_checked(encoder.encoder, invented))
+            known = _warm_speed(encoder, invented, lambda: encode_checked(encoder.encoder, invented))
         else:
-            known = _timed(missing, lambda: encoder.encode(missing))
+            known = _warm_speed(encoder, missing, lambda: encoder.encode(missing))
             _keep(own, known)
         _keep(usual, known)
     encoder.encode(texts)
     return known
+
+
+def _warm_speed(encoder: CachedEncoder, texts: Sequence[str], encode: Callable[[], object]) -> float:
+    """Bytes per second of encoding some texts, once the encoder is ready for them.
+
+    Kernels are made for each new shape of a batch, which can take ten times as long as the encoding itself; so texts
+    that take a short time are encoded once more.
+    """
+    first = _timed(texts, encode)
+    if sum(map(read_size, texts)) / first > _SECONDS_TO_WARM_UP:
+        return first
+    return max(first, _timed(texts, lambda: encode_checked(encoder.encoder, texts)))
 
 
 def _timed(texts: Sequence[str], encode: Callable[[], object]) -> float:

@@ -40,7 +40,7 @@ from promptsearch.workbench import Neighbourhood, check_lengths, demonstrations_
 
 __all__ = ["Ground", "Preparation", "may_read", "next_tokens", "search_in_turns"]
 
-_SAMPLED_TEXTS = 128  # that an encoder's speed is measured on
+_SAMPLED_TEXTS = 256  # that an encoder's speed is measured on; of fewer, batches hold more padding than usual
 _UNKNOWN_ROWS_A_SECOND, _FEWEST_POOL = 100, 50  # that get vectors, where the model's size is not known
 _LOOKED_ROWS = 8  # after which the tokens that readouts read are looked for, under each of a few prompts
 _LOOKED_SHARE = 0.02  # of the plan, that this may take

@@ -225,6 +225,26 @@ def test_an_encoder_is_measured_on_texts_that_it_has_to_encode(slow: Slow) -> No
     assert encoder_speed(cached, texts) == pytest.approx(1000)
 
 
+def test_getting_ready_for_texts_is_no_part_of_an_encoders_speed(slow: Slow) -> None:
+    class Cold(Slow):
+        """Takes ten times as long for texts that it has not seen."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.seen: set[str] = set()
+
+        def encode(self, texts: list[str]) -> NDArray[np.float32]:  # type: ignore[override]
+            slow.slowness = 1.0 if self.seen.issuperset(texts) else 10.0
+            self.seen.update(texts)
+            return slow.encode(texts)
+
+    short, long = ([f"{word}{number}" for number in range(80)] for word in ("word", 100 * "long "))
+    assert encoder_speed(CachedEncoder(Cold()), short) == pytest.approx(1000)
+    begun = slow.now
+    assert encoder_speed(CachedEncoder(Cold()), long) == pytest.approx(100)
+    assert slow.now - begun < 11 * sum(map(len, long)) / 1000 * 1.05  # and so long a time is not spent twice
+
+
 def test_an_encoder_whose_vectors_are_all_kept_is_measured_all_the_same(slow: Slow, tmp_path: Path) -> None:
     cached = CachedEncoder(slow)
     cached.encode(["one", "two"])

@@ -2,12 +2,14 @@
 
     python -m benchmarks.dspy_programs --data DIR --seeds 3 --json FILE
 
-Three programs: ``classify`` (one predictor, SST-2), ``look up`` (two predictors: what to search for in notes, then
-the answer; made by itself) and ``reason`` (reasoning, then one of six labels, TREC). Each is optimized with DSPy's
-default adapter (``chat``) and with ``PlainAdapter`` (``plain``) by every optimizer, with its own defaults, on the
-same 100 training and 100 validation rows, and answers the same test rows. All of them run on ``ps.dspy.lm``, eight
-threads or what the optimizer takes by itself; errors of form count as wrong and are told apart. MIPROv2 and GEPA
-propose with the same model. ``--only`` narrows the cells ("classify|demo search|plain").
+Three programs: ``classify`` (one predictor, SST-2; the same on TREC and AG News as ``classify trec`` and
+``classify agnews``), ``look up`` (two predictors: what to search for in notes, then the answer; made by itself) and
+``reason`` (reasoning, then one of six labels, TREC). Each is optimized with DSPy's default adapter (``chat``) and
+with ``PlainAdapter`` (``plain``) by every optimizer, with its own defaults, on the same 100 training and 100
+validation rows, and answers the same test rows. All of them run on ``ps.dspy.lm``, ``--threads`` threads or what the
+optimizer takes by itself; errors of form count as wrong and are told apart. MIPROv2 and GEPA propose with the same
+model.
+``--only`` narrows the cells ("classify|demo search|plain").
 
 ``--engine`` measures instead how long a small run of DSPy's own random search takes on the engine with concurrent
 calls of 8 and of 32 threads, on the same engine one call at a time, and on an HTTP server of ``llama_cpp.Llama``,
@@ -23,8 +25,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Literal
@@ -82,6 +85,7 @@ class Work:
         validation: rows for choosing.
         test: rows that measure.
         metric: of DSPy's form.
+        threads: that optimizers and measurements run it in.
     """
 
     make: Callable[[], Any]
@@ -89,17 +93,18 @@ class Work:
     validation: list[Any]
     test: list[Any]
     metric: Callable[..., Any]
+    threads: int = _THREADS
 
 
 # -- programs -----------------------------------------------------------------------------------------------------
 
 
-def classify(data: Path, seed: int, rows: int, test_rows: int) -> Work:
+def classify(data: Path, seed: int, rows: int, test_rows: int, *, name: str = "sst2") -> Work:
     """One predictor."""
     choice: Any = Literal
-    dataset = read_dataset(data, "sst2")
+    dataset = read_dataset(data, name)
     fields = {"text": (str, dspy.InputField()), "label": (choice[tuple(dataset.labels)], dspy.OutputField())}
-    signature = dspy.Signature(fields, INSTRUCTIONS["sst2"])
+    signature = dspy.Signature(fields, INSTRUCTIONS[name])
     return _labelled(dataset, lambda: dspy.Predict(signature), "text", seed, rows, test_rows)
 
 
@@ -190,14 +195,20 @@ def _question(people: Mapping[str, list[str]], rng: np.random.Generator) -> Any:
     return dspy.Example(question=f"{asking} asks: {text}", answer=(job, city, colour)[kind]).with_inputs("question")
 
 
-PROGRAMS = {"classify": classify, "look up": look_up, "reason": reason}
+PROGRAMS: dict[str, Callable[[Path, int, int, int], Work]] = {
+    "classify": classify,
+    "classify trec": partial(classify, name="trec"),
+    "classify agnews": partial(classify, name="agnews"),
+    "look up": look_up,
+    "reason": reason,
+}
 
 
 # -- optimizers ---------------------------------------------------------------------------------------------------
 
 
 def _random_search(work: Work, adapter: str, seed: int) -> Any:
-    optimizer = BootstrapFewShotWithRandomSearch(work.metric, num_threads=_THREADS, max_errors=_NO_LIMIT)
+    optimizer = BootstrapFewShotWithRandomSearch(work.metric, num_threads=work.threads, max_errors=_NO_LIMIT)
     return optimizer.compile(work.make(), trainset=_turned(work.train, seed), valset=work.validation)
 
 
@@ -218,7 +229,7 @@ def _mipro(work: Work, adapter: str, seed: int) -> Any:
         prompt_model=lm,
         task_model=lm,
         auto="light",
-        num_threads=_THREADS,
+        num_threads=work.threads,
         max_errors=_NO_LIMIT,
         seed=seed + 9,
     )
@@ -227,7 +238,7 @@ def _mipro(work: Work, adapter: str, seed: int) -> Any:
 
 def _gepa(work: Work, adapter: str, seed: int) -> Any:
     optimizer = GEPA(
-        work.metric, max_metric_calls=_GEPA_CALLS, reflection_lm=dspy.settings.lm, num_threads=_THREADS, seed=seed
+        work.metric, max_metric_calls=_GEPA_CALLS, reflection_lm=dspy.settings.lm, num_threads=work.threads, seed=seed
     )
     return optimizer.compile(work.make(), trainset=work.train, valset=work.validation)
 
@@ -260,7 +271,7 @@ def _turned(rows: list[Any], seed: int) -> list[Any]:
 
 def measured(name: str, optimizer: str, adapter: str, seed: int, opened: OpenedModel, options: Any) -> dict[str, Any]:
     """One cell: compile, then answer the test rows."""
-    work = PROGRAMS[name](Path(options.data), seed, options.rows, options.test_rows)
+    work = replace(PROGRAMS[name](Path(options.data), seed, options.rows, options.test_rows), threads=options.threads)
     lm = ps.dspy.lm(opened, cache=False, max_tokens=options.max_tokens)
     engine = opened.engine
     with dspy.context(lm=lm, adapter=ADAPTERS[adapter]()):
@@ -289,7 +300,7 @@ def measured(name: str, optimizer: str, adapter: str, seed: int, opened: OpenedM
 
 def _answered(program: Any, work: Work) -> tuple[list[Ran], float]:
     begun = time.perf_counter()
-    ran = Runner(work.metric, _THREADS, _NO_LIMIT).run(program, work.test)
+    ran = Runner(work.metric, work.threads, _NO_LIMIT).run(program, work.test)
     return ran, time.perf_counter() - begun
 
 
@@ -370,6 +381,8 @@ def main() -> None:
     options = _options()
     opened = open_engine(options.model)
     settings = {"rows": options.rows, "test_rows": options.test_rows, "max_tokens": options.max_tokens}
+    if options.threads != _THREADS:
+        settings["threads"] = options.threads
     results = Results(Path(options.json), settings, opened.description)
     if options.engine:
         for way in WAYS:
@@ -414,17 +427,17 @@ def table(cells: Mapping[str, Any]) -> str:
     for key, cell in cells.items():
         if not key.startswith("engine|"):
             groups.setdefault(tuple(key.split("|")[:3]), []).append(cell)
-    lines = [f"{'program':10}{'optimizer':16}{'adapter':9}{'test':>7}{'unreadable':>12}{'seconds':>9}{'seeds':>7}"]
+    lines = [f"{'program':17}{'optimizer':16}{'adapter':9}{'test':>7}{'unreadable':>12}{'seconds':>9}{'seeds':>7}"]
     for (name, optimizer, adapter), found in sorted(groups.items()):
         done = [cell for cell in found if "test" in cell]
         if not done:
-            lines.append(f"{name:10}{optimizer:16}{adapter:9}{'-':>7}{'':12}{'':9}{0:>7}  {found[0]['failed'][:60]}")
+            lines.append(f"{name:17}{optimizer:16}{adapter:9}{'-':>7}{'':12}{'':9}{0:>7}  {found[0]['failed'][:60]}")
             continue
         accuracy = 100 * float(np.mean([cell["test"]["value"] for cell in done]))
         unreadable = float(np.mean([sum(cell["failures"].values()) for cell in done]))
         seconds = float(np.mean([cell["seconds"] for cell in done]))
         lines.append(
-            f"{name:10}{optimizer:16}{adapter:9}{accuracy:7.1f}{unreadable:12.1f}{seconds:9.0f}{len(done):7}"
+            f"{name:17}{optimizer:16}{adapter:9}{accuracy:7.1f}{unreadable:12.1f}{seconds:9.0f}{len(done):7}"
         )
     return "\n".join(lines)
 
@@ -436,6 +449,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=100, help="training rows, and as many validation rows")
     parser.add_argument("--test-rows", type=int, default=200)
     parser.add_argument("--max-tokens", type=int, default=64, help="new tokens of one answer")
+    parser.add_argument("--threads", type=int, default=_THREADS, help="of optimizers and measurements")
     parser.add_argument("--only", default="", help="beginning or pattern of the cells to measure")
     parser.add_argument("--engine", action="store_true", help="measure the engine's own gain instead")
     parser.add_argument("--model", default=None)

@@ -14,7 +14,7 @@ from benchmarks.dspy_programs import LookUp, gain, look_up, measured, table
 from promptsearch.lm.fake import ScriptedLM
 from promptsearch.lm.resolve import open_engine
 
-OPTIONS = argparse.Namespace(data="none", rows=12, test_rows=8, max_tokens=8)
+OPTIONS = argparse.Namespace(data="none", rows=12, test_rows=8, max_tokens=8, threads=8)
 
 
 def test_every_question_has_its_note() -> None:

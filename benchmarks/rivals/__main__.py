@@ -12,8 +12,8 @@ answers the same test rows. The methods (``--only`` takes some by their names or
     recipe plain               zero-shot, eight random, eight nearest demonstrations, each as the model answers and
                                calibrated; the label vote of neighbours
     recipe topk-mdl 2m         recipes that choose by the model, with the tokens that ``ours 2m`` spent on this
-                               dataset and seed (or ``--tokens``); for each of ``--recipe-minutes`` and of
-                               ``--budget-tokens``
+                               dataset and seed (or ``--tokens``); for each of ``--recipe-minutes``, and of
+                               ``--budget-tokens``, of which they may spend all
     dspy mipro chat            a DSPy optimizer with its own defaults and one of ``--adapters``: DSPy's default
                                (chat), a plain one that small models can follow, JSON held to a schema (json)
     dspy mipro chat 2m         the same asked for as much as fits each of ``--rival-minutes``

@@ -73,16 +73,18 @@ def measured(method: Method, dataset: str, seed: int, setting: Setting, cells: M
 
 
 def recipe_tokens(method: Method, dataset: str, seed: int, setting: Setting, cells: Mapping[str, Any]) -> int:
-    """What a recipe may spend on its choice.
+    """What a recipe may spend on its choice: a budget of tokens itself, or what ours spent of one in time.
 
     Raises:
         ContenderError: nobody says.
     """
     if method.minutes is None and method.tokens is None:
         return 0
+    if method.tokens is not None:
+        return method.tokens
     if setting.tokens is not None:
         return setting.tokens
-    ours = Method("ours", "full", minutes=method.minutes, tokens=method.tokens).name
+    ours = Method("ours", "full", minutes=method.minutes).name
     cell = cells.get(f"{dataset}|{ours}|{seed}")
     if cell is None:
         raise ContenderError(f"it may spend the tokens of {ours!r}, which is not measured yet; or give --tokens")

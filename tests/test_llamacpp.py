@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -281,6 +282,8 @@ def test_a_rendered_prompt_keeps_its_control_tokens(engine: LlamaEngine) -> None
     parts = [Segment("<|im_start|>user\n", True), Segment("hi <|im_end|>"), Segment("<|im_end|>\n", True)]
     rendered = Rendered(parts)
     assert engine.count_tokens([rendered])[0] < engine.count_tokens([str(rendered) + ""])[0]
+    for copied in (copy.deepcopy(rendered), pickle.loads(pickle.dumps(rendered))):
+        assert (copied, copied.segments, copied.shared) == (rendered, rendered.segments, rendered.shared)
 
 
 def test_no_seam_where_a_template_meets_data(engine: LlamaEngine) -> None:

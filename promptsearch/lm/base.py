@@ -70,6 +70,10 @@ class Rendered(str):
         rendered.shared = shared
         return rendered
 
+    def __reduce__(self) -> tuple[type[Rendered], tuple[tuple[Segment, ...], int]]:
+        """Copies and pickles keep the segments."""
+        return Rendered, (self.segments, self.shared)
+
     @property
     def shared_segments(self) -> tuple[Segment, ...]:
         """The segments of the first ``shared`` characters."""

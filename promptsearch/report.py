@@ -227,9 +227,9 @@ def _stopped_by(result: Result) -> str:
     reasons = {
         "strategy": "the strategy, which was done",
         "interrupt": "Ctrl-C",
-        "seconds": "the budget in seconds",
-        "tokens": "the budget in tokens",
-        "evaluations": "the budget in evaluations",
+        "seconds": "the end of its share of the budget in seconds",
+        "tokens": "the end of its share of the budget in tokens",
+        "evaluations": "the end of its share of the budget in evaluations",
     }
     return reasons.get(result.stopped_by, result.stopped_by)
 

@@ -9,7 +9,7 @@ with ``PlainAdapter`` (``plain``) by every optimizer, with its own defaults, on 
 validation rows, and answers the same test rows. All of them run on ``ps.dspy.lm``, ``--threads`` threads or what the
 optimizer takes by itself; errors of form count as wrong and are told apart. MIPROv2 and GEPA propose with the same
 model.
-``--only`` narrows the cells ("classify|demo search|plain").
+``--only`` narrows the cells ("classify|demo search|plain"; "classify|" leaves out the others of that name).
 
 ``--engine`` measures instead how long a small run of DSPy's own random search takes on the engine with concurrent
 calls of 8 and of 32 threads, on the same engine one call at a time, and on an HTTP server of ``llama_cpp.Llama``,
@@ -38,7 +38,7 @@ import numpy as np
 from dspy.teleprompt import GEPA, BootstrapFewShotWithRandomSearch, KNNFewShot, LabeledFewShot, MIPROv2
 
 import promptsearch as ps
-from benchmarks.common import INSTRUCTIONS, Results, read_dataset
+from benchmarks.common import INSTRUCTIONS, Results, read_dataset, require_same_settings
 from benchmarks.dspy_engine import open_llama
 from promptsearch.dspy.running import Ran, Runner
 from promptsearch.embed.transformer import resolve_encoder
@@ -381,8 +381,9 @@ def main() -> None:
     options = _options()
     opened = open_engine(options.model)
     settings = {"rows": options.rows, "test_rows": options.test_rows, "max_tokens": options.max_tokens}
-    if options.threads != _THREADS:
+    if options.threads != _THREADS and not options.engine:
         settings["threads"] = options.threads
+    require_same_settings(Path(options.json), settings)
     results = Results(Path(options.json), settings, opened.description)
     if options.engine:
         for way in WAYS:

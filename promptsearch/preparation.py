@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from bisect import bisect_right
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -42,6 +43,10 @@ __all__ = ["Ground", "Preparation", "may_read", "next_tokens", "search_in_turns"
 
 _SAMPLED_TEXTS = 256  # that an encoder's speed is measured on; of fewer, batches hold more padding than usual
 _UNKNOWN_ROWS_A_SECOND, _FEWEST_POOL = 100, 50  # that get vectors, where the model's size is not known
+_ENCODING_SHARE, _FEWEST_ROWS = (
+    0.2,
+    100,
+)  # of a time, that vectors may take there; and the rows of each part in any case
 _LOOKED_ROWS = 8  # after which the tokens that readouts read are looked for, under each of a few prompts
 _LOOKED_SHARE = 0.02  # of the plan, that this may take
 _MOST_FINALISTS = 5
@@ -116,8 +121,13 @@ class Preparation:
     def set_up(self, builder: PromptBuilder, encoder: CachedEncoder, store: RunStore) -> Ground:
         """Vectors, the space over them, and the plan, on as many rows as the plan's tokens allow."""
         job, recorded = self._job, store.fact("plan")
-        encoding = encoder_speed(encoder, self._sample())  # encoded first in every run, so that batches are the same
-        counts = self._row_counts(encoding) if recorded is None else RowCounts(*recorded["rows"])
+        begun, sample = job.meter.elapsed, self._sample()
+        if recorded is None and job.limits.seconds is not None:
+            encoding = encoder_speed(encoder, sample)
+        else:  # nothing follows from it
+            encoding = math.inf
+            encoder.encode(sample)  # first in every run, so that batches are the same
+        counts = self._row_counts(encoding, begun) if recorded is None else RowCounts(*recorded["rows"])
         while True:
             splits = first_rows(self._whole, self._drawn, counts)
             near = self._embed(splits, encoder)
@@ -166,17 +176,27 @@ class Preparation:
             rows = rows.within(self._limits.counts(tokens_in_time(limits.seconds, 0.0, self._speed)))
         return rows
 
-    def _row_counts(self, encoding: float) -> RowCounts:
-        """The rows to take, with an encoder that reads so many bytes a second."""
+    def _row_counts(self, encoding: float, begun: float) -> RowCounts:
+        """The rows to take, with an encoder that reads so many bytes a second, so many seconds after the start."""
         most, seconds = self._most_rows(), self._job.limits.seconds
-        if self._limits is None or seconds is None:
+        if seconds is None:
             return most
-        begun = max(_LOADING_SECONDS, self._job.meter.elapsed)
+        if self._limits is None:
+            return self._rows_in_time(most, _ENCODING_SHARE * seconds * encoding)
+        loaded = max(_LOADING_SECONDS, begun)
 
         def tokens_left(counts: RowCounts) -> float:
-            return tokens_in_time(seconds, begun + self._bytes_read(counts) / encoding, self._speed)
+            return tokens_in_time(seconds, loaded + self._bytes_read(counts) / encoding, self._speed)
 
         return most.within(self._limits.counts_within(tokens_left))
+
+    def _rows_in_time(self, most: RowCounts, readable: float) -> RowCounts:
+        """The largest share of each part that comes to so many bytes in all, and as few rows as a search needs."""
+
+        def share(percent: int) -> RowCounts:
+            return RowCounts(*(max(min(_FEWEST_ROWS, count), count * percent // 100) for count in most))
+
+        return share(bisect_right(range(1, 101), readable, key=lambda percent: self._bytes_read(share(percent))))
 
     def _bytes_read(self, counts: RowCounts) -> int:
         """What the encoder reads of so many rows."""
@@ -184,7 +204,7 @@ class Preparation:
         return sum(self._sizes[row] for rows, count in zip(parts, counts, strict=True) for row in rows[:count])
 
     def _sample(self) -> list[str]:
-        """Some of the texts that are embedded in any case."""
+        """Some texts, nearly all of which are embedded in any case."""
         numbers = [*self._whole.search, *self._whole.confirm, *self._whole.test][:_SAMPLED_TEXTS]
         return [self._job.task.examples[number].text for number in numbers]
 

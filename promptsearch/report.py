@@ -224,13 +224,10 @@ def _failures(measured: Measurement) -> str:
 
 
 def _stopped_by(result: Result) -> str:
-    reasons = {
-        "strategy": "the strategy, which was done",
-        "interrupt": "Ctrl-C",
-        "seconds": "the end of its share of the budget in seconds",
-        "tokens": "the end of its share of the budget in tokens",
-        "evaluations": "the end of its share of the budget in evaluations",
-    }
+    """What ended the search, after "stopped"."""
+    reasons = {"strategy": "by the strategy, which was done", "interrupt": "by Ctrl-C"}
+    for unit in ("seconds", "tokens", "evaluations"):
+        reasons[unit] = f"when its share of the budget in {unit} was spent"
     return reasons.get(result.stopped_by, result.stopped_by)
 
 
@@ -312,7 +309,7 @@ def _facts_lines(result: Result) -> list[str]:
         "order": _order(result),
         "front": _front(result),
         "predictors": _predictors(result),
-        "tried": f"{tried:,} candidate{'s' * (tried != 1)}; stopped by {_stopped_by(result)}",
+        "tried": f"{tried:,} candidate{'s' * (tried != 1)}; the search stopped {_stopped_by(result)}",
         "cost": f"{_cost(result)} ({_phases(result)})",
     }
     width = max(map(len, facts)) + 2

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from promptsearch import machine
+from promptsearch.kept import keep, kept
 
 
 class Engine:
@@ -50,3 +51,41 @@ def test_a_machine_that_is_busy_now_is_measured_for_now(speeds: list[float]) -> 
     assert told(speeds, 400.0) == 400.0
     assert told(speeds, 100.0, 150.0) == 150.0
     assert told(speeds, 390.0) == 400.0
+
+
+class Timed(Engine):
+    """Decodes a thousand tokens, or fewer, in a second of the clock that is watched; remembers nothing."""
+
+    def __init__(self, tokens_a_second: float) -> None:
+        self.tokens_a_second = tokens_a_second
+        self.tokens_decoded = 0
+        self.now = 0.0
+        self.prompts: list[str] = []
+
+    def score(self, prompts: list[str], continuations: list[str]) -> None:
+        tokens = sum(len(prompt.split()) for prompt in prompts)
+        self.prompts += prompts
+        self.tokens_decoded += tokens
+        self.now += tokens / self.tokens_a_second
+
+
+@pytest.mark.parametrize(("tokens_a_second", "most_seconds"), [(20_000.0, 2.0), (20.0, 20.0)])
+def test_a_slow_model_is_measured_on_little(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tokens_a_second: float, most_seconds: float
+) -> None:
+    monkeypatch.setenv("PROMPTSEARCH_CACHE", str(tmp_path))
+    engine = Timed(tokens_a_second)
+    monkeypatch.setattr(machine.time, "perf_counter", lambda: engine.now)
+    found = machine.model_speed(engine, generates=False)  # type: ignore[arg-type]
+    assert found == pytest.approx(tokens_a_second)
+    assert engine.now < most_seconds
+    assert len(set(engine.prompts)) == len(engine.prompts)  # a cache knows none of them
+    assert machine.model_speed(engine, generates=False) == found  # type: ignore[arg-type]
+    assert len(set(engine.prompts)) == len(engine.prompts)
+
+
+def test_a_folder_that_cannot_be_written_to_is_done_without(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("PROMPTSEARCH_CACHE", str(tmp_path / "file"))
+    keep("some.json", {"a": 1})
+    assert kept("some.json") == {}

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 import promptsearch as ps
 from promptsearch import machine
 from promptsearch.data.splits import Splits
+from promptsearch.embed.base import CHUNK
 from promptsearch.embed.cache import CachedEncoder
 from promptsearch.machine import encoder_speed
 from promptsearch.row_limits import RowCounts, RowLimit, RowLimits, drawn_order, first_rows
@@ -189,6 +190,27 @@ def test_a_time_and_the_tokens_of_its_plan_come_to_the_same(
     assert [trial.candidate for trial in by_tokens.trials] == [trial.candidate for trial in timed.trials]
 
 
+def test_a_slow_encoder_gets_fewer_rows_also_where_the_models_size_is_unknown(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PROMPTSEARCH_CACHE", str(tmp_path))
+    task = numbered_task(1500)
+
+    def pool_rows(bytes_a_second: float) -> int:
+        monkeypatch.setattr("promptsearch.preparation.encoder_speed", lambda *_: bytes_a_second)
+        result = ps.optimize(
+            task,
+            WatchedLM(golds_of(task), reliability=0.8),
+            budget=ps.Budget(seconds=60.0, evaluations=2000),
+            encoder=WordEncoder(),
+            space=ps.Space(modes=("static",)),
+        )
+        return int(result.facts["rows"]["pool"])
+
+    assert pool_rows(1e9) == len(task.split(0).pool)
+    assert pool_rows(400.0) == 100
+
+
 # -- how fast the encoder is ----------------------------------------------------------------------------------
 
 
@@ -225,24 +247,21 @@ def test_an_encoder_is_measured_on_texts_that_it_has_to_encode(slow: Slow) -> No
     assert encoder_speed(cached, texts) == pytest.approx(1000)
 
 
-def test_getting_ready_for_texts_is_no_part_of_an_encoders_speed(slow: Slow) -> None:
-    class Cold(Slow):
-        """Takes ten times as long for texts that it has not seen."""
+def test_getting_ready_is_no_part_of_an_encoders_speed(slow: Slow) -> None:
+    sizes: list[int] = []
 
-        def __init__(self) -> None:
-            super().__init__()
-            self.seen: set[str] = set()
+    class Cold(Slow):
+        """Its first large batch takes ten times as long."""
 
         def encode(self, texts: list[str]) -> NDArray[np.float32]:  # type: ignore[override]
-            slow.slowness = 1.0 if self.seen.issuperset(texts) else 10.0
-            self.seen.update(texts)
+            slow.slowness = 10.0 if len(texts) > 1 and max(sizes, default=1) == 1 else 1.0
+            sizes.append(len(texts))
             return slow.encode(texts)
 
-    short, long = ([f"{word}{number}" for number in range(80)] for word in ("word", 100 * "long "))
-    assert encoder_speed(CachedEncoder(Cold()), short) == pytest.approx(1000)
-    begun = slow.now
-    assert encoder_speed(CachedEncoder(Cold()), long) == pytest.approx(100)
-    assert slow.now - begun < 11 * sum(map(len, long)) / 1000 * 1.05  # and so long a time is not spent twice
+    texts = [f"word{number} and more" for number in range(200)]
+    assert encoder_speed(CachedEncoder(Cold()), texts) == pytest.approx(1000)
+    assert sum(sizes) == 1 + len(texts)  # each is encoded once, in batches as large as ever
+    assert max(sizes) == CHUNK
 
 
 def test_an_encoder_whose_vectors_are_all_kept_is_measured_all_the_same(slow: Slow, tmp_path: Path) -> None:
@@ -251,3 +270,6 @@ def test_an_encoder_whose_vectors_are_all_kept_is_measured_all_the_same(slow: Sl
     assert encoder_speed(cached, ["one", "two"]) == pytest.approx(1000)
     (tmp_path / "machine.json").unlink()
     assert encoder_speed(cached, ["one", "two"]) == pytest.approx(1000)  # and not how fast vectors are found again
+    slow.slowness = 5.0
+    assert encoder_speed(cached, [f"other{number} text" for number in range(100)]) == pytest.approx(200)
+    assert encoder_speed(cached, ["one", "two"]) == pytest.approx(1000)  # the same call finds the same

@@ -1,4 +1,4 @@
-"""Recipes that spend model tokens on a choice, as many as ours spent in all.
+"""Recipes that spend model tokens on a choice, as many as ours spent in all or may spend.
 
 Invariant: what a recipe spends on its choice stays within the tokens given, but for what prices round; where it
 chose on few rows, its winner is calibrated on 64 unlabelled ones beyond that. The rows that choices are made on are

@@ -39,7 +39,7 @@ class Setting:
         training_rows: rows that DSPy's optimizers get.
         validation_rows: rows that they compare candidates on.
         pool_rows: labelled rows in all; None for all.
-        tokens: what recipes may spend; None for what ours spent.
+        tokens: what recipes of a budget in time may spend; None for what ours spent.
     """
 
     data: str

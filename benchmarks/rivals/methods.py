@@ -30,7 +30,8 @@ class Method:
         adapter: DSPy's adapter; empty for others.
         minutes: ours: its budget. DSPy: what bounds it, None for its defaults. Recipe: the budget of ours whose
             tokens it may spend, None for one that spends nothing.
-        tokens: the same for a budget of model tokens, which gives the same search on any machine.
+        tokens: ours: its budget in model tokens, which gives the same search on any machine. Recipe: what it may
+            spend.
     """
 
     family: str

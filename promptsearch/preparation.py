@@ -43,10 +43,8 @@ __all__ = ["Ground", "Preparation", "may_read", "next_tokens", "search_in_turns"
 
 _SAMPLED_TEXTS = 256  # that an encoder's speed is measured on; of fewer, batches hold more padding than usual
 _UNKNOWN_ROWS_A_SECOND, _FEWEST_POOL = 100, 50  # that get vectors, where the model's size is not known
-_ENCODING_SHARE, _FEWEST_ROWS = (
-    0.2,
-    100,
-)  # of a time, that vectors may take there; and the rows of each part in any case
+_ENCODING_SHARE = 0.2  # of a time, that vectors may take there
+_FEWEST_ROWS = 100  # of each part, that get vectors there in any case
 _LOOKED_ROWS = 8  # after which the tokens that readouts read are looked for, under each of a few prompts
 _LOOKED_SHARE = 0.02  # of the plan, that this may take
 _MOST_FINALISTS = 5
@@ -191,7 +189,7 @@ class Preparation:
         return most.within(self._limits.counts_within(tokens_left))
 
     def _rows_in_time(self, most: RowCounts, readable: float) -> RowCounts:
-        """The largest share of each part that comes to so many bytes in all, and as few rows as a search needs."""
+        """The largest share of each part that comes to so many bytes in all, but a few rows of each in any case."""
 
         def share(percent: int) -> RowCounts:
             return RowCounts(*(max(min(_FEWEST_ROWS, count), count * percent // 100) for count in most))

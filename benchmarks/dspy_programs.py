@@ -8,8 +8,7 @@ Three programs: ``classify`` (one predictor, SST-2; the same on TREC and AG News
 with ``PlainAdapter`` (``plain``) by every optimizer, with its own defaults, on the same 100 training and 100
 validation rows, and answers the same test rows. All of them run on ``ps.dspy.lm``, ``--threads`` threads or what the
 optimizer takes by itself; errors of form count as wrong and are told apart. MIPROv2 and GEPA propose with the same
-model.
-``--only`` narrows the cells ("classify|demo search|plain"; "classify|" leaves out the others of that name).
+model. ``--only`` narrows the cells ("classify|demo search|plain"; "classify|" leaves out the others of that name).
 
 ``--engine`` measures instead how long a small run of DSPy's own random search takes on the engine with concurrent
 calls of 8 and of 32 threads, on the same engine one call at a time, and on an HTTP server of ``llama_cpp.Llama``,
@@ -42,6 +41,7 @@ from benchmarks.common import INSTRUCTIONS, Results, read_dataset, require_same_
 from benchmarks.dspy_engine import open_llama
 from promptsearch.dspy.running import Ran, Runner
 from promptsearch.embed.transformer import resolve_encoder
+from promptsearch.errors import UserError
 from promptsearch.lm.llamacpp.weights import choose_weights
 from promptsearch.lm.resolve import OpenedModel, open_engine, packaged_model
 from promptsearch.measurement import measure, paired_difference
@@ -379,11 +379,14 @@ def _served(options: Any) -> Iterator[Any]:
 def main() -> None:
     """Measure every cell that is not there yet, then print the table."""
     options = _options()
-    opened = open_engine(options.model)
     settings = {"rows": options.rows, "test_rows": options.test_rows, "max_tokens": options.max_tokens}
     if options.threads != _THREADS and not options.engine:
         settings["threads"] = options.threads
-    require_same_settings(Path(options.json), settings)
+    try:
+        require_same_settings(Path(options.json), settings)
+    except UserError as error:
+        raise SystemExit(str(error)) from error
+    opened = open_engine(options.model)
     results = Results(Path(options.json), settings, opened.description)
     if options.engine:
         for way in WAYS:

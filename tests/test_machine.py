@@ -54,7 +54,7 @@ def test_a_machine_that_is_busy_now_is_measured_for_now(speeds: list[float]) -> 
 
 
 class Timed(Engine):
-    """Decodes a thousand tokens, or fewer, in a second of the clock that is watched; remembers nothing."""
+    """Decodes so many tokens in a second of the clock that is watched."""
 
     def __init__(self, tokens_a_second: float) -> None:
         self.tokens_a_second = tokens_a_second

@@ -170,8 +170,8 @@ class Bench:
         """The label vote of neighbours, without a model."""
         return self.measure_labels(np.stack([self.near.votes[item] for item in self.test]))
 
-    def embedding_prior(self) -> Measurement:
-        """The label vote and a linear classifier of the vectors, without a model."""
+    def prior(self) -> Measurement:
+        """The label vote and linear classifiers of vectors and letters, without a model."""
         return self.measure_labels(np.stack([self.near.priors[item] for item in self.test]))
 
     def random_shots(self, rng: np.random.Generator) -> Candidate:
@@ -196,7 +196,7 @@ class Bench:
             if self.builder.multiple_choice is not None and candidate.mode == "static":
                 by_options = replace(candidate, template=OPTION_TEMPLATES[0].name)
                 found[f"{name}_options"] = self.measure(self.ask(by_options, self.test))
-        return {**found, "label_vote": self.label_vote(), "embedding_prior": self.embedding_prior()}
+        return {**found, "label_vote": self.label_vote(), "prior": self.prior()}
 
 
 PLAIN_RECIPES: dict[str, Callable[[Bench], Candidate]] = {

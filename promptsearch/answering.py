@@ -227,34 +227,38 @@ class Answering:
         With ``others_only`` no item finds an example with its own text.
         """
         parts = self._parts
-        if not parts.needs_vectors or not inputs:
-            return Neighbours([()] * len(inputs))
+        if not inputs:
+            return Neighbours([])
+        texts = [input_text(item) for item in inputs]
+        if not parts.needs_vectors:
+            return Neighbours([()] * len(inputs), None, self._prior(texts, None, None))
         if parts.retriever is None:
             raise ArtifactError("this prompt needs vectors and has no encoder; load it from its file")
         if parts.needs_pool and parts.retriever.pool is None:
             raise ArtifactError("this prompt retrieves examples and has no index; load it with its folder")
-        texts = [input_text(item) for item in inputs]
         vectors = parts.retriever.encoder.encode(texts)
         own = [self._own_example(item) for item in inputs] if others_only else None
         matches: Sequence[Sequence[int]] = [()] * len(inputs)
         if parts.candidate.mode == "retrieved":
             matches = self._matching.matches(parts.candidate, vectors, texts, own)
         routes = None if parts.router is None else parts.router.clusters(vectors)
-        return Neighbours(matches, routes, self._prior(vectors, own))
+        return Neighbours(matches, routes, self._prior(texts, vectors, own))
 
-    def _prior(self, vectors: NDArray[np.float32], own: Sequence[int | None] | None) -> FloatArray | None:
-        """What vectors and neighbours say about labels, shape (items, labels); None where it has no weight."""
+    def _prior(
+        self, texts: Sequence[str], vectors: NDArray[np.float32] | None, own: Sequence[int | None] | None
+    ) -> FloatArray | None:
+        """What the prior says about labels, shape (items, labels); None where it has no weight."""
         parts, labels = self._parts, self._parts.task.labels
         if parts.prior is None or labels is None or not parts.uses_prior:
             return None
         neighbours = None
-        if parts.voters and parts.retriever is not None and parts.retriever.pool is not None:
+        if parts.voters and vectors is not None and parts.retriever is not None and parts.retriever.pool is not None:
             found = parts.retriever.pool.nearest(vectors, parts.voters, exclude=own)
             index = {word: number for number, word in enumerate(labels)}
             numbers = [[index[parts.examples[int(n)].output] for n in row] for row in found.ids]
             voting = np.array(numbers, dtype=np.int64).reshape(found.ids.shape)
             neighbours = NeighbourLabels(found.similarities.astype(np.float64), voting)
-        return parts.prior.log_probabilities(vectors, neighbours, len(labels))
+        return parts.prior.log_probabilities(texts, vectors, neighbours, len(labels))
 
     @cached_property
     def _matching(self) -> Matching:

@@ -20,7 +20,7 @@ from promptsearch.lm.resolve import OpenedModel
 from promptsearch.multiple_choice import MultipleChoice
 from promptsearch.parts import PromptParts, Retriever
 from promptsearch.pool import Pool
-from promptsearch.prior import EmbeddingPrior
+from promptsearch.prior import LabelPrior
 from promptsearch.routing import Router
 from promptsearch.seen import SeenRows
 from promptsearch.task import Task, input_text
@@ -30,9 +30,10 @@ from promptsearch.version import __version__
 __all__ = ["document_of", "parts_from", "read_document"]
 
 _FORMAT = "promptsearch prompt"
-_SCHEMA = 2
+_SCHEMA = 3
 _WEIGHINGS = ("weighing", "weighing_alone", "weighing_words", "weighing_words_alone")
 _VOTE_SCHEMA = 1  # its prior is a vote of neighbours and nothing else
+_VECTORS_SCHEMA = 2  # its prior knows vectors and no letters
 
 
 def document_of(parts: PromptParts, opened: OpenedModel) -> dict[str, Any]:
@@ -103,6 +104,8 @@ def read_document(path: Path) -> dict[str, Any]:
         raise ArtifactError(f"{str(path)!r} is no saved prompt; {way_out}")
     if document.get("schema") == _VOTE_SCHEMA:
         document = _from_vote_schema(document)
+    elif document.get("schema") == _VECTORS_SCHEMA:
+        document = {**document, "schema": _SCHEMA}
     if document.get("schema") != _SCHEMA:
         raise ArtifactError(
             f"{str(path)!r} has schema {document.get('schema')!r} and this version reads {_SCHEMA}; "
@@ -153,7 +156,7 @@ def parts_from(document: Mapping[str, Any], path: Path, encoder: object) -> Prom
         weighings = {name: Weighing.from_dict(document[name]) if document.get(name) else None for name in _WEIGHINGS}
         weighing = weighings["weighing"]
         saved = document["prior"]
-        prior = EmbeddingPrior.from_dict(saved, len(task.labels or ())) if saved else None
+        prior = LabelPrior.from_dict(saved, len(task.labels or ())) if saved else None
         router = Router.from_list(document["router"]) if document.get("router") else None
         measured = dict(document["measured"])
         if "seen" in document:

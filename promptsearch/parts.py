@@ -14,7 +14,7 @@ from promptsearch.calibration import Weighing
 from promptsearch.candidate import Candidate
 from promptsearch.embed.base import Encoder
 from promptsearch.pool import Pool
-from promptsearch.prior import EmbeddingPrior
+from promptsearch.prior import LabelPrior
 from promptsearch.routing import Router
 from promptsearch.seen import SeenRows
 from promptsearch.task import Task
@@ -47,9 +47,9 @@ class PromptParts:
         candidate: what is shown; its demonstrations are keys of ``examples``.
         examples: examples that can be shown, or vote, by number.
         weighing: how log-probabilities become a choice; None for free text.
-        prior: what a query's vector says about labels; needed where the weighing gives it weight.
-        retriever: makes vectors and finds neighbours; needed where the prompt retrieves or routes, or the prior has
-            weight.
+        prior: what labelled examples say about a query; needed where the weighing gives it weight.
+        retriever: makes vectors and finds neighbours; needed where the prompt retrieves or routes, or a prior with
+            weight asks for vectors.
         router: tells a query's cluster; needed where the prompt is routed.
         measured: what was measured of it when it was made, as plain values.
         weighing_alone: the same as ``weighing`` fitted for the prompt without its prior; None where there is none.
@@ -63,7 +63,7 @@ class PromptParts:
     candidate: Candidate
     examples: Mapping[int, Demonstration]
     weighing: Weighing | None = None
-    prior: EmbeddingPrior | None = None
+    prior: LabelPrior | None = None
     retriever: Retriever | None = None
     router: Router | None = None
     measured: Mapping[str, Any] = field(default_factory=dict)
@@ -106,7 +106,8 @@ class PromptParts:
     @property
     def needs_vectors(self) -> bool:
         """Whether predicting asks for a query's vector."""
-        return self.needs_pool or self.uses_prior or self.candidate.mode == "routed"
+        by_prior = self.uses_prior and self.prior is not None and self.prior.needs_vectors
+        return self.needs_pool or by_prior or self.candidate.mode == "routed"
 
     @property
     def voters(self) -> int:

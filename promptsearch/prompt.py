@@ -244,7 +244,7 @@ class Prompt:
         """Measure the prompt on rows with the task's columns, in any form that :class:`Task` takes.
 
         Items that do not fit or cannot be understood are wrong, and are counted in ``failures``. A row that is also
-        among the prompt's examples never finds itself as its own neighbour; a linear classifier in the prior and a
+        among the prompt's examples never finds itself as its own neighbour; linear classifiers in the prior and a
         readout have seen its label all the same, so measure on rows that were not given to the search; a warning
         tells of such rows.
 

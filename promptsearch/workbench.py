@@ -22,7 +22,7 @@ from promptsearch.lm.base import Engine, FloatArray, WritesOn
 from promptsearch.matching import ItemMatcher, Matching
 from promptsearch.metrics import Metric
 from promptsearch.pool import Pool
-from promptsearch.prior import EmbeddingPrior, NeighbourLabels, fit_embedding_prior
+from promptsearch.prior import LabelPrior, NeighbourLabels, fit_label_prior
 from promptsearch.prompting import PromptBuilder
 from promptsearch.reasoning import one_line, sentences
 from promptsearch.routing import Router, fit_router
@@ -63,7 +63,7 @@ class Neighbourhood:
         pool: index of the demonstration pool.
         encoder: what made the vectors.
         matcher: what each item is shown.
-        prior: what vectors say about labels; None for free text.
+        prior: what pool rows say about labels; None for free text.
         priors: log-probabilities of labels by the prior, by item; empty for free text.
         votes: the same by the neighbours' vote alone.
     """
@@ -72,7 +72,7 @@ class Neighbourhood:
     pool: Pool
     encoder: CachedEncoder
     matcher: ItemMatcher
-    prior: EmbeddingPrior | None
+    prior: LabelPrior | None
     priors: Mapping[int, FloatArray]
     votes: Mapping[int, FloatArray]
 
@@ -137,10 +137,10 @@ def embed_splits(
         return Neighbourhood(kept, pool, cached, matcher, None, {}, {})
     label_of = np.zeros(len(task.examples), dtype=np.int64)
     label_of[pool_ids] = [pool_labels[number] for number in pool_ids]
-    prior = _fit_prior(pool, label_of, len(task.labels))
+    prior = _fit_prior(pool, [texts[number] for number in pool_ids], label_of, len(task.labels))
     near = pool.nearest(vectors[items], _NEIGHBOURS)
     voters = NeighbourLabels(near.similarities.astype(np.float64), label_of[near.ids])
-    priors = prior.log_probabilities(vectors[items], voters, len(task.labels))
+    priors = prior.log_probabilities([texts[number] for number in items], vectors[items], voters, len(task.labels))
     votes = prior.vote.log_probabilities(voters, len(task.labels))
     return Neighbourhood(
         kept,
@@ -153,11 +153,11 @@ def embed_splits(
     )
 
 
-def _fit_prior(pool: Pool, label_of: NDArray[np.int64], label_count: int) -> EmbeddingPrior:
+def _fit_prior(pool: Pool, texts: Sequence[str], label_of: NDArray[np.int64], label_count: int) -> LabelPrior:
     """Fit the prior on the pool itself, each example judged by the others."""
     near = pool.nearest(pool.vectors, _NEIGHBOURS, exclude=pool.ids.tolist())
     neighbours = NeighbourLabels(near.similarities.astype(np.float64), label_of[near.ids])
-    return fit_embedding_prior(pool.vectors, label_of[pool.ids], neighbours, label_count)
+    return fit_label_prior(texts, pool.vectors, label_of[pool.ids], neighbours, label_count)
 
 
 def check_space(space: Space, task: Task, encoder: object) -> None:

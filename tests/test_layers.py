@@ -63,7 +63,7 @@ LAYERS = (
         "lm.llamacpp.repacking",
         "lm.llamacpp.sampling",
     ),
-    ("lm.fake", "lm.endpoint", "lm.dspy_lm", "lm.llamacpp.library", "prior.vote"),
+    ("lm.fake", "lm.endpoint", "lm.dspy_lm", "lm.llamacpp.library", "prior.ngrams", "prior.vote"),
     ("prior.combined",),
     ("prior",),
     (

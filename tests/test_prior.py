@@ -1,10 +1,13 @@
-"""What vectors say: formulas against slow twins, fits against what made the data, and real vectors."""
+"""What labelled examples say: formulas against slow twins, fits against what made the data, and real vectors."""
 
 from __future__ import annotations
 
 import base64
 import json
 import math
+import re
+from collections import Counter
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -14,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
+from sklearn.utils import murmurhash3_32
 
 from promptsearch import linear as linear_module
 from promptsearch.embed.base import unit_vectors
@@ -24,14 +28,17 @@ from promptsearch.examples import example_task
 from promptsearch.lm.base import FloatArray
 from promptsearch.pool import Pool
 from promptsearch.prior import (
-    EmbeddingPrior,
+    LabelPrior,
     LinearClassifier,
     NeighbourLabels,
     NeighbourVote,
-    fit_embedding_prior,
+    NgramClassifier,
+    fit_label_prior,
     fit_linear,
     fit_neighbour_vote,
+    fit_ngram_classifier,
 )
+from promptsearch.prior.ngrams import NgramFeatures
 
 # -- the vote ---------------------------------------------------------------------------------------------
 
@@ -142,9 +149,11 @@ def neighbours_in(pool: Pool, golds: NDArray[np.int64], vectors: Any, exclude: A
     return NeighbourLabels(near.similarities.astype(np.float64), golds[near.ids])
 
 
-def fitted(vectors: Any, golds: NDArray[np.int64], labels: int) -> EmbeddingPrior:
+def fitted(vectors: Any, golds: NDArray[np.int64], labels: int, texts: list[str] | None = None) -> LabelPrior:
+    """On texts that say nothing, if there are no others."""
     pool = Pool(range(len(vectors)), vectors)
-    return fit_embedding_prior(vectors, golds, neighbours_in(pool, golds, vectors, list(range(len(vectors)))), labels)
+    near = neighbours_in(pool, golds, vectors, list(range(len(vectors))))
+    return fit_label_prior(texts or ["same"] * len(vectors), vectors, golds, near, labels)
 
 
 def slow_linear(classifier: LinearClassifier, vector: list[float], labels: int) -> list[float]:
@@ -207,7 +216,7 @@ def test_held_out_predictions_are_those_of_classifiers_without_the_fold() -> Non
     order = sorted(range(60), key=lambda row: (golds[row], row))
     fold_of = {row: place % 5 for place, row in enumerate(order)}
     tried = {}
-    for penalty in linear_module._PENALTIES:
+    for penalty in linear_module._DENSE.penalties:
         logs = np.empty((60, 3))
         for row in range(60):
             others = [each for each in range(60) if fold_of[each] != fold_of[row]]
@@ -224,7 +233,7 @@ def test_held_out_predictions_are_those_of_classifiers_without_the_fold() -> Non
 def test_a_large_pool_is_sampled_label_by_label(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors, golds = blobs(400, labels=4)
     whole = fit_linear(vectors, golds, 4)
-    monkeypatch.setattr(linear_module, "_MOST_WORK", 1)
+    monkeypatch.setattr(linear_module, "_DENSE", replace(linear_module._DENSE, most_work=1))
     monkeypatch.setattr(linear_module, "_FEWEST_ROWS", 100)
     part = fit_linear(vectors, golds, 4)
     assert whole is not None
@@ -235,7 +244,108 @@ def test_a_large_pool_is_sampled_label_by_label(monkeypatch: pytest.MonkeyPatch)
     np.testing.assert_allclose(np.bincount(golds[part.rows]) / 100, np.bincount(golds) / 400, atol=0.02)
 
 
-# -- both together ------------------------------------------------------------------------------------------
+# -- letters ----------------------------------------------------------------------------------------------
+
+HASHED = [1927, 7064, 9473, 10068, 11777, 12346, 14341, 16978, 17206, 17255, 17558, 21748, 22922, 29199, 32394]
+SENTIMENTS = (
+    [f"A {word} film, take {n}" for n in range(12) for word in ("lovely", "charming", "WARM")],
+    [f"A {word} film, take {n}" for n in range(12) for word in ("dreary", "clumsy", "COLD")],
+)
+
+
+def sentiments() -> tuple[list[str], NDArray[np.int64]]:
+    bad, good = SENTIMENTS
+    return [*bad, *good], np.repeat([0, 1], [len(bad), len(good)]).astype(np.int64)
+
+
+def slow_ngrams(text: str) -> Counter[str]:
+    """All n-grams of one to five characters, case and width of white space aside."""
+    text = re.sub(r"\s\s+", " ", text[:4000].lower())
+    return Counter(text[at : at + length] for length in range(1, 6) for at in range(len(text) - length + 1))
+
+
+def bucket_of(gram: str, buckets: int) -> int:
+    return abs(murmurhash3_32(gram.encode())) % buckets
+
+
+@given(st.lists(st.text(alphabet="aB é漢\n1", max_size=12), min_size=1, max_size=5))
+def test_vectors_of_texts_are_tf_idf(texts: list[str]) -> None:
+    buckets = 2**13
+    features, vectors = NgramFeatures.fit(texts, buckets)
+    counted = []
+    for text in texts:
+        counts: Counter[int] = Counter()
+        for gram, times in slow_ngrams(text).items():
+            counts[bucket_of(gram, buckets)] += times
+        counted.append(counts)
+    for row, counts in enumerate(counted):
+        values = {}
+        for bucket, times in counts.items():
+            known = sum(bucket in others for others in counted)
+            inverse = float(np.float16(1 + math.log((1 + len(texts)) / (1 + known))))
+            values[bucket] = (1 + math.log(times)) * inverse
+        length = math.sqrt(math.fsum(value**2 for value in values.values()))
+        found = dict(zip(vectors[row].indices.tolist(), vectors[row].data.tolist(), strict=True))
+        assert found == pytest.approx({bucket: value / length for bucket, value in values.items()}, rel=1e-5)
+    again = features.vectors(texts)
+    assert (again != vectors).nnz == 0
+
+
+def test_hashes_are_the_same_everywhere() -> None:
+    """A saved classifier's buckets mean the same on every machine and with every version of scikit-learn."""
+    vectors = NgramFeatures(np.ones(2**15, np.float32)).vectors(["née 漢"])
+    assert sorted(vectors.indices.tolist()) == HASHED
+
+
+def test_letters_tell_labels_apart_and_survive() -> None:
+    texts, golds = sentiments()
+    found = fit_ngram_classifier(texts, golds, 2)
+    assert found is not None
+    assert (found.held_out.argmax(1) == golds).mean() > 0.9
+    queries = ["a charming take", "clumsy take", "", "lone \ud800 surrogate", "x" * 50_000]
+    said = found.classifier.log_probabilities(queries, 2)
+    assert said[:2].argmax(1).tolist() == [0, 1]
+    assert np.isfinite(said).all()
+    one_by_one = [found.classifier.log_probabilities([query], 2)[0].tolist() for query in queries]
+    assert said.tolist() == one_by_one
+    document = json.dumps(found.classifier.to_dict())
+    assert "charming" not in document
+    again = NgramClassifier.from_dict(json.loads(document), 2)
+    assert again.log_probabilities(queries, 2).tolist() == said.tolist()
+
+
+def test_sparse_vectors_are_fitted_as_dense_ones() -> None:
+    """With the same penalty and as many steps; buckets without n-grams change nothing."""
+    texts, golds = sentiments()
+    features, vectors = NgramFeatures.fit(texts, 2**15)
+    found = fit_ngram_classifier(texts, golds, 2)
+    whole = fit_linear(vectors, golds, 2)
+    assert found is not None
+    assert whole is not None
+    np.testing.assert_allclose(found.held_out, whole.held_out, atol=1e-3)
+    effort = linear_module._SPARSE
+    slow = linear_module._fitted(vectors.toarray(), golds, effort.penalties[0], effort)
+    np.testing.assert_allclose(slow.weights, whole.classifier.weights, atol=1e-3)
+    dense = slow.log_probabilities(vectors.toarray(), 2)
+    np.testing.assert_allclose(slow.log_probabilities(vectors, 2), dense, atol=1e-9)
+    assert features.inverses.min() >= 1
+
+
+def test_many_labels_have_fewer_buckets() -> None:
+    texts = [f"text {n}" for n in range(40)]
+    sizes = []
+    for labels in (2, 8, 9, 40):
+        found = fit_ngram_classifier(texts, np.arange(40) % labels, labels)
+        sizes.append(0 if found is None else len(found.classifier.features.inverses))
+    assert sizes == [2**15, 2**15, 2**14, 2**13]
+
+
+def test_without_texts_there_is_no_classifier() -> None:
+    assert fit_ngram_classifier([], [], 2) is None
+    assert fit_ngram_classifier(["a", "b"], [0, 0], 2) is None
+
+
+# -- all together ------------------------------------------------------------------------------------------
 
 
 @settings(max_examples=80)
@@ -246,23 +356,25 @@ def test_any_pool_gives_a_usable_prior(data: st.DataObject) -> None:
     few = np.concatenate([np.zeros((1, 4)), np.eye(4), np.random.default_rng(0).normal(size=(6, 4))])
     vectors = unit_vectors(few)[data.draw(st.lists(st.integers(0, 10), min_size=count, max_size=count))]
     golds = np.array(data.draw(st.lists(st.integers(0, labels - 1), min_size=count, max_size=count)))
-    prior = fitted(vectors, golds, labels)
+    prior = fitted(vectors, golds, labels, data.draw(st.lists(st.text(max_size=8), min_size=count, max_size=count)))
     pool = Pool(range(count), vectors)
     queries = unit_vectors(few)
     near = neighbours_in(pool, golds, queries) if prior.neighbours else None
-    found = prior.log_probabilities(queries, near, labels)
+    texts = data.draw(st.lists(st.text(max_size=8), min_size=len(queries), max_size=len(queries)))
+    found = prior.log_probabilities(texts, queries, near, labels)
     assert np.isfinite(found).all()
     np.testing.assert_allclose(np.exp(found).sum(axis=1), 1.0)
-    assert prior.vote_weight > 0 or prior.linear_weight > 0
-    again = EmbeddingPrior.from_dict(json.loads(json.dumps(prior.to_dict())), labels)
-    assert again.log_probabilities(queries, near, labels).tolist() == found.tolist()
+    assert prior.vote_weight > 0 or prior.linear_weight > 0 or prior.ngrams_weight > 0
+    again = LabelPrior.from_dict(json.loads(json.dumps(prior.to_dict())), labels)
+    assert again.log_probabilities(texts, queries, near, labels).tolist() == found.tolist()
     assert prior.description
 
 
 def test_one_label_leaves_the_vote_alone() -> None:
     prior = fitted(blobs(12)[0], np.array([0] * 11 + [1]), 2)
     assert prior.linear is None
-    assert (prior.vote_weight, prior.linear_weight) == (1.0, 0.0)
+    assert prior.ngrams is None
+    assert (prior.vote_weight, prior.linear_weight, prior.ngrams_weight) == (1.0, 0.0, 0.0)
 
 
 def test_the_vote_goes_where_the_classifier_knows_all_of_it() -> None:
@@ -291,37 +403,53 @@ def test_the_classifier_goes_where_only_neighbours_know() -> None:
     assert prior.linear_weight < prior.vote_weight / 2
 
 
+def test_where_only_letters_tell_no_vector_is_needed() -> None:
+    texts, golds = sentiments()
+    rng = np.random.default_rng(3)
+    prior = fitted(unit_vectors(rng.normal(size=(len(texts), 8))), golds, 2, texts)
+    assert prior.ngrams_weight > 0
+    assert not prior.needs_vectors
+    assert prior.log_probabilities(["charming", "dreary"], None, None, 2).argmax(1).tolist() == [0, 1]
+    assert prior.description.endswith("linear classifier of letters")
+    with pytest.raises(ValueError, match="vectors"):
+        LabelPrior.from_dict(GOOD | {"vote_weight": 0.0}, 3).log_probabilities(["a"], None, None, 3)
+
+
 def mean_likelihood(logs: FloatArray, golds: NDArray[np.int64]) -> float:
     return float(logs[np.arange(len(golds)), golds].mean())
 
 
 def test_real_vectors(encoder: TransformerEncoder) -> None:
-    """On rows that no fit saw, both together are as likely as the better of them, at least."""
+    """On rows that no fit saw, all together are as likely as the best of them, at least."""
     task = example_task()
     index = {word: number for number, word in enumerate(task.labels or ())}
     rows = [task.examples[number] for number in range(0, 240, 2)], [task.examples[n] for n in range(1, 240, 2)]
-    (pool_vectors, golds), (vectors, right) = (
-        (
-            CachedEncoder(encoder).encode([row.text for row in part]),
-            np.array([index[row.output] for row in part], dtype=np.int64),
-        )
-        for part in rows
-    )
-    prior = fitted(pool_vectors, golds, len(index))
+    pool_texts, texts = ([row.text for row in part] for part in rows)
+    golds, right = (np.array([index[row.output] for row in part], dtype=np.int64) for part in rows)
+    pool_vectors, vectors = (CachedEncoder(encoder).encode(part) for part in (pool_texts, texts))
+    prior = fitted(pool_vectors, golds, len(index), pool_texts)
     near = neighbours_in(Pool(range(len(golds)), pool_vectors), golds, vectors)
     linear = fit_linear(pool_vectors, golds, len(index))
+    ngrams = fit_ngram_classifier(pool_texts, golds, len(index))
     assert linear is not None
+    assert ngrams is not None
     parts = [
         prior.vote.log_probabilities(near, len(index)),
         linear.classifier.log_probabilities(vectors, len(index)),
+        ngrams.classifier.log_probabilities(texts, len(index)),
     ]
-    both = mean_likelihood(prior.log_probabilities(vectors, near, len(index)), right)
-    assert both > max(mean_likelihood(part, right) for part in parts) - 0.05
-    assert both > -math.log(len(index)) + 0.5
+    together = mean_likelihood(prior.log_probabilities(texts, vectors, near, len(index)), right)
+    assert together > max(mean_likelihood(part, right) for part in parts) - 0.05
+    assert together > -math.log(len(index)) + 0.5
 
 
-GOOD = EmbeddingPrior(
-    NeighbourVote(4), LinearClassifier((0, 2), np.ones((2, 3), np.float32), np.zeros(2), 9), 0.5, 0.5
+GOOD = LabelPrior(
+    NeighbourVote(4),
+    LinearClassifier((0, 2), np.ones((2, 3), np.float32), np.zeros(2), 9),
+    0.5,
+    0.5,
+    NgramClassifier(NgramFeatures(np.ones(3, np.float32)), LinearClassifier((0, 2), np.ones((2, 3)), np.zeros(2), 9)),
+    0.5,
 ).to_dict()
 
 
@@ -331,6 +459,13 @@ GOOD = EmbeddingPrior(
         ("", {"vote_weight": -1.0}),
         ("", {"linear_weight": math.nan}),
         ("", {"linear": None}),
+        ("", {"ngrams_weight": 5.0}),
+        ("", {"ngrams": None}),
+        ("ngrams", {"inverses": ""}),
+        ("ngrams", {"inverses": base64.b64encode(np.array([1, np.nan, 1], "<f2").tobytes()).decode()}),
+        ("ngrams", {"inverses": base64.b64encode(np.array([1, 100, 1], "<f2").tobytes()).decode()}),
+        ("ngrams", {"inverses": base64.b64encode(np.ones(4, "<f2").tobytes()).decode()}),
+        ("linear", {"numbers": "<f8"}),
         ("linear", {"labels": [0, 3]}),
         ("linear", {"labels": [2, 0]}),
         ("linear", {"labels": [0]}),
@@ -352,4 +487,4 @@ def test_no_prior(part: str, change: dict[str, Any]) -> None:
     values = json.loads(json.dumps(GOOD))
     (values[part] if part else values).update(change)
     with pytest.raises((ValueError, TypeError)):
-        EmbeddingPrior.from_dict(values, 3)
+        LabelPrior.from_dict(values, 3)

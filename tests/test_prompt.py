@@ -28,14 +28,14 @@ from promptsearch.lm.llamacpp.engine import LlamaEngine
 from promptsearch.lm.resolve import OpenedModel
 from promptsearch.parts import PromptParts, Retriever
 from promptsearch.pool import Neighbours, Pool
-from promptsearch.prior import EmbeddingPrior, LinearClassifier, NeighbourVote
+from promptsearch.prior import LabelPrior, LinearClassifier, NeighbourVote, fit_ngram_classifier
 from promptsearch.readout import Readout
 from promptsearch.routing import Router
 from promptsearch.template import Demonstration
 
 TASK = numbered_task(120)
 ITEMS = [row["text"] for row in numbered_rows(40, seed=9)]
-KINDS = ("static", "retrieved", "routed", "prior", "vote", "linear", "read")
+KINDS = ("static", "retrieved", "routed", "prior", "vote", "linear", "ngrams", "read")
 
 
 SHOWN: dict[str, dict[str, Any]] = {
@@ -55,16 +55,24 @@ def retriever() -> Retriever:
     return Retriever(Pool(range(40), vectors, encoder=encoder.fingerprint), encoder)
 
 
-def prior_of(kind: str) -> EmbeddingPrior | None:
-    """The vote, a classifier, or both."""
-    if kind not in ("prior", "vote", "linear"):
+def prior_of(kind: str) -> LabelPrior | None:
+    """The vote, a classifier of vectors, one of letters, or all."""
+    if kind not in ("prior", "vote", "linear", "ngrams"):
         return None
+    labels = list(TASK.labels or ())
+    rows = TASK.examples[:40]
+    letters = fit_ngram_classifier(
+        [row.text for row in rows], [labels.index(row.output) for row in rows], len(labels)
+    )
+    assert letters is not None
     weights = np.random.default_rng(4).normal(0, 3, (2, WordEncoder.dimension)).astype(np.float32)
-    return EmbeddingPrior(
+    return LabelPrior(
         NeighbourVote(4),
-        None if kind == "vote" else LinearClassifier((0, 1), weights, np.array([0.1, -0.1]), 40),
-        0.0 if kind == "linear" else 0.6,
-        0.0 if kind == "vote" else 0.7,
+        LinearClassifier((0, 1), weights, np.array([0.1, -0.1]), 40) if kind in ("prior", "linear") else None,
+        0.6 if kind in ("prior", "vote") else 0.0,
+        0.7 if kind in ("prior", "linear") else 0.0,
+        letters.classifier if kind in ("prior", "ngrams") else None,
+        0.8 if kind in ("prior", "ngrams") else 0.0,
     )
 
 
@@ -133,9 +141,9 @@ def test_what_is_shown_is_what_is_asked(prompt: ps.Prompt) -> None:
 
 def test_the_prior_changes_what_is_said() -> None:
     without = make("prior").without_prior()
-    said = [make(kind).predict(ITEMS) for kind in ("prior", "vote", "linear")]
+    said = [make(kind).predict(ITEMS) for kind in ("prior", "vote", "linear", "ngrams")]
     assert all(each != without.predict(ITEMS) for each in said)
-    assert said[0] != said[1] != said[2]
+    assert all(said[one] != said[two] for one in range(4) for two in range(one))
     assert not without.parts.needs_pool
     assert not without.parts.needs_vectors
 
@@ -153,10 +161,30 @@ def test_a_classifier_needs_no_pool(tmp_path: Path) -> None:
     assert loaded.predict(ITEMS) == prompt.predict(ITEMS)
 
 
+def test_a_classifier_of_letters_needs_no_encoder(tmp_path: Path) -> None:
+    prompt = make("ngrams")
+    assert prompt.parts.uses_prior
+    assert not prompt.parts.needs_vectors
+    path = prompt.save(tmp_path / "p.json")
+    assert json.loads(path.read_text())["encoder"] is None
+    loaded = ps.load(path, model())
+    assert loaded.parts.retriever is None
+    assert loaded.predict(ITEMS) == prompt.predict(ITEMS)
+
+
+def test_a_file_whose_prior_knows_no_letters_is_still_read(tmp_path: Path) -> None:
+    prompt = make("linear")
+    path = prompt.save(tmp_path / "p.json")
+    document = json.loads(path.read_text()) | {"schema": 2}
+    del document["prior"]["ngrams"], document["prior"]["ngrams_weight"], document["prior"]["linear"]["numbers"]
+    path.write_text(json.dumps(document))
+    assert load(path).predict(ITEMS) == prompt.predict(ITEMS)
+
+
 def test_a_file_whose_prior_is_a_vote_is_still_read(tmp_path: Path) -> None:
     """As files were before the prior had a classifier."""
     prompt = make("vote")
-    prompt = ps.Prompt.from_parts(replace(prompt.parts, prior=EmbeddingPrior(NeighbourVote(4))), prompt._opened)
+    prompt = ps.Prompt.from_parts(replace(prompt.parts, prior=LabelPrior(NeighbourVote(4))), prompt._opened)
     path = prompt.save(tmp_path / "p.json")
     document = json.loads(path.read_text())
     document |= {"schema": 1, "vote": document.pop("prior")["vote"]}

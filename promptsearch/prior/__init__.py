@@ -1,15 +1,18 @@
-"""What labelled examples' vectors say about a query, without any language model."""
+"""What labelled examples say about a query, without any language model."""
 
 from promptsearch.linear import LinearClassifier, fit_linear
-from promptsearch.prior.combined import EmbeddingPrior, fit_embedding_prior
+from promptsearch.prior.combined import LabelPrior, fit_label_prior
+from promptsearch.prior.ngrams import NgramClassifier, fit_ngram_classifier
 from promptsearch.prior.vote import NeighbourLabels, NeighbourVote, fit_neighbour_vote
 
 __all__ = [
-    "EmbeddingPrior",
+    "LabelPrior",
     "LinearClassifier",
     "NeighbourLabels",
     "NeighbourVote",
-    "fit_embedding_prior",
+    "NgramClassifier",
+    "fit_label_prior",
     "fit_linear",
     "fit_neighbour_vote",
+    "fit_ngram_classifier",
 ]

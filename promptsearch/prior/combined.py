@@ -1,8 +1,9 @@
-"""The prior: what vectors say about a query, by the neighbours' vote and a linear classifier together.
+"""The prior: what labelled examples say about a query without the model, in three ways that are weighed together.
 
-``log p(y) = a * log vote(y) + b * log linear(y) + constant`` with weights at least 0 that make pool rows likeliest,
-each row judged by the others: the vote leaves it out, the classifier was fitted without its fold. So neither flatters
-itself, and the prior's probabilities are honest ones: its natural weight in a prompt is 1.
+``log p(y) = a * log vote(y) + b * log linear(y) + c * log ngrams(y) + constant``: the neighbours' vote, a linear
+classifier on vectors and one on the texts' letters, with weights at least 0 that make pool rows likeliest, each row
+judged by the others: the vote leaves it out, the classifiers were fitted without its fold. So none flatters itself,
+and the prior's probabilities are honest ones: its natural weight in a prompt is 1.
 Leaves out: the language model, and the weight of the prior in a prompt (:mod:`promptsearch.calibration`).
 """
 
@@ -17,37 +18,49 @@ from numpy.typing import NDArray
 
 from promptsearch.linear import LinearClassifier, fit_linear
 from promptsearch.lm.base import FloatArray
+from promptsearch.prior.ngrams import NgramClassifier, fit_ngram_classifier
 from promptsearch.prior.vote import NeighbourLabels, NeighbourVote, fit_neighbour_vote
 from promptsearch.probabilities import normalized, one_thread
 
-__all__ = ["EmbeddingPrior", "fit_embedding_prior"]
+__all__ = ["LabelPrior", "fit_label_prior"]
 
 _LARGEST_WEIGHT = 4.0
 _PULL = 1.0  # of a Gaussian around weights that add up to 1: a standard deviation of 1
 _NO_WEIGHT = 1e-3  # below this a part is left out
+_NO_GAIN = 1e-3  # of log-probability a row, in nats: so little is not worth a part
 _TRACE = 0.01  # of the vote where nothing has weight: it still tells which label is likelier
+_VOTE, _LINEAR, _NGRAMS = range(3)
 
 
 @dataclass(frozen=True)
-class EmbeddingPrior:
-    """Log-probabilities of labels from vectors alone.
+class LabelPrior:
+    """Log-probabilities of labels from labelled examples alone.
 
     Attributes:
         vote: the neighbours' vote.
-        linear: the classifier; None where there is none, as with a pool of one label.
+        linear: the classifier of vectors; None where there is none, as with a pool of one label.
         vote_weight: factor on the vote's log-probabilities, at least 0.
         linear_weight: factor on the classifier's, at least 0; 0 without one.
+        ngrams: the classifier of n-grams of characters; None where there is none.
+        ngrams_weight: factor on its log-probabilities, at least 0; 0 without one.
     """
 
     vote: NeighbourVote
     linear: LinearClassifier | None = None
     vote_weight: float = 1.0
     linear_weight: float = 0.0
+    ngrams: NgramClassifier | None = None
+    ngrams_weight: float = 0.0
 
     @property
     def neighbours(self) -> int:
         """Neighbours that a query needs; 0 where the vote has no weight."""
         return self.vote.count if self.vote_weight > 0 else 0
+
+    @property
+    def needs_vectors(self) -> bool:
+        """Whether a query's vector counts."""
+        return self.vote_weight > 0 or (self.linear is not None and self.linear_weight > 0)
 
     @property
     def description(self) -> str:
@@ -56,31 +69,42 @@ class EmbeddingPrior:
         if self.vote_weight > 0:
             parts.append(f"{self.vote_weight:.2g} x vote of {self.vote.count} neighbours")
         if self.linear is not None and self.linear_weight > 0:
-            parts.append(f"{self.linear_weight:.2g} x linear classifier")
+            parts.append(f"{self.linear_weight:.2g} x linear classifier of embeddings")
+        if self.ngrams is not None and self.ngrams_weight > 0:
+            parts.append(f"{self.ngrams_weight:.2g} x linear classifier of letters")
         return " + ".join(parts)
 
     def log_probabilities(
-        self, vectors: NDArray[np.float32], neighbours: NeighbourLabels | None, label_count: int
+        self,
+        texts: Sequence[str],
+        vectors: NDArray[np.float32] | None,
+        neighbours: NeighbourLabels | None,
+        label_count: int,
     ) -> FloatArray:
         """Log-probability of each label, shape (items, labels).
 
         Args:
-            vectors: of the items, shape (items, dimensions).
+            texts: of the items.
+            vectors: of the items, shape (items, dimensions); None where none is needed.
             neighbours: of the items, at least :attr:`neighbours` of them where the pool has as many; None where it
                 needs none.
             label_count: number of labels.
 
         Raises:
             DataError: vectors of another dimension than the classifier's.
-            ValueError: there are no neighbours and it needs some.
+            ValueError: there are no neighbours or no vectors, and it needs some.
         """
-        scores = np.zeros((len(vectors), label_count))
+        scores = np.zeros((len(texts), label_count))
         if self.vote_weight > 0:
             if neighbours is None:
                 raise ValueError("the vote has weight and needs neighbours")
             scores += self.vote_weight * self.vote.log_probabilities(neighbours, label_count)
         if self.linear is not None and self.linear_weight > 0:
+            if vectors is None:
+                raise ValueError("the classifier of vectors has weight and needs some")
             scores += self.linear_weight * self.linear.log_probabilities(vectors, label_count)
+        if self.ngrams is not None and self.ngrams_weight > 0:
+            scores += self.ngrams_weight * self.ngrams.log_probabilities(texts, label_count)
         return normalized(scores)
 
     def to_dict(self) -> dict[str, Any]:
@@ -90,43 +114,52 @@ class EmbeddingPrior:
             "vote_weight": self.vote_weight,
             "linear": self.linear.to_dict() if self.linear is not None and self.linear_weight > 0 else None,
             "linear_weight": self.linear_weight,
+            "ngrams": self.ngrams.to_dict() if self.ngrams is not None and self.ngrams_weight > 0 else None,
+            "ngrams_weight": self.ngrams_weight,
         }
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], label_count: int) -> EmbeddingPrior:
+    def from_dict(cls, values: Mapping[str, Any], label_count: int) -> LabelPrior:
         """The reverse of :meth:`to_dict`.
 
         Args:
-            values: plain values.
+            values: plain values; those of the n-grams may be missing.
             label_count: number of labels of the task.
 
         Raises:
             KeyError: a value lacks.
             TypeError, ValueError, OverflowError: a value is none that a fit could have found.
         """
-        vote_weight, linear_weight = float(values["vote_weight"]), float(values["linear_weight"])
-        if not (0 <= vote_weight <= _LARGEST_WEIGHT and 0 <= linear_weight <= _LARGEST_WEIGHT):
+        names = ("vote_weight", "linear_weight", "ngrams_weight")
+        vote_weight, linear_weight, ngrams_weight = (
+            float(values.get(name, 0.0) if name == "ngrams_weight" else values[name]) for name in names
+        )
+        if not all(0 <= weight <= _LARGEST_WEIGHT for weight in (vote_weight, linear_weight, ngrams_weight)):
             raise ValueError("no such weights of a prior")
-        linear = values["linear"]
-        if linear_weight > 0 and linear is None:
+        linear, ngrams = values["linear"], values.get("ngrams")
+        if (linear_weight > 0 and linear is None) or (ngrams_weight > 0 and ngrams is None):
             raise ValueError("a linear classifier has weight and is missing")
         return cls(
             NeighbourVote.from_dict(values["vote"]),
             None if linear is None else LinearClassifier.from_dict(linear, label_count),
             vote_weight,
             linear_weight,
+            None if ngrams is None else NgramClassifier.from_dict(ngrams, label_count),
+            ngrams_weight,
         )
 
 
-def fit_embedding_prior(
+def fit_label_prior(
+    texts: Sequence[str],
     vectors: NDArray[np.float32],
     golds: Sequence[int] | NDArray[np.int64],
     neighbours: NeighbourLabels,
     label_count: int,
-) -> EmbeddingPrior:
-    """Fit vote, classifier and their weights on the pool.
+) -> LabelPrior:
+    """Fit vote, classifiers and their weights on the pool.
 
     Args:
+        texts: of the pool rows.
         vectors: of the pool rows, shape (rows, dimensions).
         golds: their label indices, shape (rows,).
         neighbours: of each pool row in the pool, itself left out.
@@ -134,31 +167,51 @@ def fit_embedding_prior(
     """
     right = np.asarray(golds, dtype=np.int64)
     vote = fit_neighbour_vote(neighbours, right, label_count)
-    found = fit_linear(vectors, right, label_count)
-    if found is None:
-        return EmbeddingPrior(vote)
-    rows = found.rows
+    linear = fit_linear(vectors, right, label_count)
+    ngrams = fit_ngram_classifier(texts, right, label_count)
+    if linear is None or ngrams is None:  # both, since they deal the same rows to their folds
+        return LabelPrior(vote)
+    rows, of_linear, of_ngrams = np.intersect1d(linear.rows, ngrams.rows, assume_unique=True, return_indices=True)
     judged = NeighbourLabels(neighbours.similarities[rows], neighbours.labels[rows])
-    parts = np.stack([vote.log_probabilities(judged, label_count), found.held_out])
-    vote_weight, linear_weight = _chosen_weights(parts, right[rows])
-    return EmbeddingPrior(vote, found.classifier if linear_weight > 0 else None, vote_weight, linear_weight)
+    votes = vote.log_probabilities(judged, label_count)
+    weights = _chosen_weights(np.stack([votes, linear.held_out[of_linear], ngrams.held_out[of_ngrams]]), right[rows])
+    return LabelPrior(
+        vote,
+        linear.classifier if weights[_LINEAR] > 0 else None,
+        weights[_VOTE],
+        weights[_LINEAR],
+        ngrams.classifier if weights[_NGRAMS] > 0 else None,
+        weights[_NGRAMS],
+    )
 
 
-def _chosen_weights(parts: FloatArray, golds: NDArray[np.int64]) -> tuple[float, float]:
-    """Weights of vote and classifier.
+def _chosen_weights(parts: FloatArray, golds: NDArray[np.int64]) -> list[float]:
+    """Weights of vote and classifiers.
 
-    The vote is left out where it gains no more than one standard error: a prompt without it needs no index, and keeps
-    no example in its files that it does not show.
+    A part is left out where it gains next to nothing, or no more than one standard error, over the others, the vote
+    first: without it a prompt needs no index and keeps no example in its files that it does not show, without vectors
+    no encoder.
 
     Args:
-        parts: log-probabilities of both about rows that neither has seen, shape (2, rows, labels).
+        parts: log-probabilities of each about rows that it has not seen, shape (3, rows, labels).
         golds: the rows' labels.
     """
-    both, alone = _fit_weights(parts, golds), np.array([0.0, *_fit_weights(parts[1:], golds)])
-    gains = _likelihoods(both, parts, golds) - _likelihoods(alone, parts, golds)
-    error = float(gains.std()) / np.sqrt(len(gains))
-    vote_weight, linear_weight = (alone if gains.mean() <= error else both).tolist()
-    return (vote_weight if linear_weight > 0 else max(vote_weight, _TRACE)), linear_weight
+    kept = list(range(len(parts)))
+    weights = _fit_weights(parts, golds)
+    for part in (_VOTE, _LINEAR, _NGRAMS):
+        others = [each for each in kept if each != part]
+        if not others:
+            break
+        less = np.zeros(len(parts))
+        less[others] = _fit_weights(parts[others], golds)
+        if not less.any():
+            continue
+        gains = _likelihoods(weights, parts, golds) - _likelihoods(less, parts, golds)
+        if gains.mean() <= max(_NO_GAIN, float(gains.std()) / np.sqrt(len(gains))):
+            kept, weights = others, less
+    if not weights.any():
+        weights[_VOTE] = _TRACE
+    return [float(weight) for weight in weights]
 
 
 def _likelihoods(weights: FloatArray, parts: FloatArray, golds: NDArray[np.int64]) -> FloatArray:

@@ -157,7 +157,7 @@ def fit_ngram_classifier(
 
 def _bucket_count(label_count: int) -> int:
     """A power of two."""
-    return min(_MOST_BUCKETS, max(_FEWEST_BUCKETS, 2 ** int(np.log2(_WEIGHTS / label_count))))
+    return min(_MOST_BUCKETS, max(_FEWEST_BUCKETS, 1 << (_WEIGHTS // label_count).bit_length() - 1))
 
 
 def _counts(texts: Sequence[str], buckets: int) -> Vectors:

@@ -289,7 +289,7 @@ def _sampled(
 ) -> list[Candidate]:
     """Candidates drawn at random from a static space, as the search draws them before it knows anything."""
     labels, splits = task.labels, rows.near.splits
-    room = answer_room(opened.engine, labels, 1)
+    room = answer_room(opened.engine, labels, task.answer_form)
     shown = demonstrations_of(task.examples, splits.pool)
     builder = PromptBuilder(opened.engine, task.inputs, task.output, shown, room)
     laid_out = make_space(task, splits, space, opened.engine, builder, room, rows.near.matcher)

@@ -62,7 +62,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Neighbours:
-    """What the vectors of some items say.
+    """What labelled examples say about some items.
 
     Attributes:
         matches: numbers of the examples that each item may be shown, the best match first.
@@ -222,7 +222,7 @@ class Answering:
         return predictions
 
     def _neighbours(self, inputs: Sequence[Mapping[str, str]], *, others_only: bool = False) -> Neighbours:
-        """What the items' vectors say: matches to show, routes to take, and the prior where it has weight.
+        """What labelled examples say: matches to show, routes to take, and the prior where it has weight.
 
         With ``others_only`` no item finds an example with its own text.
         """

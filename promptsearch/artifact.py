@@ -33,7 +33,7 @@ _FORMAT = "promptsearch prompt"
 _SCHEMA = 3
 _WEIGHINGS = ("weighing", "weighing_alone", "weighing_words", "weighing_words_alone")
 _VOTE_SCHEMA = 1  # its prior is a vote of neighbours and nothing else
-_VECTORS_SCHEMA = 2  # its prior knows vectors and no letters
+_VECTORS_SCHEMA = 2  # its prior knows vectors and no characters
 
 
 def document_of(parts: PromptParts, opened: OpenedModel) -> dict[str, Any]:

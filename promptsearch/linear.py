@@ -22,14 +22,14 @@ from promptsearch.errors import DataError
 from promptsearch.lm.base import FloatArray
 from promptsearch.probabilities import normalized, one_thread
 
-__all__ = ["LinearClassifier", "LinearFit", "Vectors", "fit_linear"]
+__all__ = ["LinearClassifier", "LinearFit", "Vectors", "fit_linear", "spread_rows"]
 
 Vectors = Any  # a float32 array of shape (items, dimensions), or a SciPy CSR matrix of that shape
 
 _FOLDS = 5
 _ROWS_FOR_PENALTY = 500  # held-out rows that settle which penalty is best
 _FEWEST_ROWS = 2_000  # of a subsample, however many labels there are
-_TOLERANCE = 1e-3
+_TOLERANCE, _TOLERANCE_OF_LABELS = 1e-3, 0.1  # the latter over labels squared: the more labels, the flatter the loss
 _LARGEST = 1e6  # of any number in a saved classifier
 _NUMBER_TYPES = ("<f4", "<f2")  # of saved weights
 
@@ -40,7 +40,7 @@ class _Effort:
 
     Attributes:
         penalties: scikit-learn's C to choose among: the higher, the freer.
-        most_work: rows * labels * numbers of a row that one fit takes: a second or so.
+        most_work: rows * labels * numbers of a row that one fit takes: a second or so on one core.
         most_steps: of the solver.
     """
 
@@ -50,7 +50,7 @@ class _Effort:
 
 
 _DENSE = _Effort((1.0, 3.0, 10.0, 30.0, 100.0), 400_000_000, 100)
-_SPARSE = _Effort((10.0,), 100_000_000, 25)  # 3 and 30 tell labels as well, and so do 100 steps
+_SPARSE = _Effort((10.0,), 20_000_000, 25)  # 3 and 30 tell labels as well, and so do 100 steps
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,11 +86,13 @@ class LinearClassifier:
                 f"vectors have shape {vectors.shape} and the linear classifier takes (items, "
                 f"{self.weights.shape[1]}); give those of the encoder that it was fitted with"
             )
-        weights = np.ascontiguousarray(self.weights, dtype=np.float64)
         if _is_sparse(vectors):  # SciPy sums row by row
-            products = np.asarray(vectors.astype(np.float64) @ weights.T)
+            used = np.unique(vectors.indices)
+            weights = np.ascontiguousarray(self.weights[:, used].T, dtype=np.float64)
+            products = np.asarray(vectors[:, used].astype(np.float64) @ weights)
         else:  # not a matrix product, rows in one order: else sums round by the number of items and the layout
-            products = np.einsum("id,ld->il", np.ascontiguousarray(vectors, dtype=np.float64), weights)
+            rows, weights = (np.ascontiguousarray(array, dtype=np.float64) for array in (vectors, self.weights))
+            products = np.einsum("id,ld->il", rows, weights)
         logits = products + self.intercepts
         shares = np.zeros((vectors.shape[0], label_count))
         shares[:, self.labels] = np.exp(normalized(logits))
@@ -98,12 +100,13 @@ class LinearClassifier:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; a label's weights are the base64 text of little-endian numbers, the shortest that do."""
+        usual, short = _NUMBER_TYPES
         with np.errstate(over="ignore"):
-            fits = [kind for kind in _NUMBER_TYPES if np.array_equal(self.weights.astype(kind), self.weights)]
+            numbers = short if np.array_equal(self.weights.astype(short), self.weights) else usual
         return {
             "labels": list(self.labels),
-            "numbers": fits[-1],
-            "weights": [base64.b64encode(row.astype(fits[-1]).tobytes()).decode("ascii") for row in self.weights],
+            "numbers": numbers,
+            "weights": [base64.b64encode(row.astype(numbers).tobytes()).decode("ascii") for row in self.weights],
             "intercepts": self.intercepts.tolist(),
             "rows": self.rows,
         }
@@ -154,7 +157,7 @@ class LinearFit:
 
 
 def fit_linear(vectors: Vectors, golds: Sequence[int] | NDArray[np.int64], label_count: int) -> LinearFit | None:
-    """Fit a classifier, its penalty chosen by the likelihood of held-out rows.
+    """Fit a classifier, the penalty of one of dense vectors chosen by the likelihood of held-out rows.
 
     Rows are dealt to five folds label by label, so that no randomness is needed and each fold has its share of every
     label. A label that is in one fold only is unknown to the classifier that judges it there.
@@ -170,7 +173,7 @@ def fit_linear(vectors: Vectors, golds: Sequence[int] | NDArray[np.int64], label
     right = np.asarray(golds, dtype=np.int64)
     effort = _SPARSE if _is_sparse(vectors) else _DENSE
     numbers = vectors.nnz // max(1, len(right)) if _is_sparse(vectors) else vectors.shape[1]  # of a row
-    rows = _subsample(right, max(_FEWEST_ROWS, effort.most_work // max(1, label_count * numbers)))
+    rows = spread_rows(right, max(_FEWEST_ROWS, effort.most_work // max(1, label_count * numbers)))
     vectors, right = vectors[rows], right[rows]
     folds = _folds(right)
     count = int(folds.max(initial=0)) + 1
@@ -189,8 +192,13 @@ def _by_label(golds: NDArray[np.int64]) -> NDArray[np.intp]:
     return np.argsort(golds, kind="stable")
 
 
-def _subsample(golds: NDArray[np.int64], most: int) -> NDArray[np.intp]:
-    """Places of rows evenly spread over each label, ascending; all where they are few enough."""
+def spread_rows(golds: NDArray[np.int64], most: int) -> NDArray[np.intp]:
+    """Places of at most so many rows, evenly spread over each label, ascending; all where they are few enough.
+
+    Args:
+        golds: the rows' label indices.
+        most: at least 1.
+    """
     if len(golds) <= most:
         return np.arange(len(golds))
     chosen = np.linspace(0, len(golds) - 1, most).round().astype(np.intp)
@@ -247,10 +255,11 @@ def _fitted(vectors: Vectors, golds: NDArray[np.int64], penalty: float, effort: 
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
+    tolerance = min(_TOLERANCE, _TOLERANCE_OF_LABELS / len(np.unique(golds)) ** 2)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the penalty was chosen among fits of as many steps
+        warnings.simplefilter("ignore", ConvergenceWarning)  # stopping early is a penalty too, the same in every fold
         warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
-        model = LogisticRegression(C=penalty, tol=_TOLERANCE, max_iter=effort.most_steps).fit(vectors, golds)
+        model = LogisticRegression(C=penalty, tol=tolerance, max_iter=effort.most_steps).fit(vectors, golds)
     weights, intercepts = np.asarray(model.coef_), np.asarray(model.intercept_, dtype=np.float64)
     if len(weights) == 1:  # of two labels scikit-learn keeps the difference
         weights, intercepts = np.concatenate([-weights, weights]) / 2, np.array([-0.5, 0.5]) * intercepts

@@ -6,6 +6,7 @@ import base64
 import json
 import math
 import re
+import unicodedata
 from collections import Counter
 from dataclasses import replace
 from itertools import product
@@ -38,6 +39,8 @@ from promptsearch.prior import (
     fit_neighbour_vote,
     fit_ngram_classifier,
 )
+from promptsearch.prior import combined as combined_module
+from promptsearch.prior import ngrams as ngrams_module
 from promptsearch.prior.ngrams import NgramFeatures
 
 # -- the vote ---------------------------------------------------------------------------------------------
@@ -244,7 +247,7 @@ def test_a_large_pool_is_sampled_label_by_label(monkeypatch: pytest.MonkeyPatch)
     np.testing.assert_allclose(np.bincount(golds[part.rows]) / 100, np.bincount(golds) / 400, atol=0.02)
 
 
-# -- letters ----------------------------------------------------------------------------------------------
+# -- characters ----------------------------------------------------------------------------------------------
 
 HASHED = [1927, 7064, 9473, 10068, 11777, 12346, 14341, 16978, 17206, 17255, 17558, 21748, 22922, 29199, 32394]
 SENTIMENTS = (
@@ -259,8 +262,10 @@ def sentiments() -> tuple[list[str], NDArray[np.int64]]:
 
 
 def slow_ngrams(text: str) -> Counter[str]:
-    """All n-grams of one to five characters, case and width of white space aside."""
-    text = re.sub(r"\s\s+", " ", text[:4000].lower())
+    """All n-grams of one to five characters; case, width and how long white space is do not count."""
+    if len(text) > 1000:
+        text = text[:500] + " " + text[-500:]
+    text = re.sub(r"\s+", " ", unicodedata.normalize("NFKC", text).lower()).strip()
     return Counter(text[at : at + length] for length in range(1, 6) for at in range(len(text) - length + 1))
 
 
@@ -268,9 +273,11 @@ def bucket_of(gram: str, buckets: int) -> int:
     return abs(murmurhash3_32(gram.encode())) % buckets
 
 
-@given(st.lists(st.text(alphabet="aB é漢\n1", max_size=12), min_size=1, max_size=5))
-def test_vectors_of_texts_are_tf_idf(texts: list[str]) -> None:
+@given(st.lists(st.text(alphabet="aB é漢\t\n1Ａ", max_size=12), min_size=1, max_size=5), st.booleans())
+def test_vectors_of_texts_are_tf_idf(texts: list[str], long: bool) -> None:
     buckets = 2**13
+    if long:
+        texts = [texts[0] * 300, *texts[1:]]
     features, vectors = NgramFeatures.fit(texts, buckets)
     counted = []
     for text in texts:
@@ -291,21 +298,22 @@ def test_vectors_of_texts_are_tf_idf(texts: list[str]) -> None:
     assert (again != vectors).nnz == 0
 
 
-def test_hashes_are_the_same_everywhere() -> None:
-    """A saved classifier's buckets mean the same on every machine and with every version of scikit-learn."""
+def test_hashes_are_those_of_saved_classifiers() -> None:
+    """Should another version of scikit-learn hash otherwise, this is where it shows."""
     vectors = NgramFeatures(np.ones(2**15, np.float32)).vectors(["née 漢"])
     assert sorted(vectors.indices.tolist()) == HASHED
 
 
-def test_letters_tell_labels_apart_and_survive() -> None:
+def test_characters_tell_labels_apart_and_survive() -> None:
     texts, golds = sentiments()
     found = fit_ngram_classifier(texts, golds, 2)
     assert found is not None
     assert (found.held_out.argmax(1) == golds).mean() > 0.9
-    queries = ["a charming take", "clumsy take", "", "lone \ud800 surrogate", "x" * 50_000]
+    queries = ["a charming take", "clumsy take", "", "lone \ud800 surrogate", "x" * 50_000, "Ａ　lovely"]
     said = found.classifier.log_probabilities(queries, 2)
     assert said[:2].argmax(1).tolist() == [0, 1]
     assert np.isfinite(said).all()
+    assert found.classifier.log_probabilities([], 2).shape == (0, 2)
     one_by_one = [found.classifier.log_probabilities([query], 2)[0].tolist() for query in queries]
     assert said.tolist() == one_by_one
     document = json.dumps(found.classifier.to_dict())
@@ -334,10 +342,36 @@ def test_sparse_vectors_are_fitted_as_dense_ones() -> None:
 def test_many_labels_have_fewer_buckets() -> None:
     texts = [f"text {n}" for n in range(40)]
     sizes = []
-    for labels in (2, 8, 9, 40):
+    for labels in (2, 8, 9, 40, 300):
         found = fit_ngram_classifier(texts, np.arange(40) % labels, labels)
         sizes.append(0 if found is None else len(found.classifier.features.inverses))
-    assert sizes == [2**15, 2**15, 2**14, 2**13]
+    assert sizes == [2**15, 2**15, 2**14, 2**12, 0]
+
+
+def test_of_many_characters_a_part_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts, golds = sentiments()
+    monkeypatch.setattr(ngrams_module, "_MOST_CHARACTERS", sum(map(len, texts)) // 2)
+    found = fit_ngram_classifier(texts, golds, 2)
+    assert found is not None
+    assert len(found.rows) == len(found.held_out) == len(texts) // 2
+    assert np.bincount(golds[found.rows]).tolist() == [18, 18]
+    assert (found.held_out.argmax(1) == golds[found.rows]).mean() > 0.8
+
+
+def test_a_hundred_and_fifty_labels_are_told_apart() -> None:
+    """Their gradients are small from the start, and a fit must not stop there."""
+    labels, rows = 150, 900
+    golds = np.arange(rows) % labels
+    rng = np.random.default_rng(0)
+    names = ["".join(rng.choice(list("abcdefghij"), 6)) for _ in range(labels)]
+    texts = [f"{names[gold]} was said {number}" for number, gold in enumerate(golds)]
+    directions = unit_vectors(rng.normal(size=(labels, 64)))
+    dense = fit_linear(unit_vectors(directions[golds] + rng.normal(0, 0.05, (rows, 64))), golds, labels)
+    sparse = fit_ngram_classifier(texts, golds, labels)
+    assert dense is not None
+    assert sparse is not None
+    assert (dense.held_out.argmax(1) == golds).mean() > 0.95
+    assert (sparse.held_out.argmax(1) == golds).mean() > 0.95
 
 
 def test_without_texts_there_is_no_classifier() -> None:
@@ -403,16 +437,47 @@ def test_the_classifier_goes_where_only_neighbours_know() -> None:
     assert prior.linear_weight < prior.vote_weight / 2
 
 
-def test_where_only_letters_tell_no_vector_is_needed() -> None:
+def test_where_only_characters_tell_no_vector_is_needed() -> None:
     texts, golds = sentiments()
     rng = np.random.default_rng(3)
     prior = fitted(unit_vectors(rng.normal(size=(len(texts), 8))), golds, 2, texts)
     assert prior.ngrams_weight > 0
     assert not prior.needs_vectors
     assert prior.log_probabilities(["charming", "dreary"], None, None, 2).argmax(1).tolist() == [0, 1]
-    assert prior.description.endswith("linear classifier of letters")
+    assert prior.description.endswith("linear classifier of characters")
     with pytest.raises(ValueError, match="vectors"):
         LabelPrior.from_dict(GOOD | {"vote_weight": 0.0}, 3).log_probabilities(["a"], None, None, 3)
+
+
+def test_rows_that_judge_are_the_smaller_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not those that two samples share by chance."""
+    texts, golds = sentiments()
+    judging = []
+    slow = combined_module._chosen_weights
+
+    def watched(parts: FloatArray, right: NDArray[np.int64]) -> list[float]:
+        judging.append(np.bincount(right).tolist())
+        return slow(parts, right)
+
+    monkeypatch.setattr(combined_module, "_chosen_weights", watched)
+    monkeypatch.setattr(linear_module, "_DENSE", replace(linear_module._DENSE, most_work=1))
+    monkeypatch.setattr(linear_module, "_FEWEST_ROWS", 48)
+    monkeypatch.setattr(ngrams_module, "_MOST_CHARACTERS", 20 * len(texts[0]))
+    vectors = unit_vectors(np.eye(2, 8)[golds] + np.random.default_rng(0).normal(0, 0.5, (len(texts), 8)))
+    fitted(vectors, golds, 2, texts)
+    assert judging == [[10, 10]]
+
+
+def test_a_part_that_cannot_be_fitted_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors, golds = blobs(90)
+    without_texts = fitted(vectors, golds, 3, [""] * 90)
+    assert without_texts.linear_weight > 0
+    assert without_texts.ngrams is None
+    texts, golds = sentiments()
+    monkeypatch.setattr(combined_module, "fit_linear", lambda *arguments: None)
+    without_vectors = fitted(blobs(len(texts))[0], golds, 2, texts)
+    assert without_vectors.ngrams_weight > 0
+    assert without_vectors.linear is None
 
 
 def mean_likelihood(logs: FloatArray, golds: NDArray[np.int64]) -> float:
@@ -445,11 +510,13 @@ def test_real_vectors(encoder: TransformerEncoder) -> None:
 
 GOOD = LabelPrior(
     NeighbourVote(4),
-    LinearClassifier((0, 2), np.ones((2, 3), np.float32), np.zeros(2), 9),
-    0.5,
-    0.5,
-    NgramClassifier(NgramFeatures(np.ones(3, np.float32)), LinearClassifier((0, 2), np.ones((2, 3)), np.zeros(2), 9)),
-    0.5,
+    vote_weight=0.5,
+    linear=LinearClassifier((0, 2), np.ones((2, 3), np.float32), np.zeros(2), 9),
+    linear_weight=0.5,
+    ngrams=NgramClassifier(
+        NgramFeatures(np.ones(3, np.float32)), LinearClassifier((0, 2), np.ones((2, 3)), np.zeros(2), 9)
+    ),
+    ngrams_weight=0.5,
 ).to_dict()
 
 

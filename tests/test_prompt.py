@@ -56,23 +56,23 @@ def retriever() -> Retriever:
 
 
 def prior_of(kind: str) -> LabelPrior | None:
-    """The vote, a classifier of vectors, one of letters, or all."""
+    """The vote, a classifier of vectors, one of characters, or all."""
     if kind not in ("prior", "vote", "linear", "ngrams"):
         return None
     labels = list(TASK.labels or ())
     rows = TASK.examples[:40]
-    letters = fit_ngram_classifier(
+    characters = fit_ngram_classifier(
         [row.text for row in rows], [labels.index(row.output) for row in rows], len(labels)
     )
-    assert letters is not None
+    assert characters is not None
     weights = np.random.default_rng(4).normal(0, 3, (2, WordEncoder.dimension)).astype(np.float32)
     return LabelPrior(
         NeighbourVote(4),
-        LinearClassifier((0, 1), weights, np.array([0.1, -0.1]), 40) if kind in ("prior", "linear") else None,
-        0.6 if kind in ("prior", "vote") else 0.0,
-        0.7 if kind in ("prior", "linear") else 0.0,
-        letters.classifier if kind in ("prior", "ngrams") else None,
-        0.8 if kind in ("prior", "ngrams") else 0.0,
+        vote_weight=0.6 if kind in ("prior", "vote") else 0.0,
+        linear=LinearClassifier((0, 1), weights, np.array([0.1, -0.1]), 40) if kind in ("prior", "linear") else None,
+        linear_weight=0.7 if kind in ("prior", "linear") else 0.0,
+        ngrams=characters.classifier if kind in ("prior", "ngrams") else None,
+        ngrams_weight=0.8 if kind in ("prior", "ngrams") else 0.0,
     )
 
 
@@ -161,7 +161,7 @@ def test_a_classifier_needs_no_pool(tmp_path: Path) -> None:
     assert loaded.predict(ITEMS) == prompt.predict(ITEMS)
 
 
-def test_a_classifier_of_letters_needs_no_encoder(tmp_path: Path) -> None:
+def test_a_classifier_of_characters_needs_no_encoder(tmp_path: Path) -> None:
     prompt = make("ngrams")
     assert prompt.parts.uses_prior
     assert not prompt.parts.needs_vectors
@@ -172,7 +172,7 @@ def test_a_classifier_of_letters_needs_no_encoder(tmp_path: Path) -> None:
     assert loaded.predict(ITEMS) == prompt.predict(ITEMS)
 
 
-def test_a_file_whose_prior_knows_no_letters_is_still_read(tmp_path: Path) -> None:
+def test_a_file_whose_prior_knows_no_characters_is_still_read(tmp_path: Path) -> None:
     prompt = make("linear")
     path = prompt.save(tmp_path / "p.json")
     document = json.loads(path.read_text()) | {"schema": 2}

@@ -6,7 +6,7 @@
 the packaged model (``--weights``; by default the type that is fastest here, which the settings in FILE name) and
 answers the same test rows. The methods (``--only`` takes some by their names or parts of them):
 
-    ours 2m, ours 2m alone     ``optimize`` with its whole space, and without the retrieval prior; for each of
+    ours 2m, ours 2m alone     ``optimize`` with its whole space, and without the prior; for each of
                                ``--budget-minutes``, and of ``--budget-tokens`` (``ours 60k``). The first is also
                                measured with its prior taken away
     recipe plain               zero-shot, eight random, eight nearest demonstrations, each as the model answers and

@@ -46,7 +46,7 @@ class OursJob:
     Attributes:
         task: the task.
         budget: of time or of tokens.
-        prior: whether neighbours' labels may be added.
+        prior: whether the prior, what labelled examples say without the model, may be added.
     """
 
     task: TaskJob

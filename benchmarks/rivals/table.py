@@ -1,7 +1,7 @@
 """The table of ``benchmarks.rivals``: means over seeds, and how soon ours got as far.
 
 *Time to reach* a method is the mean wall time of our shortest search whose prompt's mean test accuracy is at least
-that method's final one. It is given for the prompt alone and with the retrieval prior.
+that method's final one. It is given for the prompt alone and with the prior.
 Invariant: pure. Cells in, text out; a method with fewer seeds than others is shown with its number of seeds.
 """
 

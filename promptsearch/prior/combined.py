@@ -1,16 +1,17 @@
 """The prior: what labelled examples say about a query without the model, in three ways that are weighed together.
 
 ``log p(y) = a * log vote(y) + b * log linear(y) + c * log ngrams(y) + constant``: the neighbours' vote, a linear
-classifier on vectors and one on the texts' letters, with weights at least 0 that make pool rows likeliest, each row
-judged by the others: the vote leaves it out, the classifiers were fitted without its fold. So none flatters itself,
-and the prior's probabilities are honest ones: its natural weight in a prompt is 1.
+classifier on vectors and one on the texts' characters, with weights at least 0 that make pool rows likeliest. Each
+row is judged by the others: the vote leaves it out, the classifiers were fitted without its fold. So none flatters
+itself, and where the pool has no near duplicates the prior's probabilities are honest ones: its natural weight in a
+prompt is 1.
 Leaves out: the language model, and the weight of the prior in a prompt (:mod:`promptsearch.calibration`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
@@ -38,16 +39,17 @@ class LabelPrior:
 
     Attributes:
         vote: the neighbours' vote.
+        vote_weight: factor on its log-probabilities, at least 0.
         linear: the classifier of vectors; None where there is none, as with a pool of one label.
-        vote_weight: factor on the vote's log-probabilities, at least 0.
-        linear_weight: factor on the classifier's, at least 0; 0 without one.
+        linear_weight: factor on its log-probabilities, at least 0; 0 without one.
         ngrams: the classifier of n-grams of characters; None where there is none.
         ngrams_weight: factor on its log-probabilities, at least 0; 0 without one.
     """
 
     vote: NeighbourVote
-    linear: LinearClassifier | None = None
+    _: KW_ONLY
     vote_weight: float = 1.0
+    linear: LinearClassifier | None = None
     linear_weight: float = 0.0
     ngrams: NgramClassifier | None = None
     ngrams_weight: float = 0.0
@@ -71,7 +73,7 @@ class LabelPrior:
         if self.linear is not None and self.linear_weight > 0:
             parts.append(f"{self.linear_weight:.2g} x linear classifier of embeddings")
         if self.ngrams is not None and self.ngrams_weight > 0:
-            parts.append(f"{self.ngrams_weight:.2g} x linear classifier of letters")
+            parts.append(f"{self.ngrams_weight:.2g} x linear classifier of characters")
         return " + ".join(parts)
 
     def log_probabilities(
@@ -130,10 +132,8 @@ class LabelPrior:
             KeyError: a value lacks.
             TypeError, ValueError, OverflowError: a value is none that a fit could have found.
         """
-        names = ("vote_weight", "linear_weight", "ngrams_weight")
-        vote_weight, linear_weight, ngrams_weight = (
-            float(values.get(name, 0.0) if name == "ngrams_weight" else values[name]) for name in names
-        )
+        vote_weight, linear_weight = float(values["vote_weight"]), float(values["linear_weight"])
+        ngrams_weight = float(values.get("ngrams_weight", 0.0))
         if not all(0 <= weight <= _LARGEST_WEIGHT for weight in (vote_weight, linear_weight, ngrams_weight)):
             raise ValueError("no such weights of a prior")
         linear, ngrams = values["linear"], values.get("ngrams")
@@ -141,11 +141,11 @@ class LabelPrior:
             raise ValueError("a linear classifier has weight and is missing")
         return cls(
             NeighbourVote.from_dict(values["vote"]),
-            None if linear is None else LinearClassifier.from_dict(linear, label_count),
-            vote_weight,
-            linear_weight,
-            None if ngrams is None else NgramClassifier.from_dict(ngrams, label_count),
-            ngrams_weight,
+            vote_weight=vote_weight,
+            linear=None if linear is None else LinearClassifier.from_dict(linear, label_count),
+            linear_weight=linear_weight,
+            ngrams=None if ngrams is None else NgramClassifier.from_dict(ngrams, label_count),
+            ngrams_weight=ngrams_weight,
         )
 
 
@@ -168,49 +168,57 @@ def fit_label_prior(
     right = np.asarray(golds, dtype=np.int64)
     vote = fit_neighbour_vote(neighbours, right, label_count)
     linear = fit_linear(vectors, right, label_count)
-    ngrams = fit_ngram_classifier(texts, right, label_count)
-    if linear is None or ngrams is None:  # both, since they deal the same rows to their folds
+    rows = np.arange(len(right)) if linear is None else linear.rows
+    ngrams = fit_ngram_classifier([texts[row] for row in rows], right[rows], label_count)
+    among = np.arange(len(rows)) if ngrams is None else ngrams.rows  # what judges is the smaller of nested samples
+    judging = rows[among]
+    judged = NeighbourLabels(neighbours.similarities[judging], neighbours.labels[judging])
+    held_out = {_VOTE: vote.log_probabilities(judged, label_count)}
+    if linear is not None:
+        held_out[_LINEAR] = linear.held_out[among]
+    if ngrams is not None:
+        held_out[_NGRAMS] = ngrams.held_out
+    if len(held_out) == 1:
         return LabelPrior(vote)
-    rows, of_linear, of_ngrams = np.intersect1d(linear.rows, ngrams.rows, assume_unique=True, return_indices=True)
-    judged = NeighbourLabels(neighbours.similarities[rows], neighbours.labels[rows])
-    votes = vote.log_probabilities(judged, label_count)
-    weights = _chosen_weights(np.stack([votes, linear.held_out[of_linear], ngrams.held_out[of_ngrams]]), right[rows])
+    chosen = _chosen_weights(np.stack(list(held_out.values())), right[judging])
+    weights = dict(zip(held_out, chosen, strict=True))
+    linear_weight, ngrams_weight = weights.get(_LINEAR, 0.0), weights.get(_NGRAMS, 0.0)
     return LabelPrior(
         vote,
-        linear.classifier if weights[_LINEAR] > 0 else None,
-        weights[_VOTE],
-        weights[_LINEAR],
-        ngrams.classifier if weights[_NGRAMS] > 0 else None,
-        weights[_NGRAMS],
+        vote_weight=weights[_VOTE],
+        linear=linear.classifier if linear is not None and linear_weight > 0 else None,
+        linear_weight=linear_weight,
+        ngrams=ngrams.classifier if ngrams is not None and ngrams_weight > 0 else None,
+        ngrams_weight=ngrams_weight,
     )
 
 
 def _chosen_weights(parts: FloatArray, golds: NDArray[np.int64]) -> list[float]:
-    """Weights of vote and classifiers.
+    """A weight for each part.
 
     A part is left out where it gains next to nothing, or no more than one standard error, over the others, the vote
     first: without it a prompt needs no index and keeps no example in its files that it does not show, without vectors
     no encoder.
 
     Args:
-        parts: log-probabilities of each about rows that it has not seen, shape (3, rows, labels).
+        parts: log-probabilities of each about rows that it has not seen, the vote's first, shape (parts, rows,
+            labels).
         golds: the rows' labels.
     """
     kept = list(range(len(parts)))
     weights = _fit_weights(parts, golds)
-    for part in (_VOTE, _LINEAR, _NGRAMS):
+    for part in range(len(parts)):
         others = [each for each in kept if each != part]
-        if not others:
-            break
         less = np.zeros(len(parts))
-        less[others] = _fit_weights(parts[others], golds)
+        if others:
+            less[others] = _fit_weights(parts[others], golds)
         if not less.any():
             continue
         gains = _likelihoods(weights, parts, golds) - _likelihoods(less, parts, golds)
         if gains.mean() <= max(_NO_GAIN, float(gains.std()) / np.sqrt(len(gains))):
             kept, weights = others, less
     if not weights.any():
-        weights[_VOTE] = _TRACE
+        weights[0] = _TRACE
     return [float(weight) for weight in weights]
 
 

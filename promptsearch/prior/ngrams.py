@@ -1,4 +1,4 @@
-"""A linear classifier on the letters of texts: n-grams of characters, weighted by how rare they are.
+"""A linear classifier on the characters of texts: their n-grams, weighted by how rare they are.
 
 It knows rare words, names and spellings, which an encoder blurs, works in every script, and costs no model.
 Invariant: n-grams are counted in hashed buckets, so that a saved classifier holds no text of its examples; its answer
@@ -9,6 +9,7 @@ Leaves out: what its answer counts beside others (:mod:`promptsearch.prior.combi
 from __future__ import annotations
 
 import base64
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,30 +17,34 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from promptsearch.embed.base import well_formed
-from promptsearch.linear import LinearClassifier, Vectors, fit_linear
+from promptsearch.data.text import encodable
+from promptsearch.linear import LinearClassifier, Vectors, fit_linear, spread_rows
 from promptsearch.lm.base import FloatArray
 
 __all__ = ["NgramClassifier", "NgramFeatures", "NgramFit", "fit_ngram_classifier"]
 
 _LONGEST = 5  # characters of an n-gram
-_MOST_CHARACTERS = 4_000  # of a text
-_FEWEST_BUCKETS, _MOST_BUCKETS = 2**13, 2**15
+_MOST_OF_AN_END = 500  # characters of a text's beginning, and of its end
+_MOST_CHARACTERS = 3_000_000  # of the texts that a classifier is fitted on: a few seconds of counting
+_MOST_LABELS = 256
+_FEWEST_BUCKETS, _MOST_BUCKETS = 2**12, 2**15
 _WEIGHTS = 2**18  # with many labels there are fewer buckets, since each label has a weight for every one
 _MOST_SAVED = 2**20  # buckets of a saved classifier
 _LARGEST_FREQUENCY = 64.0  # natural logarithms of counts stay far below it
+_TOGETHER = 1_000  # texts whose n-grams are counted at a time, which bounds memory
 
 
 @dataclass(frozen=True, eq=False)
 class NgramFeatures:
     """Texts as sparse vectors: TF-IDF of hashed n-grams of one to five characters.
 
-    A bucket with count ``c`` of a text has the value ``(1 + ln c) * inverse``, and vectors are of length 1. Case does
-    not count, runs of white space are one space, and of a text the first 4,000 characters are read.
+    A bucket with count ``c`` of a text has the value ``(1 + ln c) * inverse``, and vectors are of length 1. Case,
+    width (NFKC) and the length of white space do not count, and of a text above 1,000 characters the first and the
+    last 500 are read.
 
     Attributes:
         inverses: inverse document frequency of each bucket, ``1 + ln((1 + texts) / (1 + texts with it))``, shape
-            (buckets,), float32.
+            (buckets,), float32 values that float16 holds.
     """
 
     inverses: NDArray[np.float32]
@@ -51,9 +56,9 @@ class NgramFeatures:
     def _weighted(self, counts: Vectors) -> Vectors:
         from sklearn.preprocessing import normalize
 
-        weighted = counts.copy()
+        weighted = counts.astype(np.float64)  # whose logarithms are the same on every machine
         weighted.data = (1.0 + np.log(weighted.data)) * self.inverses[weighted.indices]
-        return normalize(weighted, copy=False)
+        return normalize(weighted, copy=False).astype(np.float32)
 
     @classmethod
     def fit(cls, texts: Sequence[str], buckets: int) -> tuple[NgramFeatures, Vectors]:
@@ -76,7 +81,7 @@ class NgramClassifier:
 
     Attributes:
         features: how texts become vectors.
-        linear: the classifier of these vectors; its weights are float16 numbers.
+        linear: the classifier of these vectors; its weights are values that float16 holds.
     """
 
     features: NgramFeatures
@@ -84,7 +89,11 @@ class NgramClassifier:
 
     def log_probabilities(self, texts: Sequence[str], label_count: int) -> FloatArray:
         """Log-probability of each label, shape (texts, labels)."""
-        return self.linear.log_probabilities(self.features.vectors(texts), label_count)
+        said = [np.zeros((0, label_count))]
+        for start in range(0, len(texts), _TOGETHER):
+            vectors = self.features.vectors(texts[start : start + _TOGETHER])
+            said.append(self.linear.log_probabilities(vectors, label_count))
+        return np.concatenate(said)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; inverse document frequencies are the base64 text of little-endian float16 numbers."""
@@ -131,9 +140,10 @@ class NgramFit:
 def fit_ngram_classifier(
     texts: Sequence[str], golds: Sequence[int] | NDArray[np.int64], label_count: int
 ) -> NgramFit | None:
-    """Fit a classifier on labelled texts, its penalty chosen by the likelihood of held-out ones.
+    """Fit a classifier on labelled texts.
 
-    Document frequencies are counted over all texts, held-out ones among them: they know of no label.
+    Document frequencies are counted over all texts that it is fitted on, held-out ones among them: they know of no
+    label.
 
     Args:
         texts: of the labelled rows.
@@ -141,18 +151,23 @@ def fit_ngram_classifier(
         label_count: number of labels.
 
     Returns:
-        None where all texts are empty or there are too few rows, as of :func:`promptsearch.linear.fit_linear`.
+        None where all texts are empty, labels are too many, or there are too few rows, as of
+        :func:`promptsearch.linear.fit_linear`.
     """
-    if not any(texts):
+    right = np.asarray(golds, dtype=np.int64)
+    characters = sum(min(len(text), 2 * _MOST_OF_AN_END) for text in texts)
+    if label_count > _MOST_LABELS or not characters:
         return None
-    features, vectors = NgramFeatures.fit(texts, _bucket_count(label_count))
+    rows = spread_rows(right, max(1, _MOST_CHARACTERS * len(texts) // characters))
+    features, vectors = NgramFeatures.fit([texts[row] for row in rows], _bucket_count(label_count))
     used = np.unique(vectors.indices)  # what a bucket without n-grams weighs is 0, and takes the solver time
-    found = fit_linear(vectors[:, used], golds, label_count)
+    found = fit_linear(vectors[:, used], right[rows], label_count)
     if found is None:
         return None
     weights = np.zeros((len(found.classifier.weights), vectors.shape[1]), dtype=np.float32)
     weights[:, used] = found.classifier.weights.astype(np.float16)
-    return NgramFit(NgramClassifier(features, replace(found.classifier, weights=weights)), found.rows, found.held_out)
+    classifier = NgramClassifier(features, replace(found.classifier, weights=weights))
+    return NgramFit(classifier, rows[found.rows], found.held_out)
 
 
 def _bucket_count(label_count: int) -> int:
@@ -162,14 +177,26 @@ def _bucket_count(label_count: int) -> int:
 
 def _counts(texts: Sequence[str], buckets: int) -> Vectors:
     """How often each text has n-grams of each bucket: a CSR matrix of shape (texts, buckets), float32."""
+    from scipy.sparse import csr_matrix, vstack
     from sklearn.feature_extraction.text import HashingVectorizer
 
     hashing = HashingVectorizer(
         analyzer="char",
         ngram_range=(1, _LONGEST),
         n_features=buckets,
+        lowercase=False,
         norm=None,
         alternate_sign=False,
         dtype=np.float32,
     )
-    return hashing.transform([well_formed(text[:_MOST_CHARACTERS]) for text in texts])
+    parts = [csr_matrix((0, buckets), dtype=np.float32)]
+    for start in range(0, len(texts), _TOGETHER):
+        parts.append(hashing.transform([_characters(text) for text in texts[start : start + _TOGETHER]]))
+    return vstack(parts, format="csr")
+
+
+def _characters(text: str) -> str:
+    """What is read of a text."""
+    if len(text) > 2 * _MOST_OF_AN_END:
+        text = f"{text[:_MOST_OF_AN_END]} {text[-_MOST_OF_AN_END:]}"
+    return " ".join(unicodedata.normalize("NFKC", encodable(text)).lower().split())

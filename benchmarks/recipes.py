@@ -170,7 +170,7 @@ class Bench:
         """The label vote of neighbours, without a model."""
         return self.measure_labels(np.stack([self.near.votes[item] for item in self.test]))
 
-    def prior_alone(self) -> Measurement:
+    def prior_only(self) -> Measurement:
         """The label vote and linear classifiers of vectors and letters, without a model."""
         return self.measure_labels(np.stack([self.near.priors[item] for item in self.test]))
 
@@ -196,7 +196,7 @@ class Bench:
             if self.builder.multiple_choice is not None and candidate.mode == "static":
                 by_options = replace(candidate, template=OPTION_TEMPLATES[0].name)
                 found[f"{name}_options"] = self.measure(self.ask(by_options, self.test))
-        return {**found, "label_vote": self.label_vote(), "prior_alone": self.prior_alone()}
+        return {**found, "label_vote": self.label_vote(), "prior_only": self.prior_only()}
 
 
 PLAIN_RECIPES: dict[str, Callable[[Bench], Candidate]] = {

@@ -120,7 +120,7 @@ class FinalMeasurement:
                 continue
             calibrated = self._calibrated(alone, candidate)
             found[f"{name}_calibrated"] = alone.judge(items, answers, calibrated)
-        for name, logs in (("label_vote", self._near.votes), ("prior_alone", self._near.priors)):
+        for name, logs in (("label_vote", self._near.votes), ("prior_only", self._near.priors)):
             found[name] = alone.judge_labels(items, np.stack([logs[item] for item in items]))
         return found
 

@@ -24,7 +24,7 @@ _LESS_OF_IT = ("without_readout", "without_readout_alone", "single", "single_alo
 _UNREAD = ("empty answer", "not understood")
 _WITHOUT_MODEL = {
     "label_vote": "The label vote of neighbours, which needs no model,",
-    "prior_alone": "The prior alone, which needs no model,",
+    "prior_only": "The prior alone, which needs no model,",
 }
 
 

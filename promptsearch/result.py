@@ -38,7 +38,7 @@ BASELINE_NAMES = {
     "zero_shot_options": "zero-shot, texts of options",
     "random_options": "random, texts of options",
     "label_vote": "label vote of neighbours, no model",
-    "prior_alone": "prior alone, no model",
+    "prior_only": "prior alone, no model",
 }
 
 

@@ -53,7 +53,7 @@ def test_a_result_is_whole() -> None:
     names = {"zero_shot", "random", "nearest"}
     assert set(result.baselines) == names | {f"{name}_calibrated" for name in names} | {
         "label_vote",
-        "prior_alone",
+        "prior_only",
     }
     assert {each.n for each in (result.test, *result.baselines.values())} == {result.test.n}
     assert set(result.against) == set(result.baselines)

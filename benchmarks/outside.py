@@ -23,7 +23,7 @@ from promptsearch.lm.resolve import OpenedModel
 from promptsearch.result import Trial
 from promptsearch.scoring import Asked, Judge
 from promptsearch.task import Example, input_text
-from promptsearch.workbench import Neighbourhood, embed_splits
+from promptsearch.workbench import Neighbourhood, embed_splits, with_prior
 
 __all__ = [
     "SearchRows",
@@ -63,7 +63,7 @@ def search_rows(task: ps.Task, result: ps.Result, encoder: Encoder, seed: int) -
     Raises:
         RuntimeError: the splits are not those of the search.
     """
-    near = embed_splits(task, task.split(seed), encoder, lambda done, total: None)
+    near = with_prior(task, embed_splits(task, task.split(seed), encoder, lambda done, total: None))
     if near.splits.sizes != result.facts["rows"]:
         raise RuntimeError(f"the search had rows {result.facts['rows']} and these are {near.splits.sizes}")
     trial = winning_trial(result)

@@ -25,7 +25,7 @@ from promptsearch.multiple_choice import find_multiple_choice
 from promptsearch.probabilities import normalized
 from promptsearch.prompting import PromptBuilder
 from promptsearch.template import OPTION_TEMPLATES
-from promptsearch.workbench import demonstrations_of, embed_splits
+from promptsearch.workbench import demonstrations_of, embed_splits, with_prior
 
 __all__ = ["CALIBRATION_ROWS", "PLAIN_RECIPES", "SHOTS", "Bench", "Price", "offsets_of", "random_shots"]
 
@@ -72,7 +72,8 @@ class Bench:
         self.task = task
         self.seed = seed
         self.engine = opened.engine
-        self.near = embed_splits(task, task.split(seed), resolve_encoder(None), lambda done, total: None)
+        near = embed_splits(task, task.split(seed), resolve_encoder(None), lambda done, total: None)
+        self.near = with_prior(task, near)
         self.labels = tuple(task.labels or ())
         shown = demonstrations_of(task.examples, self.near.splits.pool)
         listed = find_multiple_choice(task.labels, (example.fields for example in task.examples))

@@ -37,7 +37,14 @@ from promptsearch.search.space import SearchSpace
 from promptsearch.store import RunStore
 from promptsearch.task import Task
 from promptsearch.template import TEMPLATES
-from promptsearch.workbench import Neighbourhood, check_lengths, demonstrations_of, embed_splits, make_space
+from promptsearch.workbench import (
+    Neighbourhood,
+    check_lengths,
+    demonstrations_of,
+    embed_splits,
+    make_space,
+    with_prior,
+)
 
 __all__ = ["Ground", "Preparation", "may_read", "next_tokens", "search_in_turns"]
 
@@ -126,20 +133,28 @@ class Preparation:
             encoding = math.inf
             encoder.encode(sample)  # first in every run, so that batches are the same
         counts = self._row_counts(encoding, begun) if recorded is None else RowCounts(*recorded["rows"])
+        fitted, fitting = counts, math.nan
         while True:
             splits = first_rows(self._whole, self._drawn, counts)
             near = self._embed(splits, encoder)
             space = make_space(job.task, near.splits, job.space, self._engine, builder, self._room, near.matcher)
             if recorded is not None:
+                near = with_prior(job.task, near)
                 break
+            if math.isnan(fitting):  # else only once rows are settled: time for fits would cost rows, again and again
+                started = job.meter.elapsed
+                near = with_prior(job.task, near)
+                fitting = job.meter.elapsed - started
+            elapsed = job.meter.elapsed + (fitting if counts != fitted else 0.0)
             most_tokens = math.inf if self._limits is None else self._limits.most_tokens(counts)
             # with kept vectors as with none, so that the same call plans the same
-            setup = max(job.meter.elapsed, _LOADING_SECONDS + self._bytes_read(counts) / encoding)
+            setup = max(elapsed, _LOADING_SECONDS + self._bytes_read(counts) / encoding + fitting)
             plan = self._plan(near.splits, space, setup, most_tokens)
             allowed = counts
             if self._limits is not None and plan.unit == "tokens":
                 allowed = counts.within(self._limits.counts(plan.total))
             if allowed == counts:
+                near = near if counts == fitted else with_prior(job.task, near)
                 recorded = {"plan": plan.to_dict(), "elapsed": job.meter.elapsed, "rows": counts}
                 store.record_fact("plan", recorded)
                 break

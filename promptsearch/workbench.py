@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +44,7 @@ __all__ = [
     "make_space",
     "require_candidates",
     "usable_instructions",
+    "with_prior",
 ]
 
 _NEIGHBOURS = 32
@@ -63,8 +64,8 @@ class Neighbourhood:
         pool: index of the demonstration pool.
         encoder: what made the vectors.
         matcher: what each item is shown.
-        prior: what pool rows say about labels; None for free text.
-        priors: log-probabilities of labels by the prior, by item; empty for free text.
+        prior: what pool rows say about labels; None for free text, and until :func:`with_prior` fits it.
+        priors: log-probabilities of labels by the prior, by item; empty where there is none.
         votes: the same by the neighbours' vote alone.
     """
 
@@ -72,9 +73,9 @@ class Neighbourhood:
     pool: Pool
     encoder: CachedEncoder
     matcher: ItemMatcher
-    prior: LabelPrior | None
-    priors: Mapping[int, FloatArray]
-    votes: Mapping[int, FloatArray]
+    prior: LabelPrior | None = None
+    priors: Mapping[int, FloatArray] = field(default_factory=dict)
+    votes: Mapping[int, FloatArray] = field(default_factory=dict)
 
     def router(self, candidate: Candidate) -> Router | None:
         """What sends queries to the routes of a candidate; None where it has none."""
@@ -100,7 +101,7 @@ def embed_splits(
     clusters: Sequence[int] = (),
     seed: int = 0,
 ) -> Neighbourhood:
-    """Embed all rows of the splits, remove near duplicates, and find neighbours.
+    """Embed all rows of the splits, remove near duplicates, and find neighbours, without a prior.
 
     Args:
         task: the task.
@@ -120,7 +121,6 @@ def embed_splits(
     kept = remove_near_duplicates(splits, vectors, outputs=outputs)
     pool_ids = sorted(kept.pool)
     pool = Pool(pool_ids, vectors[pool_ids], encoder=cached.fingerprint)
-    items = [*kept.search, *kept.confirm, *kept.test]
     texts = [example.text for example in task.examples]
     index = {word: number for number, word in enumerate(task.labels or ())}
     pool_labels = {number: index.get(task.examples[number].output, 0) for number in pool_ids}
@@ -133,31 +133,36 @@ def embed_splits(
         {count: router for count, router in routers.items() if router is not None},
     )
     matcher = ItemMatcher(matching, vectors, texts)
+    return Neighbourhood(kept, pool, cached, matcher)
+
+
+def with_prior(task: Task, near: Neighbourhood) -> Neighbourhood:
+    """The same with what pool rows say about the labels of all others; unchanged for free text."""
     if task.labels is None:
-        return Neighbourhood(kept, pool, cached, matcher, None, {}, {})
+        return near
+    index = {word: number for number, word in enumerate(task.labels)}
+    pool, count = near.pool, len(task.labels)
+    pool_ids, items = pool.ids.tolist(), [*near.splits.search, *near.splits.confirm, *near.splits.test]
     label_of = np.zeros(len(task.examples), dtype=np.int64)
-    label_of[pool_ids] = [pool_labels[number] for number in pool_ids]
-    prior = _fit_prior(pool, [texts[number] for number in pool_ids], label_of, len(task.labels))
-    near = pool.nearest(vectors[items], _NEIGHBOURS)
-    voters = NeighbourLabels(near.similarities.astype(np.float64), label_of[near.ids])
-    priors = prior.log_probabilities([texts[number] for number in items], vectors[items], voters, len(task.labels))
-    votes = prior.vote.log_probabilities(voters, len(task.labels))
-    return Neighbourhood(
-        kept,
-        pool,
-        cached,
-        matcher,
-        prior,
-        dict(zip(items, priors, strict=True)),
-        dict(zip(items, votes, strict=True)),
+    label_of[pool_ids] = [index[task.examples[number].output] for number in pool_ids]
+
+    def voters(vectors: NDArray[np.float32], exclude: Sequence[int] | None = None) -> NeighbourLabels:
+        found = pool.nearest(vectors, _NEIGHBOURS, exclude=exclude)
+        return NeighbourLabels(found.similarities.astype(np.float64), label_of[found.ids])
+
+    texts = [task.examples[number].text for number in pool_ids]
+    judged_by_others = voters(pool.vectors, exclude=pool_ids)
+    prior = fit_label_prior(texts, pool.vectors, label_of[pool_ids], judged_by_others, count)
+    asked = near.matcher.queries(items)
+    nearest = voters(asked.vectors)
+    priors = prior.log_probabilities(asked.texts, asked.vectors, nearest, count)
+    votes = prior.vote.log_probabilities(nearest, count)
+    return replace(
+        near,
+        prior=prior,
+        priors=dict(zip(items, priors, strict=True)),
+        votes=dict(zip(items, votes, strict=True)),
     )
-
-
-def _fit_prior(pool: Pool, texts: Sequence[str], label_of: NDArray[np.int64], label_count: int) -> LabelPrior:
-    """Fit the prior on the pool itself, each example judged by the others."""
-    near = pool.nearest(pool.vectors, _NEIGHBOURS, exclude=pool.ids.tolist())
-    neighbours = NeighbourLabels(near.similarities.astype(np.float64), label_of[near.ids])
-    return fit_label_prior(texts, pool.vectors, label_of[pool.ids], neighbours, label_count)
 
 
 def check_space(space: Space, task: Task, encoder: object) -> None:

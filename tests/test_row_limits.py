@@ -21,7 +21,7 @@ from promptsearch.embed.base import CHUNK
 from promptsearch.embed.cache import CachedEncoder
 from promptsearch.machine import encoder_speed
 from promptsearch.row_limits import RowCounts, RowLimit, RowLimits, drawn_order, first_rows
-from promptsearch.workbench import Neighbourhood, embed_splits
+from promptsearch.workbench import Neighbourhood, embed_splits, with_prior
 
 LIMITS = st.builds(
     RowLimit,
@@ -188,6 +188,34 @@ def test_a_time_and_the_tokens_of_its_plan_come_to_the_same(
     assert by_tokens.facts["rows"] == timed.facts["rows"]
     assert by_tokens.test == timed.test
     assert [trial.candidate for trial in by_tokens.trials] == [trial.candidate for trial in timed.trials]
+
+
+def test_time_that_priors_take_costs_rows_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Two fits at most, however long one takes: each would cost rows, for which it is fitted again."""
+    monkeypatch.setenv("PROMPTSEARCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("promptsearch.preparation.model_speed", lambda *_, **__: 1000.0)
+    monkeypatch.setattr("promptsearch.preparation.encoder_speed", lambda *_: 20_000.0)
+    late = [0.0]
+
+    class Clock:
+        @staticmethod
+        def monotonic() -> float:
+            return late[0]
+
+    fitted: list[Neighbourhood] = []
+
+    def fitting(task: ps.Task, near: Neighbourhood) -> Neighbourhood:
+        late[0] += 4.0
+        fitted.append(with_prior(task, near))
+        return fitted[-1]
+
+    monkeypatch.setattr("promptsearch.preparation.with_prior", fitting)
+    monkeypatch.setattr("promptsearch.budget.time", Clock)
+    found = searched("30s", [])
+    assert len(fitted) == 2
+    assert found.facts["rows"]["pool"] == len(fitted[-1].splits.pool)
+    assert found.facts["plan"]["total"] > 1000 * (30 - 2 * 4) / 2
+    assert 200 < found.facts["rows"]["pool"] < len(fitted[0].splits.pool)
 
 
 def test_a_slow_encoder_gets_fewer_rows_also_where_the_models_size_is_unknown(

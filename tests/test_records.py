@@ -287,6 +287,19 @@ def test_bytes_are_no_text():
         as_text(b"abc")
 
 
+@pytest.mark.parametrize(("name", "content"), [("a.csv", 'text,"text",label\na,b,c\n'), ("a.tsv", "x\tx\n1\t2\n")])
+def test_a_header_that_names_a_column_twice_is_refused(tmp_path, name, content):
+    path = tmp_path / name
+    path.write_text(content)
+    with pytest.raises(DataError, match=r"a\.[ct]sv.* has several columns named '(text|x)'"):
+        read_rows(path)
+
+
+def test_columns_without_a_name_may_be_several(tmp_path):
+    (tmp_path / "a.csv").write_text("text,label,,\na,b,,\n")
+    assert {"text": "a", "label": "b"}.items() <= read_rows(tmp_path / "a.csv")[0].items()
+
+
 @pytest.mark.parametrize(
     ("name", "content", "hint"),
     [

@@ -166,8 +166,7 @@ def _checked_row(row: object, where: str) -> Row:
 
 def _rows_of_frame(frame: Any, name: str) -> list[Row]:
     if not frame.columns.is_unique:
-        twice = sorted({str(column) for column in frame.columns[frame.columns.duplicated()]})
-        raise DataError(f"{name} has several columns named {listed(twice)}; rename or drop all but one")
+        raise _several_columns(name, [str(column) for column in frame.columns])
     return [_checked_row(row, name) for row in frame.to_dict("records")]
 
 
@@ -239,6 +238,7 @@ def _read_delimited(delimiter: str) -> Callable[[Path, str], list[Row]]:
         if not text.strip():
             return []
         pandas = require("pandas", install="pandas")
+        _require_distinct_columns(text, delimiter, f"{name} {_quoted_path(path)}")
         with warnings.catch_warnings():
             # pandas only warns when a row has more fields than the header, and cuts the row.
             warnings.simplefilter("error", pandas.errors.ParserWarning)
@@ -260,6 +260,22 @@ def _read_delimited(delimiter: str) -> Callable[[Path, str], list[Row]]:
         return _rows_of_frame(frame, name)
 
     return read
+
+
+def _require_distinct_columns(text: str, delimiter: str, name: str) -> None:
+    """Refuse a header that names a column twice, of which pandas would rename one."""
+    try:
+        header = next(csv.reader(io.StringIO(text.strip("\r\n")), delimiter=delimiter))
+    except csv.Error:
+        return  # pandas says what is wrong with it
+    named = [column for column in header if column]
+    if len(set(named)) < len(named):
+        raise _several_columns(name, named)
+
+
+def _several_columns(name: str, columns: Sequence[str]) -> DataError:
+    twice = sorted({column for column in columns if columns.count(column) > 1})
+    return DataError(f"{name} has several columns named {listed(twice)}; rename or drop all but one")
 
 
 def _header(text: str) -> str:

@@ -20,7 +20,6 @@ from promptsearch.version import __version__
 
 if TYPE_CHECKING:
     from promptsearch import dspy as dspy
-    from promptsearch.answering import Prediction as Prediction
     from promptsearch.budget import Budget as Budget
     from promptsearch.dspy.exporting import export as export
     from promptsearch.errors import BackendError as BackendError
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from promptsearch.measurement import Difference as Difference
     from promptsearch.measurement import Measurement as Measurement
     from promptsearch.optimizer import optimize as optimize
+    from promptsearch.prediction import Prediction as Prediction
     from promptsearch.prompt import Prompt as Prompt
     from promptsearch.result import Result as Result
     from promptsearch.search.space import Space as Space
@@ -41,7 +41,7 @@ _HOMES = {
     "Difference": "measurement",
     "Example": "task",
     "Measurement": "measurement",
-    "Prediction": "answering",
+    "Prediction": "prediction",
     "Prompt": "prompt",
     "PromptsearchError": "errors",
     "Result": "result",

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,45 +18,24 @@ from promptsearch.calibration import Weighing
 from promptsearch.candidate import Candidate
 from promptsearch.data.text import normalised
 from promptsearch.errors import ArtifactError, ContextError
+from promptsearch.evaluated_rows import EvaluatedRow, EvaluatedRows
 from promptsearch.evaluation import Answers, Asker, answer_grammar, join, join_members, join_routes
 from promptsearch.lm.base import Engine, FloatArray
 from promptsearch.matching import Matching
 from promptsearch.measurement import Measurement
 from promptsearch.multiple_choice import MultipleChoice
 from promptsearch.parts import PromptParts
+from promptsearch.prediction import Prediction
 from promptsearch.prior import NeighbourLabels
 from promptsearch.probabilities import softmax
 from promptsearch.prompting import Built, PromptBuilder, answer_room
 from promptsearch.scoring import Judge
 from promptsearch.task import Example, input_text
-from promptsearch.template import Demonstration
 
-__all__ = ["Answering", "Neighbours", "Prediction"]
+__all__ = ["Answering", "Neighbours"]
 
 _logger = logging.getLogger(__name__)
 _MEASURED_A_CALL = 256
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a prompt says about one item.
-
-    Attributes:
-        output: the label as it stands in the data, or the text; None where there is no answer.
-        probabilities: probability of each label; empty for free text.
-        rationale: the model's reasoning, None where it was not asked for any.
-        demonstrations: what the model was shown for this item.
-        failure: why there is no answer: "too long" or "not understood", from ``promptsearch predict`` also "no text";
-            None where there is one.
-        text: of free text all that the model wrote as its answer, of which ``output`` may be a part; None for labels.
-    """
-
-    output: Any
-    probabilities: Mapping[Any, float] = field(default_factory=dict)
-    rationale: str | None = None
-    demonstrations: tuple[Demonstration, ...] = ()
-    failure: str | None = None
-    text: str | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +56,23 @@ class Neighbours:
         """Matches and routes of some items."""
         routes = None if self.routes is None else self.routes[start:stop]
         return Neighbours(self.matches[start:stop], routes)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Labelled rows and what was answered.
+
+    Attributes:
+        examples: the rows.
+        answers: the model's answers.
+        prior: log-probabilities of labels by the prior, shape (rows, labels); None where it has no weight.
+        shown: numbers of the demonstrations that each row was shown.
+    """
+
+    examples: tuple[Example, ...]
+    answers: Answers
+    prior: FloatArray | None
+    shown: Sequence[tuple[int, ...]]
 
 
 class Answering:
@@ -110,17 +105,7 @@ class Answering:
         """What the prompt says about items."""
         near = self._neighbours(inputs)
         answers, shown = self._answers(inputs, near)
-        rationales: Sequence[str | None] = answers.rationales or [None] * len(inputs)
-        return [
-            replace(
-                prediction,
-                demonstrations=tuple(self._parts.examples[number] for number in numbers),
-                rationale=rationale,
-            )
-            for prediction, numbers, rationale in zip(
-                self._predictions(answers, near.prior), shown, rationales, strict=True
-            )
-        ]
+        return self._told(answers, near.prior, shown)
 
     def measure(
         self, examples: object, metric: str | Callable[..., float] | None, weighings: Sequence[Weighing | None]
@@ -132,21 +117,49 @@ class Answering:
             metric: None for the task's own.
             weighings: how log-probabilities become a choice.
         """
-        kept = self._parts.task.examples_from(examples)
-        self._warn_of_known(kept)
-        measured_by = self._parts.task.require_metric() if metric is None else self._parts.task.resolve(metric, kept)
-        near = self._neighbours([example.fields for example in kept], others_only=True)
-        parts = []
-        for start in range(0, len(kept), _MEASURED_A_CALL):
+        asked = self._ask_labelled(self._parts.task.examples_from(examples))
+        judge, places = self._judge_of(asked, metric), range(len(asked.examples))
+        return [judge.measure(places, judge.judge(places, asked.answers, weighing)) for weighing in weighings]
+
+    def measure_rows(self, examples: object, metric: str | Callable[..., float] | None) -> EvaluatedRows:
+        """Measure rows, and keep what was said about each.
+
+        Args:
+            examples: the rows.
+            metric: None for the task's own.
+        """
+        pairs = self._parts.task.rows_from(examples)
+        asked = self._ask_labelled([example for example, _ in pairs])
+        judge, places = self._judge_of(asked, metric), range(len(pairs))
+        judged = judge.judge(places, asked.answers, self._parts.weighing)
+        said = self._told(asked.answers, asked.prior, asked.shown)
+        rows = [
+            EvaluatedRow(row, example, prediction, score)
+            for (example, row), prediction, score in zip(pairs, said, judged.scores.tolist(), strict=True)
+        ]
+        values = None if self._parts.task.labels is None else self._parts.task.label_values
+        return EvaluatedRows.of(judge.measure(places, judged), tuple(rows), values)
+
+    def _ask_labelled(self, rows: Sequence[Example]) -> _Asked:
+        """Ask about rows, none of which finds itself as its own neighbour."""
+        self._warn_of_known(rows)
+        near = self._neighbours([example.fields for example in rows], others_only=True)
+        parts, shown = [], []
+        for start in range(0, len(rows), _MEASURED_A_CALL):
             stop = start + _MEASURED_A_CALL
-            inputs = [example.fields for example in kept[start:stop]]
-            parts.append(self._answers(inputs, near.part(start, stop))[0])
-        answers, places = join(parts), list(range(len(kept)))
-        priors = {} if near.prior is None else dict(zip(places, near.prior, strict=True))
-        judge = Judge(
-            [replace(kept[place], id=place) for place in places], self._parts.task.labels, measured_by, priors
-        )
-        return [judge.measure(places, judge.judge(places, answers, weighing)) for weighing in weighings]
+            inputs = [example.fields for example in rows[start:stop]]
+            answers, numbers = self._answers(inputs, near.part(start, stop))
+            parts.append(answers)
+            shown += numbers
+        return _Asked(tuple(rows), join(parts), near.prior, shown)
+
+    def _judge_of(self, asked: _Asked, metric: str | Callable[..., float] | None) -> Judge:
+        """What scores the rows, by their places; a metric of None is the task's own."""
+        task = self._parts.task
+        measured_by = task.require_metric() if metric is None else task.resolve(metric, asked.examples)
+        examples = [replace(example, id=place) for place, example in enumerate(asked.examples)]
+        priors = {} if asked.prior is None else dict(enumerate(asked.prior))
+        return Judge(examples, task.labels, measured_by, priors)
 
     def build(self, inputs: Mapping[str, str]) -> list[tuple[Candidate, Built]]:
         """What the model reads for an item: the candidates (of a routed one its route), and the prompts.
@@ -200,6 +213,20 @@ class Answering:
         """The answers under one prompt, and the numbers of the demonstrations that each item was shown."""
         built = self._asker.build(candidate, inputs, matches)
         return self._asker.answers(self._asker.ask_built(candidate, built)), [each.demonstrations for each in built]
+
+    def _told(self, answers: Answers, prior: FloatArray | None, shown: Sequence[tuple[int, ...]]) -> list[Prediction]:
+        """Predictions with what led to them."""
+        rationales: Sequence[str | None] = answers.rationales or [None] * len(shown)
+        return [
+            replace(
+                prediction,
+                demonstrations=tuple(self._parts.examples[number] for number in numbers),
+                rationale=rationale,
+            )
+            for prediction, numbers, rationale in zip(
+                self._predictions(answers, prior), shown, rationales, strict=True
+            )
+        ]
 
     def _predictions(self, answers: Answers, prior: FloatArray | None) -> list[Prediction]:
         labels, weighing = self._parts.task.labels, self._parts.weighing

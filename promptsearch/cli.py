@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,9 +22,10 @@ from promptsearch.files import index_beside, prefix_beside, would_replace
 from promptsearch.version import __version__
 
 if TYPE_CHECKING:
-    from promptsearch.answering import Prediction
+    from promptsearch.evaluated_rows import Confusion
     from promptsearch.inventory import KnownModel
     from promptsearch.lm.llamacpp.weights import WeightTable, WeightType
+    from promptsearch.prediction import Prediction
     from promptsearch.prompt import Prompt
     from promptsearch.result import Result
     from promptsearch.search.space import Space
@@ -33,6 +35,7 @@ __all__ = ["app", "main"]
 
 _USAGE_ERROR = typer.BadParameter.__mro__[1]  # the base of everything that parsing refuses
 _INTERRUPTED = 130
+_SHOWN_CONFUSIONS = 5
 _SEPARATOR = f"\n{'-' * 40}\n"  # between the prompts of an ensemble
 
 app = typer.Typer(
@@ -358,20 +361,39 @@ def evaluate(
             "--weights", help="Weight type, as for optimize. Without it the prompt's own, or auto for --model."
         ),
     ] = None,
+    save: Annotated[
+        Path | None,
+        typer.Option("--save", help="Write the rows with predictions and scores: csv, tsv, jsonl or json."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure a saved prompt on labelled rows."""
+    _check_targets({"--save": save}, prompt, index_beside(prompt), file, model)
+    from promptsearch.data.records import require_written_type
+    from promptsearch.items import Item, write_predictions
     from promptsearch.loading import load
 
+    if save is not None:
+        require_written_type(save)
     loaded = load(prompt, model, encoder=encoder, weights=weights)
-    measured = loaded.evaluate(file)
-    metric = loaded.task.metric_name
+    found = loaded.evaluate_rows(file)
+    measured, metric = found.measurement, loaded.task.metric_name
+    if save is not None:
+        items, said = [Item(each.row, False) for each in found.rows], [each.prediction for each in found.rows]
+        write_predictions(save, loaded.task.output, items, said, [each.score for each in found.rows])
     if as_json:
-        _print_json({"measurement": measured.to_dict(), "metric": metric, "model": loaded.model})
+        shown = {"measurement": measured.to_dict(), "metric": metric, "model": loaded.model}
+        confusions = [asdict(each) for each in found.confusions]
+        saved = {} if save is None else {"saved": str(save)}
+        _print_json({**shown, "confusions": confusions, **saved})
         return
     print(f"{metric} {measured} ({measured.interval})")
     for reason, count in measured.failures:
         print(f"  {reason}: {count:,} rows, counted as wrong")
+    for line in _confusion_lines(found.confusions):
+        print(f"  {line}")
+    if save is not None:
+        print(f"saved        {save} ({len(found.rows):,} row{'s' * (len(found.rows) > 1)})")
 
 
 @app.command()
@@ -537,7 +559,7 @@ def _demo_headline(task: Task, result: Result) -> str:
 
 
 def _nothing_to_predict() -> Prediction:
-    from promptsearch.answering import Prediction
+    from promptsearch.prediction import Prediction
 
     return Prediction(None, {}, failure="no text")
 
@@ -565,6 +587,19 @@ def _prediction_line(prediction: Prediction) -> str:
     if not prediction.probabilities:
         return output
     return f"{output}\t{prediction.probabilities[prediction.output]:.3f}"
+
+
+def _confusion_lines(confusions: Sequence[Confusion]) -> list[str]:
+    """The most frequent mistakes, and how many others there are."""
+    from promptsearch.data.text import quoted
+
+    told = [each for each in confusions if each.predicted is not None]
+    lines = [
+        f"{quoted(each.expected)} taken for {quoted(each.predicted)}: {each.count:,} row{'s' * (each.count > 1)}"
+        for each in told[:_SHOWN_CONFUSIONS]
+    ]
+    others = sum(each.count for each in told[_SHOWN_CONFUSIONS:])
+    return [*lines, f"other labels taken for others: {others:,} row{'s' * (others > 1)}"] if others else lines
 
 
 def _benched(model: KnownModel) -> KnownModel:

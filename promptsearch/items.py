@@ -22,7 +22,7 @@ from promptsearch.data.text import is_missing, listed, quoted
 from promptsearch.errors import DataError, UserError
 
 if TYPE_CHECKING:
-    from promptsearch.answering import Prediction
+    from promptsearch.prediction import Prediction
 
 __all__ = ["Item", "item_of", "items_of", "reads_standard_input", "write_predictions"]
 
@@ -107,34 +107,44 @@ def item_of(columns: Sequence[str], text: str, where: str) -> Row:
     return found
 
 
-def write_predictions(path: Path, output: str, items: Iterable[Item], predictions: Iterable[Prediction]) -> None:
+def write_predictions(
+    path: Path,
+    output: str,
+    items: Iterable[Item],
+    predictions: Iterable[Prediction],
+    scores: Sequence[float] | None = None,
+) -> None:
     """Write items with what was predicted beside them.
 
     The last columns are ``predicted_`` and the output's name; this and ``_probability``, that of the predicted label,
-    where there are labels; and this and ``_failure``, why there is no prediction, where one lacks. Columns of these
-    names that the items have are left out.
+    where there are labels; this and ``_score``, where items are scored; and this and ``_failure``, why there is no
+    prediction, where one lacks. Columns of these names that the items have are left out.
 
     Args:
         path: see :func:`promptsearch.data.records.write_rows`.
         output: the prompt's output column.
         items: the items.
         predictions: one for each.
+        scores: one for each; None for items that have none.
 
     Raises:
         DataError: files of this type are not written.
     """
     pairs = list(zip(items, predictions, strict=True))
     name = f"predicted_{output}"
-    probability, failure = f"{name}_probability", f"{name}_failure"
-    scored = any(said.probabilities for _, said in pairs)
+    probability, score, failure = (f"{name}_{each}" for each in ("probability", "score", "failure"))
+    told = any(said.probabilities for _, said in pairs)
     failed = any(said.failure for _, said in pairs)
     rows = []
-    for item, said in pairs:
-        row = {column: value for column, value in item.row.items() if column not in (name, probability, failure)}
+    for place, (item, said) in enumerate(pairs):
+        ours = (name, probability, score, failure)
+        row = {column: value for column, value in item.row.items() if column not in ours}
         row[name] = said.output
-        if scored:
+        if told:
             known = said.probabilities.get(said.output)
             row[probability] = None if known is None else round(known, 6)
+        if scores is not None:
+            row[score] = round(scores[place], 6)
         if failed:
             row[failure] = said.failure
         rows.append(row)

@@ -16,18 +16,20 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from promptsearch.answering import Answering, Prediction
+from promptsearch.answering import Answering
 from promptsearch.artifact import document_of, parts_from, read_document
 from promptsearch.by_hand import demonstrations_from, reasoning_candidate, require_options
 from promptsearch.calibration import Weighing
 from promptsearch.candidate import Candidate
 from promptsearch.errors import ArtifactError, DataError, UserError
+from promptsearch.evaluated_rows import EvaluatedRows
 from promptsearch.files import index_beside, prefix_beside, write_whole
 from promptsearch.lm.base import Engine, Rendered, TellsNext
 from promptsearch.lm.resolve import OpenedModel, open_engine
 from promptsearch.measurement import Measurement
 from promptsearch.multiple_choice import MultipleChoice
 from promptsearch.parts import PromptParts
+from promptsearch.prediction import Prediction
 from promptsearch.reasoning import THINKING_TOKENS
 from promptsearch.seen import SeenRows
 from promptsearch.task import Example, Task, input_text
@@ -253,6 +255,15 @@ class Prompt:
             metric: another metric than the task's, or the callable that a saved prompt could not keep.
         """
         return self._answering.measure(examples, metric, [self._parts.weighing])[0]
+
+    def evaluate_rows(self, examples: object, metric: str | Callable[..., float] | None = None) -> EvaluatedRows:
+        """The same as :meth:`evaluate`, with what the prompt says about each row, and what it takes for what.
+
+        Args:
+            examples: as for :meth:`evaluate`.
+            metric: likewise.
+        """
+        return self._answering.measure_rows(examples, metric)
 
     def evaluate_twice(
         self, examples: object, metric: str | Callable[..., float] | None = None

@@ -240,8 +240,16 @@ class Task:
         Raises:
             DataError: the rows cannot be read, an output is no label of this task, or it holds no answer.
         """
+        return tuple(example for example, _ in self.rows_from(data, name=name))
+
+    def rows_from(self, data: object, *, name: str = "data") -> list[tuple[Example, Row]]:
+        """What :meth:`examples_from` gives, each with its row as it stands in the data, all columns of it.
+
+        Raises:
+            DataError: as there.
+        """
         if isinstance(data, (list, tuple)) and data and all(isinstance(item, Example) for item in data):
-            return tuple(data)
+            return [(item, {**item.fields, self.output: item.value}) for item in data]
         source = self._read(name, data)
         if source.dropped:
             wanted, lacking = listed([*self.inputs, self.output]), source.dropped
@@ -254,7 +262,7 @@ class Task:
             )
         examples = self._examples([source])
         self.answer_form.require([example.output for example in examples])
-        return examples
+        return list(zip(examples, source.rows.values(), strict=True))
 
     def resolve(self, metric: str | Callable[..., float] | Metric | None, examples: Sequence[Example]) -> Metric:
         """A metric for some of the task's rows: what `Task` takes, asked about the answers that its texts hold.

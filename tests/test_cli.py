@@ -367,6 +367,25 @@ def test_lines_and_a_text_are_written_with_their_predictions(saved: Path, tmp_pa
 
 
 @pytest.mark.usefixtures("opened")
+def test_evaluated_rows_are_written_and_mistakes_told(optimized: Ran, folder: Path, tmp_path: Path) -> None:
+    assert optimized.code == 0
+    rows = [{"id": n, "text": f"a {word} film", "label": "good"} for n, word in enumerate(WORDS["bad"])]
+    table, target = tmp_path / "rows.jsonl", tmp_path / "answers.csv"
+    table.write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    found = run("evaluate", folder / "prompt.json", table, "--save", target, "--json").json
+    assert found["saved"] == str(target)
+    written = read_rows(target)
+    assert [row["id"] for row in written] == [str(row["id"]) for row in rows]
+    assert sum(float(row["predicted_label_score"]) for row in written) / len(rows) == found["measurement"]["value"]
+    wrong = [row for row in written if row["predicted_label"] == "bad"]
+    assert wrong
+    assert found["confusions"] == [{"expected": "good", "predicted": "bad", "count": len(wrong)}]
+    ran = run("evaluate", folder / "prompt.json", table)
+    assert f"'good' taken for 'bad': {len(wrong)} row" in ran.out
+    assert_one_line(run("evaluate", folder / "prompt.json", table, "--save", table), 2, "--save")
+    assert_one_line(run("evaluate", folder / "prompt.json", table, "--save", tmp_path / "a.xml"), 2, ".xml")
+
+
 def test_predictions_replace_nothing_that_is_read(saved: Path, tmp_path: Path) -> None:
     before = saved.read_bytes()
     assert_one_line(run("predict", saved, "{}", "--save", saved), 2, "--save", "another file")

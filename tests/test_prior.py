@@ -377,6 +377,7 @@ def test_a_hundred_and_fifty_labels_are_told_apart() -> None:
 def test_without_texts_there_is_no_classifier() -> None:
     assert fit_ngram_classifier([], [], 2) is None
     assert fit_ngram_classifier(["a", "b"], [0, 0], 2) is None
+    assert fit_ngram_classifier(["", " \n"] * 20, [0, 1] * 20, 2) is None
 
 
 # -- all together ------------------------------------------------------------------------------------------

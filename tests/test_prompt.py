@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 import tempfile
+from collections import Counter
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -207,6 +208,39 @@ def test_evaluate_is_the_share_of_right_predictions(prompt: ps.Prompt) -> None:
     measured = prompt.evaluate(rows)
     assert measured.value == pytest.approx(sum(right) / 60)
     assert measured == prompt.evaluate([{**row.fields, "label": row.value} for row in rows])
+
+
+def test_evaluated_rows_are_predictions_with_scores(prompt: ps.Prompt) -> None:
+    rows = [{"id": n, **TASK.examples[n].fields, "label": TASK.examples[n].value} for n in range(50, 110)]
+    found = prompt.evaluate_rows([*rows[:30], {"id": 0, "text": "", "label": "bad"}, *rows[30:]])
+    assert found.measurement == prompt.evaluate(rows)
+    assert [each.row for each in found.rows] == rows
+    assert [each.prediction for each in found.rows] == prompt.predict(TASK.examples[50:110])
+    right = [each.prediction.output == each.row["label"] for each in found.rows]
+    assert [each.score for each in found.rows] == [float(each) for each in right]
+    taken = Counter((each.row["label"], each.prediction.output) for each in found.rows if not each.score)
+    assert {(each.expected, each.predicted): each.count for each in found.confusions} == taken
+    assert [each.count for each in found.confusions] == sorted(taken.values(), reverse=True)
+    examples = prompt.evaluate_rows(TASK.examples[50:110])
+    assert [each.row for each in examples.rows] == [{k: v for k, v in row.items() if k != "id"} for row in rows]
+
+
+def test_evaluated_rows_do_not_vote_for_themselves() -> None:
+    prompt = make("vote")
+    found = prompt.evaluate_rows(TASK.examples[:40])
+    assert found.measurement == prompt.evaluate(TASK.examples[:40])
+    scores = [each.score for each in found.rows]
+    assert sum(scores) / 40 == pytest.approx(found.measurement.value)
+
+
+def test_labels_are_confused_as_they_stand_in_the_data() -> None:
+    """Truth values, which the model sees as words."""
+    rows = [{"text": f"item {n}", "ok": n % 2 == 0} for n in range(6)]
+    task = ps.Task(rows, inputs=["text"], output="ok")
+    word = next(word for word, value in task.label_values.items() if value is True)
+    found = ps.Prompt(task, [], ScriptedLM(lambda prompt: word)).evaluate_rows(rows)
+    assert [(each.expected, each.predicted, each.count) for each in found.confusions] == [(False, True, 3)]
+    assert [each.prediction.output for each in found.rows] == [True] * 6
 
 
 def test_rows_that_a_prompt_by_hand_shows_are_told(caplog: pytest.LogCaptureFixture) -> None:

@@ -151,7 +151,7 @@ def fit_ngram_classifier(
         label_count: number of labels.
 
     Returns:
-        None where all texts are empty, labels are too many, or there are too few rows, as of
+        None where all texts are blank, labels are too many, or there are too few rows, as of
         :func:`promptsearch.linear.fit_linear`.
     """
     right = np.asarray(golds, dtype=np.int64)
@@ -161,7 +161,7 @@ def fit_ngram_classifier(
     rows = spread_rows(right, max(1, _MOST_CHARACTERS * len(texts) // characters))
     features, vectors = NgramFeatures.fit([texts[row] for row in rows], _bucket_count(label_count))
     used = np.unique(vectors.indices)  # what a bucket without n-grams weighs is 0, and takes the solver time
-    found = fit_linear(vectors[:, used], right[rows], label_count)
+    found = fit_linear(vectors[:, used], right[rows], label_count) if len(used) else None
     if found is None:
         return None
     weights = np.zeros((len(found.classifier.weights), vectors.shape[1]), dtype=np.float32)

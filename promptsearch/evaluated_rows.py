@@ -1,0 +1,91 @@
+"""Labelled rows one by one: what a prompt said of each, and which labels it takes for which.
+
+Leaves out: asking the model (:mod:`promptsearch.answering`), and files (:mod:`promptsearch.items`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from promptsearch.measurement import Measurement
+from promptsearch.prediction import Prediction
+from promptsearch.task import Example
+
+__all__ = ["Confusion", "EvaluatedRow", "EvaluatedRows"]
+
+
+@dataclass(frozen=True)
+class EvaluatedRow:
+    """A labelled row under a prompt.
+
+    Attributes:
+        row: what stands there, by column, also in columns that the task does not know.
+        example: the same as the task reads it.
+        prediction: what the prompt says.
+        score: of the metric, 0 where there is no answer; of a metric over all rows, such as macro F1, 1 where the
+            label is right and else 0.
+    """
+
+    row: Mapping[str, Any]
+    example: Example
+    prediction: Prediction
+    score: float
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Rows of one label that are taken for another.
+
+    Attributes:
+        expected: the label as it stands in the data.
+        predicted: the label that the prompt says; None where there is no answer.
+        count: how many rows, at least 1.
+    """
+
+    expected: Any
+    predicted: Any
+    count: int
+
+
+@dataclass(frozen=True)
+class EvaluatedRows:
+    """A measurement and the rows that it comes from.
+
+    Attributes:
+        measurement: of all rows.
+        rows: in the order in which they were given, without those that lack a text.
+        confusions: the most frequent first; empty for free text.
+    """
+
+    measurement: Measurement
+    rows: tuple[EvaluatedRow, ...]
+    confusions: tuple[Confusion, ...]
+
+    @classmethod
+    def of(
+        cls, measurement: Measurement, rows: tuple[EvaluatedRow, ...], label_values: Mapping[str, Any] | None
+    ) -> EvaluatedRows:
+        """Rows of a measurement.
+
+        Args:
+            measurement: of the rows.
+            rows: all of them.
+            label_values: what stands in the data for the words of each label; None for free text.
+        """
+        if label_values is None:
+            return cls(measurement, rows, ())
+        words = {repr(value): word for word, value in label_values.items()}
+        said = [words.get(repr(each.prediction.output)) for each in rows]
+        pairs = Counter(
+            (each.example.output, word)
+            for each, word in zip(rows, said, strict=True)
+            if word not in each.example.answers
+        )
+        found = [
+            Confusion(label_values[right], None if word is None else label_values[word], count)
+            for (right, word), count in pairs.most_common()
+        ]
+        return cls(measurement, rows, tuple(found))

@@ -56,6 +56,7 @@ _LOOKED_ROWS = 8  # after which the tokens that readouts read are looked for, un
 _LOOKED_SHARE = 0.02  # of the plan, that this may take
 _MOST_FINALISTS = 5
 _MOST_BASELINES = 5  # that are asked
+_FITTED_A_SECOND = 700_000  # bytes of pool rows times labels; where it is too high, the prior is fitted twice
 _LOADING_SECONDS = 6.0  # model and encoder, when nothing is cached
 
 
@@ -199,7 +200,8 @@ class Preparation:
         loaded = max(_LOADING_SECONDS, begun)
 
         def tokens_left(counts: RowCounts) -> float:
-            return tokens_in_time(seconds, loaded + self._bytes_read(counts) / encoding, self._speed)
+            setup = loaded + self._bytes_read(counts) / encoding + self._fitting_seconds(counts)
+            return tokens_in_time(seconds, setup, self._speed)
 
         return most.within(self._limits.counts_within(tokens_left))
 
@@ -210,6 +212,11 @@ class Preparation:
             return RowCounts(*(max(min(_FEWEST_ROWS, count), count * percent // 100) for count in most))
 
         return share(bisect_right(range(1, 101), readable, key=lambda percent: self._bytes_read(share(percent))))
+
+    def _fitting_seconds(self, counts: RowCounts) -> float:
+        """What fitting the prior on so many rows will take, about."""
+        size = sum(self._sizes[row] for row in self._drawn[: counts.pool])
+        return size * len(self._job.task.labels or ()) / _FITTED_A_SECOND
 
     def _bytes_read(self, counts: RowCounts) -> int:
         """What the encoder reads of so many rows."""

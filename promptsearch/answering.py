@@ -23,6 +23,7 @@ from promptsearch.evaluation import Answers, Asker, answer_grammar, join, join_m
 from promptsearch.lm.base import Engine, FloatArray
 from promptsearch.matching import Matching
 from promptsearch.measurement import Measurement
+from promptsearch.metrics import Metric
 from promptsearch.multiple_choice import MultipleChoice
 from promptsearch.parts import PromptParts
 from promptsearch.prediction import Prediction
@@ -117,8 +118,10 @@ class Answering:
             metric: None for the task's own.
             weighings: how log-probabilities become a choice.
         """
-        asked = self._ask_labelled(self._parts.task.examples_from(examples))
-        judge, places = self._judge_of(asked, metric), range(len(asked.examples))
+        rows = self._parts.task.examples_from(examples)
+        measured_by, places = self._metric(metric, rows), range(len(rows))
+        asked = self._ask_labelled(rows)
+        judge = self._judge_of(asked, measured_by)
         return [judge.measure(places, judge.judge(places, asked.answers, weighing)) for weighing in weighings]
 
     def measure_rows(self, examples: object, metric: str | Callable[..., float] | None) -> EvaluatedRows:
@@ -129,16 +132,24 @@ class Answering:
             metric: None for the task's own.
         """
         pairs = self._parts.task.rows_from(examples)
+        measured_by, places = self._metric(metric, [example for example, _ in pairs]), range(len(pairs))
         asked = self._ask_labelled([example for example, _ in pairs])
-        judge, places = self._judge_of(asked, metric), range(len(pairs))
+        judge = self._judge_of(asked, measured_by)
         judged = judge.judge(places, asked.answers, self._parts.weighing)
         said = self._told(asked.answers, asked.prior, asked.shown)
         rows = [
-            EvaluatedRow(row, example, prediction, score)
-            for (example, row), prediction, score in zip(pairs, said, judged.scores.tolist(), strict=True)
+            EvaluatedRow(row, example, replace(prediction, failure=failure), score)
+            for (example, row), prediction, failure, score in zip(
+                pairs, said, judge.failures(asked.answers, judged.predictions), judged.scores.tolist(), strict=True
+            )
         ]
         values = None if self._parts.task.labels is None else self._parts.task.label_values
-        return EvaluatedRows.of(judge.measure(places, judged), tuple(rows), values)
+        return EvaluatedRows.of(judge.measure(places, judged), tuple(rows), judged.predictions, values)
+
+    def _metric(self, metric: str | Callable[..., float] | None, rows: Sequence[Example]) -> Metric:
+        """What rows are measured by; None is the task's own."""
+        task = self._parts.task
+        return task.require_metric() if metric is None else task.resolve(metric, rows)
 
     def _ask_labelled(self, rows: Sequence[Example]) -> _Asked:
         """Ask about rows, none of which finds itself as its own neighbour."""
@@ -153,13 +164,11 @@ class Answering:
             shown += numbers
         return _Asked(tuple(rows), join(parts), near.prior, shown)
 
-    def _judge_of(self, asked: _Asked, metric: str | Callable[..., float] | None) -> Judge:
-        """What scores the rows, by their places; a metric of None is the task's own."""
-        task = self._parts.task
-        measured_by = task.require_metric() if metric is None else task.resolve(metric, asked.examples)
+    def _judge_of(self, asked: _Asked, metric: Metric) -> Judge:
+        """What scores the rows, by their places."""
         examples = [replace(example, id=place) for place, example in enumerate(asked.examples)]
         priors = {} if asked.prior is None else dict(enumerate(asked.prior))
-        return Judge(examples, task.labels, measured_by, priors)
+        return Judge(examples, self._parts.task.labels, metric, priors)
 
     def build(self, inputs: Mapping[str, str]) -> list[tuple[Candidate, Built]]:
         """What the model reads for an item: the candidates (of a routed one its route), and the prompts.

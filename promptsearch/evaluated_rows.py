@@ -6,8 +6,8 @@ Leaves out: asking the model (:mod:`promptsearch.answering`), and files (:mod:`p
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from promptsearch.measurement import Measurement
@@ -61,31 +61,34 @@ class EvaluatedRows:
     """
 
     measurement: Measurement
-    rows: tuple[EvaluatedRow, ...]
+    rows: tuple[EvaluatedRow, ...] = field(repr=False)
     confusions: tuple[Confusion, ...]
 
     @classmethod
     def of(
-        cls, measurement: Measurement, rows: tuple[EvaluatedRow, ...], label_values: Mapping[str, Any] | None
+        cls,
+        measurement: Measurement,
+        rows: tuple[EvaluatedRow, ...],
+        said: Sequence[str],
+        label_values: Mapping[str, Any] | None,
     ) -> EvaluatedRows:
         """Rows of a measurement.
 
         Args:
             measurement: of the rows.
             rows: all of them.
+            said: the words of each row's predicted label, empty where there is none.
             label_values: what stands in the data for the words of each label; None for free text.
         """
         if label_values is None:
             return cls(measurement, rows, ())
-        words = {repr(value): word for word, value in label_values.items()}
-        said = [words.get(repr(each.prediction.output)) for each in rows]
         pairs = Counter(
-            (each.example.output, word)
-            for each, word in zip(rows, said, strict=True)
-            if word not in each.example.answers
+            (each.example.output, words)
+            for each, words in zip(rows, said, strict=True)
+            if words not in each.example.answers
         )
         found = [
-            Confusion(label_values[right], None if word is None else label_values[word], count)
-            for (right, word), count in pairs.most_common()
+            Confusion(label_values[right], label_values[words] if words else None, count)
+            for (right, words), count in pairs.most_common()
         ]
         return cls(measurement, rows, tuple(found))

@@ -28,7 +28,6 @@ Vectors = Any  # a float32 array of shape (items, dimensions), or a SciPy CSR ma
 
 _FOLDS = 5
 _ROWS_FOR_PENALTY = 500  # held-out rows that settle which penalty is best
-_FEWEST_ROWS = 2_000  # of a subsample, however many labels there are
 _TOLERANCE, _TOLERANCE_OF_LABELS = 1e-3, 0.5  # the latter over labels squared: the more labels, the flatter the loss
 _LARGEST = 1e6  # of any number in a saved classifier
 _NUMBER_TYPES = ("<f4", "<f2")  # of saved weights
@@ -41,16 +40,18 @@ class _Effort:
     Attributes:
         penalties: scikit-learn's C to choose among: the higher, the freer.
         most_work: rows * labels * numbers of a row that one fit takes: a second or so on one core.
+        fewest_rows: of a subsample, however much work they are.
         most_steps: of the solver.
     """
 
     penalties: tuple[float, ...]
     most_work: int
+    fewest_rows: int
     most_steps: int
 
 
-_DENSE = _Effort((1.0, 3.0, 10.0, 30.0, 100.0), 400_000_000, 100)
-_SPARSE = _Effort((10.0,), 20_000_000, 25)  # 3 and 30 tell labels as well, and so do 100 steps
+_DENSE = _Effort((1.0, 3.0, 10.0, 30.0, 100.0), 400_000_000, 2_000, 100)
+_SPARSE = _Effort((10.0,), 35_000_000, 500, 25)  # 3 and 30 tell labels as well, and so do 100 steps
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,7 +174,7 @@ def fit_linear(vectors: Vectors, golds: Sequence[int] | NDArray[np.int64], label
     right = np.asarray(golds, dtype=np.int64)
     effort = _SPARSE if _is_sparse(vectors) else _DENSE
     numbers = vectors.nnz // max(1, len(right)) if _is_sparse(vectors) else vectors.shape[1]  # of a row
-    rows = spread_rows(right, max(_FEWEST_ROWS, effort.most_work // max(1, label_count * numbers)))
+    rows = spread_rows(right, max(effort.fewest_rows, effort.most_work // max(1, label_count * numbers)))
     vectors, right = vectors[rows], right[rows]
     folds = _folds(right)
     count = int(folds.max(initial=0)) + 1

@@ -57,6 +57,7 @@ _LOOKED_SHARE = 0.02  # of the plan, that this may take
 _MOST_FINALISTS = 5
 _MOST_BASELINES = 5  # that are asked
 _FITTED_A_SECOND = 700_000  # bytes of pool rows times labels; where it is too high, the prior is fitted twice
+_MOST_FITTING = 12.0  # seconds: of many rows and labels a fit takes a part
 _LOADING_SECONDS = 6.0  # model and encoder, when nothing is cached
 
 
@@ -149,7 +150,8 @@ class Preparation:
             elapsed = job.meter.elapsed + (fitting if counts != fitted else 0.0)
             most_tokens = math.inf if self._limits is None else self._limits.most_tokens(counts)
             # with kept vectors as with none, so that the same call plans the same
-            setup = max(elapsed, _LOADING_SECONDS + self._bytes_read(counts) / encoding + fitting)
+            expected = self._bytes_read(counts) / encoding + self._fitting_seconds(counts)
+            setup = max(elapsed, _LOADING_SECONDS + expected)
             plan = self._plan(near.splits, space, setup, most_tokens)
             allowed = counts
             if self._limits is not None and plan.unit == "tokens":
@@ -216,7 +218,7 @@ class Preparation:
     def _fitting_seconds(self, counts: RowCounts) -> float:
         """What fitting the prior on so many rows will take, about."""
         size = sum(self._sizes[row] for row in self._drawn[: counts.pool])
-        return size * len(self._job.task.labels or ()) / _FITTED_A_SECOND
+        return min(_MOST_FITTING, size * len(self._job.task.labels or ()) / _FITTED_A_SECOND)
 
     def _bytes_read(self, counts: RowCounts) -> int:
         """What the encoder reads of so many rows."""

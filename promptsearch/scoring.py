@@ -254,11 +254,7 @@ class Judge:
         predictions = tuple(self.labels[index] if known else "" for index, known in zip(best, readable, strict=True))
         probabilities = softmax(scores)
         confidence = probabilities[np.arange(len(items)), self.golds(items)]
-        failures = {
-            "too long": int((~answers.fits).sum()),
-            "not understood": int((answers.fits & ~readable).sum()),
-        }
-        return self._judged(items, predictions, np.asarray(confidence), failures)
+        return self._judged(items, answers, predictions, np.asarray(confidence))
 
     def judge_labels(self, items: Sequence[int], log_probabilities: FloatArray) -> Judged:
         """Score label choices made without the model."""
@@ -314,18 +310,33 @@ class Judge:
         return self._metric.aggregate(judged.scores.tolist(), golds, judged.predictions)
 
     def _judge_texts(self, items: Sequence[int], answers: Answers) -> Judged:
-        failures = Counter({"too long": int((~answers.fits).sum())})
-        read = [text for fits, text in zip(answers.fits, answers.texts, strict=True) if fits]
-        failures["empty answer"] = sum(not text for text in read)
-        failures["not understood"] = sum(bool(text) and not self._metric.understands(text) for text in read)
-        return self._judged(items, answers.texts, None, failures)
+        return self._judged(items, answers, answers.texts, None)
+
+    def failures(self, answers: Answers, predictions: Sequence[str]) -> list[str | None]:
+        """Why each item has no answer: "too long", "not understood" or, of free text, "empty answer"; else None.
+
+        Args:
+            answers: the model's answers.
+            predictions: what they were judged to say, empty where that is nothing.
+        """
+        found: list[str | None] = []
+        for fits, said in zip(answers.fits, predictions, strict=True):
+            if not fits:
+                found.append("too long")
+            elif self.labels is not None:
+                found.append(None if said else "not understood")
+            elif not said:
+                found.append("empty answer")
+            else:
+                found.append(None if self._metric.understands(said) else "not understood")
+        return found
 
     def _judged(
         self,
         items: Sequence[int],
+        answers: Answers,
         predictions: Sequence[str],
         confidence: FloatArray | None,
-        failures: Mapping[str, int],
     ) -> Judged:
         scores = np.array(
             [
@@ -334,6 +345,7 @@ class Judge:
             ],
             dtype=np.float64,
         )
+        failures = Counter(reason for reason in self.failures(answers, predictions) if reason is not None)
         return Judged(tuple(predictions), scores, scores if confidence is None else confidence, dict(failures))
 
 

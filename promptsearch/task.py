@@ -249,7 +249,7 @@ class Task:
             DataError: as there.
         """
         if isinstance(data, (list, tuple)) and data and all(isinstance(item, Example) for item in data):
-            return [(item, {**item.fields, self.output: item.value}) for item in data]
+            return [(item, self._row_of(item)) for item in data]
         source = self._read(name, data)
         if source.dropped:
             wanted, lacking = listed([*self.inputs, self.output]), source.dropped
@@ -263,6 +263,15 @@ class Task:
         examples = self._examples([source])
         self.answer_form.require([example.output for example in examples])
         return list(zip(examples, source.rows.values(), strict=True))
+
+    def _row_of(self, example: Example) -> Row:
+        """A row as it could stand in the data."""
+        answers = [example.value, *(self._value_of(words) for words in example.answers[1:])]
+        row = {**example.fields, self.output: answers if len(answers) > 1 else example.value}
+        return row if self.rationale is None else {**row, self.rationale: example.rationale}
+
+    def _value_of(self, words: str) -> Any:
+        return words if self._space is None else self.label_values[words]
 
     def resolve(self, metric: str | Callable[..., float] | Metric | None, examples: Sequence[Example]) -> Metric:
         """A metric for some of the task's rows: what `Task` takes, asked about the answers that its texts hold.

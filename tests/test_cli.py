@@ -366,17 +366,22 @@ def test_lines_and_a_text_are_written_with_their_predictions(saved: Path, tmp_pa
     assert list(read_rows(target)[0]) == ["a", "b", "predicted_label", "predicted_label_probability"]
 
 
-@pytest.mark.usefixtures("opened")
 def test_evaluated_rows_are_written_and_mistakes_told(optimized: Ran, folder: Path, tmp_path: Path) -> None:
     assert optimized.code == 0
-    rows = [{"id": n, "text": f"a {word} film", "label": "good"} for n, word in enumerate(WORDS["bad"])]
+    words = [*WORDS["bad"], "", *WORDS["good"]]
+    rows = [{"id": n, "text": f"a {word} film" if word else "", "label": "good"} for n, word in enumerate(words)]
     table, target = tmp_path / "rows.jsonl", tmp_path / "answers.csv"
     table.write_text("\n".join(map(json.dumps, rows)), "utf-8")
     found = run("evaluate", folder / "prompt.json", table, "--save", target, "--json").json
     assert found["saved"] == str(target)
     written = read_rows(target)
-    assert [row["id"] for row in written] == [str(row["id"]) for row in rows]
-    assert sum(float(row["predicted_label_score"]) for row in written) / len(rows) == found["measurement"]["value"]
+    asked = [row for row in rows if row["text"]]
+    assert [(row["id"], row["text"]) for row in written] == [(str(row["id"]), row["text"]) for row in asked]
+    scores = [float(row["predicted_label_score"]) for row in written]
+    assert sum(scores) / len(asked) == found["measurement"]["value"]
+    one_by_one = [run("predict", folder / "prompt.json", row["text"], "--json").json for row in asked]
+    assert [row["predicted_label"] for row in written] == [each["predictions"][0]["output"] for each in one_by_one]
+    assert scores == [float(row["predicted_label"] == "good") for row in written]
     wrong = [row for row in written if row["predicted_label"] == "bad"]
     assert wrong
     assert found["confusions"] == [{"expected": "good", "predicted": "bad", "count": len(wrong)}]
@@ -386,6 +391,7 @@ def test_evaluated_rows_are_written_and_mistakes_told(optimized: Ran, folder: Pa
     assert_one_line(run("evaluate", folder / "prompt.json", table, "--save", tmp_path / "a.xml"), 2, ".xml")
 
 
+@pytest.mark.usefixtures("opened")
 def test_predictions_replace_nothing_that_is_read(saved: Path, tmp_path: Path) -> None:
     before = saved.read_bytes()
     assert_one_line(run("predict", saved, "{}", "--save", saved), 2, "--save", "another file")

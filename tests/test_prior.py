@@ -236,8 +236,7 @@ def test_held_out_predictions_are_those_of_classifiers_without_the_fold() -> Non
 def test_a_large_pool_is_sampled_label_by_label(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors, golds = blobs(400, labels=4)
     whole = fit_linear(vectors, golds, 4)
-    monkeypatch.setattr(linear_module, "_DENSE", replace(linear_module._DENSE, most_work=1))
-    monkeypatch.setattr(linear_module, "_FEWEST_ROWS", 100)
+    monkeypatch.setattr(linear_module, "_DENSE", replace(linear_module._DENSE, most_work=1, fewest_rows=100))
     part = fit_linear(vectors, golds, 4)
     assert whole is not None
     assert part is not None
@@ -461,8 +460,7 @@ def test_rows_that_judge_are_the_smaller_sample(monkeypatch: pytest.MonkeyPatch)
         return slow(parts, right)
 
     monkeypatch.setattr(combined_module, "_chosen_weights", watched)
-    monkeypatch.setattr(linear_module, "_DENSE", replace(linear_module._DENSE, most_work=1))
-    monkeypatch.setattr(linear_module, "_FEWEST_ROWS", 48)
+    monkeypatch.setattr(linear_module, "_DENSE", replace(linear_module._DENSE, most_work=1, fewest_rows=48))
     monkeypatch.setattr(ngrams_module, "_MOST_CHARACTERS", 20 * len(texts[0]))
     vectors = unit_vectors(np.eye(2, 8)[golds] + np.random.default_rng(0).normal(0, 0.5, (len(texts), 8)))
     fitted(vectors, golds, 2, texts)

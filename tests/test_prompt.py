@@ -210,7 +210,8 @@ def test_evaluate_is_the_share_of_right_predictions(prompt: ps.Prompt) -> None:
     assert measured == prompt.evaluate([{**row.fields, "label": row.value} for row in rows])
 
 
-def test_evaluated_rows_are_predictions_with_scores(prompt: ps.Prompt) -> None:
+def test_evaluated_rows_are_predictions_with_scores(prompt: ps.Prompt, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("promptsearch.answering._MEASURED_A_CALL", 7)
     rows = [{"id": n, **TASK.examples[n].fields, "label": TASK.examples[n].value} for n in range(50, 110)]
     found = prompt.evaluate_rows([*rows[:30], {"id": 0, "text": "", "label": "bad"}, *rows[30:]])
     assert found.measurement == prompt.evaluate(rows)
@@ -228,9 +229,50 @@ def test_evaluated_rows_are_predictions_with_scores(prompt: ps.Prompt) -> None:
 def test_evaluated_rows_do_not_vote_for_themselves() -> None:
     prompt = make("vote")
     found = prompt.evaluate_rows(TASK.examples[:40])
-    assert found.measurement == prompt.evaluate(TASK.examples[:40])
-    scores = [each.score for each in found.rows]
-    assert sum(scores) / 40 == pytest.approx(found.measurement.value)
+    right = [each.prediction.probabilities[each.row["label"]] for each in found.rows]
+    with_own_vote = [
+        said.probabilities[row.value]
+        for said, row in zip(prompt.predict(TASK.examples[:40]), TASK.examples[:40], strict=True)
+    ]
+    assert sum(right) < sum(with_own_vote) - 1
+    assert sum(each.score for each in found.rows) / 40 == pytest.approx(found.measurement.value)
+
+
+@pytest.mark.parametrize("ask", [ps.Prompt.evaluate, ps.Prompt.evaluate_rows, ps.Prompt.evaluate_twice])
+def test_an_unknown_metric_is_refused_before_the_model_is_asked(ask: Any) -> None:
+    lm = model()
+    prompt = make("static", lm)
+    before = len(lm.calls)
+    with pytest.raises(DataError, match="no such"):
+        ask(prompt, TASK.examples[:20], metric="no such")
+    assert len(lm.calls) == before
+
+
+def test_written_answers_are_evaluated_one_by_one() -> None:
+    """Rows with several right answers, one that is no number, one that is empty and one that is too long."""
+    said = {"a": "7", "b": "none", "c": "", "d": "8"}
+    rows = [{"q": name, "n": [6, 7]} for name in "abc"] + [{"q": "d " + "x " * 5000, "n": [8, 9]}]
+    task = ps.Task(rows, inputs="q", output="n", labels=False, metric="numeric")
+    lm = ScriptedLM(lambda prompt: next(said[name] for name in said if f"q: {name}" in prompt.lower()))
+    found = ps.Prompt(task, [], lm).evaluate_rows(rows)
+    assert [each.score for each in found.rows] == [1.0, 0.0, 0.0, 0.0]
+    reasons = [each.prediction.failure for each in found.rows]
+    assert reasons == [None, "not understood", "empty answer", "too long"]
+    assert Counter(reason for reason in reasons if reason) == dict(found.measurement.failures)
+    assert found.confusions == ()
+    again = ps.Prompt(task, [], lm).evaluate_rows(task.examples)
+    assert [each.row["n"] for each in again.rows] == [[6, "7"]] * 3 + [[8, "9"]]
+    assert again.measurement == found.measurement
+
+
+def test_a_row_may_have_several_right_labels() -> None:
+    rows = [{"text": f"item {n}", "label": ["x", "y"] if n % 2 else "z"} for n in range(8)]
+    task = ps.Task(rows, inputs="text", output="label", labels=["x", "y", "z"])
+    found = ps.Prompt(task, [], ScriptedLM(lambda prompt: "y")).evaluate_rows(rows)
+    assert [each.score for each in found.rows] == [0.0, 1.0] * 4
+    assert [(each.expected, each.predicted, each.count) for each in found.confusions] == [("z", "y", 4)]
+    again = ps.Prompt(task, [], ScriptedLM(lambda prompt: "y")).evaluate_rows(task.examples)
+    assert [each.row for each in again.rows] == rows
 
 
 def test_labels_are_confused_as_they_stand_in_the_data() -> None:

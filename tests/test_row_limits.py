@@ -190,8 +190,13 @@ def test_a_time_and_the_tokens_of_its_plan_come_to_the_same(
     assert [trial.candidate for trial in by_tokens.trials] == [trial.candidate for trial in timed.trials]
 
 
-def test_time_that_priors_take_costs_rows_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize("expected", [False, True])
+def test_time_that_priors_take_costs_rows_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, expected: bool
+) -> None:
     """Two fits at most, however long one takes: each would cost rows, for which it is fitted again."""
+    monkeypatch.setattr("promptsearch.preparation._FITTED_A_SECOND", 1.0 if expected else math.inf)
+    monkeypatch.setattr("promptsearch.preparation._MOST_FITTING", 12.0)
     monkeypatch.setenv("PROMPTSEARCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("promptsearch.preparation.model_speed", lambda *_, **__: 1000.0)
     monkeypatch.setattr("promptsearch.preparation.encoder_speed", lambda *_: 20_000.0)
@@ -205,17 +210,18 @@ def test_time_that_priors_take_costs_rows_once(monkeypatch: pytest.MonkeyPatch, 
     fitted: list[Neighbourhood] = []
 
     def fitting(task: ps.Task, near: Neighbourhood) -> Neighbourhood:
-        late[0] += 4.0
+        late[0] += 12.0
         fitted.append(with_prior(task, near))
         return fitted[-1]
 
     monkeypatch.setattr("promptsearch.preparation.with_prior", fitting)
     monkeypatch.setattr("promptsearch.budget.time", Clock)
-    found = searched("30s", [])
-    assert len(fitted) == 2
+    found = searched("38s", [])
+    assert len(fitted) == (1 if expected else 2)
     assert found.facts["rows"]["pool"] == len(fitted[-1].splits.pool)
-    assert found.facts["plan"]["total"] > 1000 * (30 - 2 * 4) / 2
-    assert 200 < found.facts["rows"]["pool"] < len(fitted[0].splits.pool)
+    assert found.facts["plan"]["total"] > 1000 * (38 - 2 * 12) / 2
+    assert 200 < found.facts["rows"]["pool"] < 625
+    assert expected or found.facts["rows"]["pool"] < len(fitted[0].splits.pool)
 
 
 def test_a_slow_encoder_gets_fewer_rows_also_where_the_models_size_is_unknown(

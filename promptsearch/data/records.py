@@ -265,7 +265,7 @@ def _read_delimited(delimiter: str) -> Callable[[Path, str], list[Row]]:
 def _require_distinct_columns(text: str, delimiter: str, name: str) -> None:
     """Refuse a header that names a column twice, of which pandas would rename one."""
     try:
-        header = next(csv.reader(io.StringIO(text.strip("\r\n")), delimiter=delimiter))
+        header = next(csv.reader(io.StringIO(text.strip("\r\n"), newline=""), delimiter=delimiter))
     except csv.Error:
         return  # pandas says what is wrong with it
     named = [column for column in header if column]

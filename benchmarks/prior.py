@@ -1,0 +1,115 @@
+"""What labelled examples say without any model, part by part: the prior's test accuracy, and what it takes to fit.
+
+    python -m benchmarks.prior --data DIR --datasets sst2,trec,agnews,banking77,chnsenticorp --json FILE
+
+For each dataset, number of labelled rows (``--rows``; ``all`` are the dataset's own training and validation rows) and
+seed: the neighbours' vote, vote and linear classifier of embeddings ("vectors"), the linear classifier of characters
+("characters", by itself), and all of them together ("together", what a prompt's prior is). Interrupted, the same
+command goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import promptsearch as ps
+from benchmarks.common import Results, read_dataset
+from promptsearch.embed.cache import CachedEncoder
+from promptsearch.embed.transformer import resolve_encoder
+from promptsearch.lm.base import FloatArray
+from promptsearch.prior import NeighbourLabels, fit_label_prior, fit_ngram_classifier
+from promptsearch.workbench import Neighbourhood, embed_splits, with_prior
+
+PARTS = ("vote", "vectors", "characters", "together")
+_NEIGHBOURS = 32
+
+
+def main() -> None:
+    """Measure every cell that is not there yet, then print the table."""
+    options = _options()
+    encoder = CachedEncoder(resolve_encoder(None))
+    results = Results(Path(options.json), {"test_rows": options.test_rows})
+    for seed in range(options.seeds):
+        for name in options.datasets.split(","):
+            dataset = read_dataset(Path(options.data), name)
+            for rows in options.rows.split(","):
+                key = f"{name}|{rows}|{seed}"
+                if key not in results:
+                    task = dataset.task(None if rows == "all" else int(rows), options.test_rows, seed)
+                    results.add(key, measured(task, seed, encoder))
+    print(table(results.cells))
+
+
+def measured(task: ps.Task, seed: int, encoder: CachedEncoder) -> dict[str, Any]:
+    """One cell: accuracies on the test rows, numbers of rows, and the seconds that fitting all parts takes."""
+    near = embed_splits(task, task.split(seed), encoder, lambda done, total: None)
+    began = time.perf_counter()
+    whole = with_prior(task, near)
+    seconds = time.perf_counter() - began
+    assert whole.prior is not None
+    test = list(near.splits.test)
+    judge = near.judge(task, task.require_metric(), prior=False)
+    said = {
+        "vote": np.stack([whole.votes[item] for item in test]),
+        **_apart(task, near),
+        "together": np.stack([whole.priors[item] for item in test]),
+    }
+    accuracies = {part: judge.measure(test, judge.judge_labels(test, logs)).to_dict() for part, logs in said.items()}
+    return {**accuracies, "rows": near.splits.sizes, "prior": whole.prior.description, "seconds": seconds}
+
+
+def _apart(task: ps.Task, near: Neighbourhood) -> dict[str, FloatArray]:
+    """What vectors and characters say of the test rows, each fitted without the other; characters may lack."""
+    labels = {word: number for number, word in enumerate(task.labels or ())}
+    pool, ids, test = near.pool, near.pool.ids.tolist(), list(near.splits.test)
+    golds = {number: labels[task.examples[number].output] for number in ids}
+    right = np.array([golds[number] for number in ids], dtype=np.int64)
+
+    def voters(vectors: Any, exclude: list[int] | None = None) -> NeighbourLabels:
+        found = pool.nearest(vectors, _NEIGHBOURS, exclude=exclude)
+        voting = np.array([[golds[int(number)] for number in row] for row in found.ids], dtype=np.int64)
+        return NeighbourLabels(found.similarities.astype(np.float64), voting)
+
+    asked = near.matcher.queries(test)
+    prior = fit_label_prior([""] * len(ids), pool.vectors, right, voters(pool.vectors, ids), len(labels))
+    said = {"vectors": prior.log_probabilities(asked.texts, asked.vectors, voters(asked.vectors), len(labels))}
+    ngrams = fit_ngram_classifier([task.examples[number].text for number in ids], right, len(labels))
+    if ngrams is not None:
+        said["characters"] = ngrams.classifier.log_probabilities(asked.texts, len(labels))
+    return said
+
+
+def table(cells: dict[str, Any]) -> str:
+    """Accuracies in percent, one cell a line."""
+    lines = [
+        f"{'dataset':14}{'pool':>7}{'seed':>6}" + "".join(f"{part:>12}" for part in PARTS) + f"{'seconds':>9}  prior"
+    ]
+    for key, cell in cells.items():
+        name, _, seed = key.split("|")
+        values = "".join(f"{100 * cell[part]['value']:12.1f}" if part in cell else f"{'-':>12}" for part in PARTS)
+        lines.append(f"{name:14}{cell['rows']['pool']:7,}{seed:>6}{values}{cell['seconds']:9.1f}  {cell['prior']}")
+    return "\n".join(lines)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").split("\n\n", maxsplit=1)[0],
+        epilog=(__doc__ or "").partition("\n\n")[2],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--data", required=True, help="folder of datasets")
+    parser.add_argument("--datasets", default="sst2,trec,agnews,banking77,chnsenticorp")
+    parser.add_argument("--rows", default="100,1000,all", help="labelled rows, which are divided by the protocol")
+    parser.add_argument("--test-rows", type=int, default=500)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--json", required=True, help="file of results")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

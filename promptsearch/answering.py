@@ -18,7 +18,7 @@ from promptsearch.calibration import Weighing
 from promptsearch.candidate import Candidate
 from promptsearch.data.text import normalised
 from promptsearch.errors import ArtifactError, ContextError
-from promptsearch.evaluated_rows import EvaluatedRow, EvaluatedRows
+from promptsearch.evaluated_rows import EvaluatedRow, EvaluatedRows, confusions_of
 from promptsearch.evaluation import Answers, Asker, answer_grammar, join, join_members, join_routes
 from promptsearch.lm.base import Engine, FloatArray
 from promptsearch.matching import Matching
@@ -143,8 +143,9 @@ class Answering:
                 pairs, said, judge.failures(asked.answers, judged.predictions), judged.scores.tolist(), strict=True
             )
         ]
-        values = None if self._parts.task.labels is None else self._parts.task.label_values
-        return EvaluatedRows.of(judge.measure(places, judged), tuple(rows), judged.predictions, values)
+        task = self._parts.task
+        confusions = () if task.labels is None else confusions_of(rows, judged.predictions, task.label_values)
+        return EvaluatedRows(judge.measure(places, judged), tuple(rows), confusions)
 
     def _metric(self, metric: str | Callable[..., float] | None, rows: Sequence[Example]) -> Metric:
         """What rows are measured by; None is the task's own."""

@@ -75,7 +75,9 @@ class Budget:
         amounts = _AMOUNT.findall(text.strip())
         rest = _AMOUNT.sub("", text.strip()).strip(" ,+")
         if not amounts or rest:
-            raise BudgetError(f"budget={text!r} cannot be read; {_WAY_OUT}")
+            number = text.strip().isdecimal()
+            hint = f'name the unit of the number, as in "{text.strip()}s": ' if number else ""
+            raise BudgetError(f"budget={text!r} cannot be read; {hint}{_WAY_OUT}")
         limits: dict[str, float] = {}
         for number, scale, unit in amounts:
             name, amount = _limit(text, number, scale.lower(), unit.lower())

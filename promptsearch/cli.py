@@ -591,13 +591,8 @@ def _prediction_line(prediction: Prediction) -> str:
 
 def _confusion_lines(confusions: Sequence[Confusion]) -> list[str]:
     """The most frequent mistakes, and how many others there are."""
-    from promptsearch.data.text import quoted
-
     told = [each for each in confusions if each.predicted is not None]
-    lines = [
-        f"{quoted(each.expected)} taken for {quoted(each.predicted)}: {each.count:,} row{'s' * (each.count > 1)}"
-        for each in told[:_SHOWN_CONFUSIONS]
-    ]
+    lines = [str(each) for each in told[:_SHOWN_CONFUSIONS]]
     others = sum(each.count for each in told[_SHOWN_CONFUSIONS:])
     return [*lines, f"other labels taken for others: {others:,} row{'s' * (others > 1)}"] if others else lines
 

@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from promptsearch.data.text import quoted
 from promptsearch.measurement import Measurement
 from promptsearch.prediction import Prediction
 from promptsearch.task import Example
 
-__all__ = ["Confusion", "EvaluatedRow", "EvaluatedRows"]
+__all__ = ["Confusion", "EvaluatedRow", "EvaluatedRows", "confusions_of"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,12 @@ class Confusion:
     predicted: Any
     count: int
 
+    def __str__(self) -> str:
+        rows = f"{self.count:,} row{'s' * (self.count > 1)}"
+        if self.predicted is None:
+            return f"{quoted(self.expected)} without an answer: {rows}"
+        return f"{quoted(self.expected)} taken for {quoted(self.predicted)}: {rows}"
+
 
 @dataclass(frozen=True)
 class EvaluatedRows:
@@ -64,31 +71,26 @@ class EvaluatedRows:
     rows: tuple[EvaluatedRow, ...] = field(repr=False)
     confusions: tuple[Confusion, ...]
 
-    @classmethod
-    def of(
-        cls,
-        measurement: Measurement,
-        rows: tuple[EvaluatedRow, ...],
-        said: Sequence[str],
-        label_values: Mapping[str, Any] | None,
-    ) -> EvaluatedRows:
-        """Rows of a measurement.
+    def __str__(self) -> str:
+        return "\n".join([str(self.measurement), *(f"  {each}" for each in self.confusions)])
 
-        Args:
-            measurement: of the rows.
-            rows: all of them.
-            said: the words of each row's predicted label, empty where there is none.
-            label_values: what stands in the data for the words of each label; None for free text.
-        """
-        if label_values is None:
-            return cls(measurement, rows, ())
-        pairs = Counter(
-            (each.example.output, words)
-            for each, words in zip(rows, said, strict=True)
-            if words not in each.example.answers
-        )
-        found = [
-            Confusion(label_values[right], label_values[words] if words else None, count)
-            for (right, words), count in pairs.most_common()
-        ]
-        return cls(measurement, rows, tuple(found))
+
+def confusions_of(
+    rows: Sequence[EvaluatedRow], said: Sequence[str], label_values: Mapping[str, Any]
+) -> tuple[Confusion, ...]:
+    """What is taken for what, the most frequent first.
+
+    Args:
+        rows: all rows.
+        said: the words of each row's predicted label, empty where there is none.
+        label_values: what stands in the data for the words of each label.
+    """
+    pairs = Counter(
+        (each.example.output, words)
+        for each, words in zip(rows, said, strict=True)
+        if words not in each.example.answers
+    )
+    return tuple(
+        Confusion(label_values[right], label_values[words] if words else None, count)
+        for (right, words), count in pairs.most_common()
+    )

@@ -22,11 +22,10 @@ from benchmarks.common import Results, read_dataset
 from promptsearch.embed.cache import CachedEncoder
 from promptsearch.embed.transformer import resolve_encoder
 from promptsearch.lm.base import FloatArray
-from promptsearch.prior import NeighbourLabels, fit_label_prior, fit_ngram_classifier
-from promptsearch.workbench import Neighbourhood, embed_splits, with_prior
+from promptsearch.prior import fit_label_prior, fit_ngram_classifier
+from promptsearch.workbench import Neighbourhood, embed_splits, nearest_labels, with_prior
 
 PARTS = ("vote", "vectors", "characters", "together")
-_NEIGHBOURS = 32
 
 
 def main() -> None:
@@ -67,17 +66,13 @@ def _apart(task: ps.Task, near: Neighbourhood) -> dict[str, FloatArray]:
     """What vectors and characters say of the test rows, each fitted without the other; characters may lack."""
     labels = {word: number for number, word in enumerate(task.labels or ())}
     pool, ids, test = near.pool, near.pool.ids.tolist(), list(near.splits.test)
-    golds = {number: labels[task.examples[number].output] for number in ids}
-    right = np.array([golds[number] for number in ids], dtype=np.int64)
-
-    def voters(vectors: Any, exclude: list[int] | None = None) -> NeighbourLabels:
-        found = pool.nearest(vectors, _NEIGHBOURS, exclude=exclude)
-        voting = np.array([[golds[int(number)] for number in row] for row in found.ids], dtype=np.int64)
-        return NeighbourLabels(found.similarities.astype(np.float64), voting)
-
-    asked = near.matcher.queries(test)
-    prior = fit_label_prior([""] * len(ids), pool.vectors, right, voters(pool.vectors, ids), len(labels))
-    said = {"vectors": prior.log_probabilities(asked.texts, asked.vectors, voters(asked.vectors), len(labels))}
+    label_of = np.zeros(len(task.examples), dtype=np.int64)
+    label_of[ids] = [labels[task.examples[number].output] for number in ids]
+    asked, right = near.matcher.queries(test), label_of[ids]
+    judged_by_others = nearest_labels(pool, label_of, pool.vectors, exclude=ids)
+    prior = fit_label_prior([""] * len(ids), pool.vectors, right, judged_by_others, len(labels))
+    voters = nearest_labels(pool, label_of, asked.vectors)
+    said = {"vectors": prior.log_probabilities(asked.texts, asked.vectors, voters, len(labels))}
     ngrams = fit_ngram_classifier([task.examples[number].text for number in ids], right, len(labels))
     if ngrams is not None:
         said["characters"] = ngrams.classifier.log_probabilities(asked.texts, len(labels))

@@ -42,6 +42,7 @@ __all__ = [
     "demonstrations_of",
     "embed_splits",
     "make_space",
+    "nearest_labels",
     "require_candidates",
     "usable_instructions",
     "with_prior",
@@ -146,15 +147,11 @@ def with_prior(task: Task, near: Neighbourhood) -> Neighbourhood:
     label_of = np.zeros(len(task.examples), dtype=np.int64)
     label_of[pool_ids] = [index[task.examples[number].output] for number in pool_ids]
 
-    def voters(vectors: NDArray[np.float32], exclude: Sequence[int] | None = None) -> NeighbourLabels:
-        found = pool.nearest(vectors, _NEIGHBOURS, exclude=exclude)
-        return NeighbourLabels(found.similarities.astype(np.float64), label_of[found.ids])
-
     texts = [task.examples[number].text for number in pool_ids]
-    judged_by_others = voters(pool.vectors, exclude=pool_ids)
+    judged_by_others = nearest_labels(pool, label_of, pool.vectors, exclude=pool_ids)
     prior = fit_label_prior(texts, pool.vectors, label_of[pool_ids], judged_by_others, count)
     asked = near.matcher.queries(items)
-    nearest = voters(asked.vectors)
+    nearest = nearest_labels(pool, label_of, asked.vectors)
     priors = prior.log_probabilities(asked.texts, asked.vectors, nearest, count)
     votes = prior.vote.log_probabilities(nearest, count)
     return replace(
@@ -163,6 +160,21 @@ def with_prior(task: Task, near: Neighbourhood) -> Neighbourhood:
         priors=dict(zip(items, priors, strict=True)),
         votes=dict(zip(items, votes, strict=True)),
     )
+
+
+def nearest_labels(
+    pool: Pool, label_of: NDArray[np.int64], vectors: NDArray[np.float32], exclude: Sequence[int] | None = None
+) -> NeighbourLabels:
+    """Those that vote on items: their nearest pool rows.
+
+    Args:
+        pool: the pool.
+        label_of: label index of each example of the task.
+        vectors: of the items, shape (items, dimension).
+        exclude: for each item a pool row that has no vote on it; None for no such rows.
+    """
+    found = pool.nearest(vectors, _NEIGHBOURS, exclude=exclude)
+    return NeighbourLabels(found.similarities.astype(np.float64), label_of[found.ids])
 
 
 def check_space(space: Space, task: Task, encoder: object) -> None:

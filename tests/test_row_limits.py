@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -146,22 +147,22 @@ def test_a_small_budget_takes_fewer_rows(tmp_path: Path) -> None:
     assert not any("the budget can make use of" in note for note in notes)
 
 
+def standing_clock(monkeypatch: pytest.MonkeyPatch, folder: Path) -> list[float]:
+    """Known speeds, nothing kept, and a clock that shows what stands in the list, however fast this machine is."""
+    monkeypatch.setenv("PROMPTSEARCH_CACHE", str(folder / "cache"))
+    monkeypatch.setattr("promptsearch.preparation.model_speed", lambda *_, **__: 1000.0)
+    monkeypatch.setattr("promptsearch.preparation.encoder_speed", lambda *_: 20_000.0)
+    now = [0.0]
+    monkeypatch.setattr("promptsearch.budget.time", SimpleNamespace(monotonic=lambda: now[0]))
+    return now
+
+
 @pytest.mark.parametrize("slowness", [0.0, 15.0])
 def test_a_time_and_the_tokens_of_its_plan_come_to_the_same(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, slowness: float
 ) -> None:
     """Also where setting up takes longer than was expected, so that rows are given up that have vectors."""
-    monkeypatch.setenv("PROMPTSEARCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("promptsearch.preparation.model_speed", lambda *_, **__: 1000.0)
-    monkeypatch.setattr("promptsearch.preparation.encoder_speed", lambda *_: 20_000.0)
-    late = [0.0]
-
-    class Clock:
-        """Stands still but for the encoder, however fast this machine is."""
-
-        @staticmethod
-        def monotonic() -> float:
-            return late[0]
+    late = standing_clock(monkeypatch, tmp_path)
 
     class Late(WordEncoder):
         def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -175,7 +176,6 @@ def test_a_time_and_the_tokens_of_its_plan_come_to_the_same(
         return embed_splits(*arguments, **options)
 
     monkeypatch.setattr("promptsearch.preparation.embed_splits", embedding)
-    monkeypatch.setattr("promptsearch.budget.time", Clock)
     monkeypatch.setattr("test_row_limits.WordEncoder", Late)
     timed = searched("30s", [], tmp_path / "run")
     plan = timed.facts["plan"]
@@ -197,16 +197,7 @@ def test_time_that_priors_take_costs_rows_once(
     """Two fits at most, however long one takes: each would cost rows, for which it is fitted again."""
     monkeypatch.setattr("promptsearch.preparation._FITTED_A_SECOND", 1.0 if expected else math.inf)
     monkeypatch.setattr("promptsearch.preparation._MOST_FITTING", 12.0)
-    monkeypatch.setenv("PROMPTSEARCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("promptsearch.preparation.model_speed", lambda *_, **__: 1000.0)
-    monkeypatch.setattr("promptsearch.preparation.encoder_speed", lambda *_: 20_000.0)
-    late = [0.0]
-
-    class Clock:
-        @staticmethod
-        def monotonic() -> float:
-            return late[0]
-
+    late = standing_clock(monkeypatch, tmp_path)
     fitted: list[Neighbourhood] = []
 
     def fitting(task: ps.Task, near: Neighbourhood) -> Neighbourhood:
@@ -215,7 +206,6 @@ def test_time_that_priors_take_costs_rows_once(
         return fitted[-1]
 
     monkeypatch.setattr("promptsearch.preparation.with_prior", fitting)
-    monkeypatch.setattr("promptsearch.budget.time", Clock)
     found = searched("38s", [])
     assert len(fitted) == (1 if expected else 2)
     assert found.facts["rows"]["pool"] == len(fitted[-1].splits.pool)

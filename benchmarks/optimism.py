@@ -23,12 +23,12 @@ import numpy as np
 import promptsearch as ps
 from benchmarks.common import Results, in_points, mean_with_half_width, read_dataset
 from benchmarks.outside import best_search_value, winning_trial
+from benchmarks.reported import expected_coverage, is_covered, rest_value, sampling_error
 from promptsearch.embed.base import Encoder
 from promptsearch.embed.cache import CachedEncoder
 from promptsearch.embed.transformer import resolve_encoder
 from promptsearch.lm.resolve import OpenedModel, open_engine
 
-_NORMAL = 1.959963984540054
 SCORES: dict[str, Callable[[Mapping[str, Any]], float]] = {
     "best of the race": lambda cell: float(cell["best_search"]),
     "winner in the race": lambda cell: float(cell["winner_search"]),
@@ -88,36 +88,6 @@ def measure_optimism(task: ps.Task, opened: OpenedModel, encoder: Encoder, seed:
 # -- arithmetic -------------------------------------------------------------------------------------------------
 
 
-def rest_value(cell: Mapping[str, Any]) -> float | None:
-    """Value on the test rows that the reported number did not read; None where it read all."""
-    test, full = cell["test"], cell["full"]
-    if test["n"] >= full["n"]:
-        return None
-    return float((full["value"] * full["n"] - test["value"] * test["n"]) / (full["n"] - test["n"]))
-
-
-def sampling_error(cell: Mapping[str, Any]) -> float:
-    """Standard error of the value of a part of the test rows around that of all: the finite population's."""
-    share, part, whole = cell["full"]["value"], cell["test"]["n"], cell["full"]["n"]
-    if part >= whole:
-        return 0.0
-    return math.sqrt(share * (1 - share) / part * (whole - part) / (whole - 1))
-
-
-def expected_coverage(cell: Mapping[str, Any]) -> float:
-    """Probability that an exact 95 % interval from a part of the test rows holds the value of all of them.
-
-    The rows are a part of those that settle the value, so it lies nearer than a population's would.
-    """
-    from scipy.stats import norm
-
-    part, whole = cell["test"]["n"], cell["full"]["n"]
-    if part >= whole:
-        return 1.0
-    nearer = math.sqrt((whole - part) / (whole - 1))
-    return float(1 - 2 * norm.sf(_NORMAL / nearer))
-
-
 def summary(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Mean signed and absolute difference of each score to the value on all test rows, over seeds."""
     values: dict[str, Any] = {"seeds": len(cells)}
@@ -128,7 +98,7 @@ def summary(cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             "absolute": mean_with_half_width([abs(each) for each in differences]),
         }
     errors = [sampling_error(cell) for cell in cells]
-    held = [cell["test"]["low"] <= cell["full"]["value"] <= cell["test"]["high"] for cell in cells]
+    held = [is_covered(cell) for cell in cells]
     values["absolute by sampling alone"] = float(np.mean(errors)) * math.sqrt(2 / math.pi)  # of a normal error
     values["covered"] = {"held": sum(held), "expected": float(np.mean([expected_coverage(cell) for cell in cells]))}
     rests = [cell["test"]["value"] - rest for cell in cells if (rest := rest_value(cell)) is not None]

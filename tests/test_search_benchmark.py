@@ -125,6 +125,41 @@ def test_tables_say_what_was_measured() -> None:
     assert "1.40 of static's; 0.75 of retrieval's gain" in text
 
 
+def reported(value: float, n: int, low: float, high: float) -> dict[str, Any]:
+    return {"value": value, "low": low, "high": high, "n": n}
+
+
+def test_reported_numbers_are_held_against_rows_not_read() -> None:
+    cells = example_cells()
+    assert summary.reported_lines(cells) == []
+    for dataset, seed, value in (("a", 0, 0.9), ("a", 1, 0.8), ("b", 0, 0.8), ("b", 1, 0.8)):
+        for method in ("halving", "random"):
+            measured = {**cell(0.8, 25_000), "test": reported(value, 50, value - 0.05, value + 0.05)}
+            cells[f"{dataset}|{method}|50k|{seed}"] = {**measured, "full": {"value": 0.8, "n": 200}}
+    cells["b|tpe|50k|0"] = {
+        **cell(0.8, 25_000),
+        "test": reported(0.8, 200, 0.7, 0.9),
+        "full": {"value": 0.8, "n": 200},
+    }
+    a, b, every, covered = summary.reported_lines(cells)
+    # 160 of 200 right and 45 of the 50 that were read: 115 of the 150 others
+    mean = (0.9 - 115 / 150) / 2 * 100
+    half = 12.706 * mean
+    assert a.split() == ["a", f"{mean:+.1f}", "+-", f"{half:.1f}", "n", "=", "4,", "2", "seeds"]
+    assert b.split() == ["b", "+0.0", "+-", "0.0", "n", "=", "4,", "2", "seeds"]
+    assert "n = 8, 4 datasets and seeds" in every  # a run that read every row says nothing
+    assert " in 6 of 8 " in covered
+
+
+def test_strategies_are_compared_on_the_same_datasets_and_seeds() -> None:
+    assert summary.DEFAULT == "halving"
+    cells = {f"a|halving|25k|{seed}": cell(0.7 + seed / 10, 1) for seed in (0, 1)}
+    cells |= {"a|random|25k|0": cell(0.6, 1), "a|random|25k|1": cell(0.7, 1), "b|random|25k|0": cell(0.1, 1)}
+    cells |= {"a|greedy|75k|0": cell(0.1, 1), "a|random+prior|25k|0": cell(0.1, 1)}
+    (line,) = summary.strategy_lines(cells)
+    assert " ".join(line.split()) == "25k random 65.0, halving 75.0: -10.0 +- 0.0 n = 2"
+
+
 def test_plots_are_written(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     from benchmarks.search.plots import plot

@@ -11,10 +11,15 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.common import in_points, mean_with_half_width
+from benchmarks.reported import expected_coverage, is_covered, rest_value
 from benchmarks.search.methods import RECIPE
 from promptsearch.search.registry import STRATEGIES
 
 Cells = Mapping[str, Mapping[str, Any]]
+
+DEFAULT = next(name for name, strategy in STRATEGIES.items() if name != "auto" and strategy is STRATEGIES["auto"])
+"""The strategy that ``optimize`` uses by itself."""
 
 
 @dataclass(frozen=True)
@@ -143,8 +148,70 @@ def share_of_gain(static: Point, retrieved: Point | None, other: Point) -> float
     return (other.mean - static.mean) / (retrieved.mean - static.mean)
 
 
+def strategy_lines(cells: Cells) -> list[str]:
+    """Each strategy against the default one where both ran: mean paired difference over datasets and seeds.
+
+    Every strategy is given as the prompt alone; an interval is Student's over the mean differences of the datasets
+    and seeds.
+    """
+    lines = []
+    budgets = dict.fromkeys(key.split("|")[2] for key in cells if key.split("|")[1] == DEFAULT)
+    for budget in budgets:
+        for name in STRATEGIES:
+            pairs = _pairs(cells, name, budget)
+            if name == DEFAULT or not pairs:
+                continue
+            mean, usual = (100 * float(np.mean(values)) for values in zip(*pairs, strict=True))
+            difference = in_points(mean_with_half_width([value - other for value, other in pairs]))
+            lines.append(f"{budget:>6}  {name:<8} {mean:.1f}, {DEFAULT} {usual:.1f}: {difference}  n = {len(pairs)}")
+    return lines
+
+
+def _pairs(cells: Cells, name: str, budget: str) -> list[tuple[float, float]]:
+    """Accuracies of a strategy and of the default one on the same dataset and seed."""
+    found = []
+    for key, cell in cells.items():
+        dataset, method, its_budget, seed = key.split("|")
+        usual = cells.get(f"{dataset}|{DEFAULT}|{budget}|{seed}")
+        if (method, its_budget) == (name, budget) and usual is not None:
+            found.append((float(cell["full"]["value"]), float(usual["full"]["value"])))
+    return found
+
+
+def reported_lines(cells: Cells) -> list[str]:
+    """How far the reported numbers lie from the test rows that they did not read, and how often they cover.
+
+    Runs on one dataset and seed share their test rows, so that they count as one: an interval is over the means of
+    datasets and seeds.
+    """
+    partial = {key: cell for key, cell in cells.items() if "test" in cell and rest_value(cell) is not None}
+    groups: dict[str, dict[str, list[float]]] = {}
+    for key, cell in partial.items():
+        dataset, *_, seed = key.split("|")
+        rest = rest_value(cell)
+        assert rest is not None
+        groups.setdefault(dataset, {}).setdefault(seed, []).append(cell["test"]["value"] - rest)
+    lines = []
+    for dataset, seeds in groups.items():
+        count = sum(map(len, seeds.values()))
+        lines.append(f"{dataset:<14} {_in_points(list(seeds.values()))}  n = {count}, {len(seeds)} seeds")
+    if partial:
+        every = [values for seeds in groups.values() for values in seeds.values()]
+        held = sum(map(is_covered, partial.values()))
+        expected = float(np.mean([expected_coverage(cell) for cell in partial.values()]))
+        lines.append(f"{'all':<14} {_in_points(every)}  n = {len(partial)}, {len(every)} datasets and seeds")
+        lines.append(
+            f"intervals hold the value on all test rows in {held} of {len(partial)} (expected: {expected:.1%})"
+        )
+    return lines
+
+
+def _in_points(groups: Sequence[Sequence[float]]) -> str:
+    return in_points(mean_with_half_width([float(np.mean(values)) for values in groups]))
+
+
 def table(cells: Cells) -> str:
-    """All accuracies by dataset, method and budget, then the two summaries."""
+    """All accuracies by dataset, method and budget, then the summaries."""
     measured = points(cells)
     lines = []
     for dataset, methods in measured.items():
@@ -160,6 +227,8 @@ def table(cells: Cells) -> str:
     for title, found in (
         ("Tokens until the winner is chosen, to reach best of 64 random", recipe_lines(measured)),
         ("Modes", mode_lines(measured)),
+        (f"Strategies against {DEFAULT}, means over datasets and seeds", strategy_lines(cells)),
+        ("The reported number minus the test rows that it did not read, in points", reported_lines(cells)),
     ):
         if found:
             lines += ["", title, *(f"  {line}" for line in found)]

@@ -49,9 +49,9 @@ from promptsearch.embed.transformer import resolve_encoder
 from promptsearch.lm.resolve import OpenedModel, open_engine
 from promptsearch.measurement import measure, paired_difference
 from promptsearch.prompting import PromptBuilder, answer_room
+from promptsearch.run.workbench import demonstrations_of, make_space
 from promptsearch.search.drawing import draw
 from promptsearch.template import PLAIN_TEMPLATES
-from promptsearch.workbench import demonstrations_of, make_space
 
 Rows = list[dict[str, Any]]
 Scores = NDArray[np.float64]

@@ -21,9 +21,9 @@ from promptsearch.embed.base import Encoder
 from promptsearch.evaluation import Answers
 from promptsearch.lm.resolve import OpenedModel
 from promptsearch.result import Trial
+from promptsearch.run.workbench import Neighbourhood, embed_splits, with_prior
 from promptsearch.scoring import Asked, Judge
 from promptsearch.task import Example, input_text
-from promptsearch.workbench import Neighbourhood, embed_splits, with_prior
 
 __all__ = [
     "SearchRows",

@@ -23,7 +23,7 @@ from promptsearch.embed.cache import CachedEncoder
 from promptsearch.embed.transformer import resolve_encoder
 from promptsearch.lm.base import FloatArray
 from promptsearch.prior import fit_label_prior, fit_ngram_classifier
-from promptsearch.workbench import Neighbourhood, embed_splits, nearest_labels, with_prior
+from promptsearch.run.workbench import Neighbourhood, embed_splits, nearest_labels, with_prior
 
 PARTS = ("vote", "vectors", "characters", "together")
 

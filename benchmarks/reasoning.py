@@ -41,9 +41,9 @@ from promptsearch.measurement import measure, paired_difference
 from promptsearch.prompting import PromptBuilder, answer_room
 from promptsearch.rationales import Rationalizer
 from promptsearch.reasoning import ends_of, has_ended, in_the_prompt, one_line
+from promptsearch.run.workbench import demonstrations_of
 from promptsearch.store import RunStore
 from promptsearch.task import Example
-from promptsearch.workbench import demonstrations_of
 
 REAL = ("gsm8k", "svamp", "commonsense_qa", "webquestions")
 METHODS = ("zero-shot", "direct", "step by step", "gold", "self", "vote", "optimize")

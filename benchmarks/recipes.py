@@ -24,8 +24,8 @@ from promptsearch.measurement import Measurement
 from promptsearch.multiple_choice import find_multiple_choice
 from promptsearch.probabilities import normalized
 from promptsearch.prompting import PromptBuilder
+from promptsearch.run.workbench import demonstrations_of, embed_splits, with_prior
 from promptsearch.template import OPTION_TEMPLATES
-from promptsearch.workbench import demonstrations_of, embed_splits, with_prior
 
 __all__ = ["CALIBRATION_ROWS", "PLAIN_RECIPES", "SHOTS", "Bench", "Price", "offsets_of", "random_shots"]
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from promptsearch.anchors import first_candidates
 from promptsearch.budget import Budget
 from promptsearch.candidate import Candidate
 from promptsearch.data.splits import Splits
@@ -20,27 +19,28 @@ from promptsearch.embed.transformer import resolve_encoder
 from promptsearch.errors import UserError
 from promptsearch.evaluation import Asker, Evaluator, answer_grammar
 from promptsearch.events import Listener, Note, Progress, silent
-from promptsearch.final_measurement import FinalMeasurement, Measured, with_unreasoned
-from promptsearch.job import Job
 from promptsearch.lm.resolve import OpenedModel, open_engine
-from promptsearch.notes import measurement_notes, processor_notes, rows_notes, setup_notes
 from promptsearch.parts import PromptParts, Retriever
-from promptsearch.phases import require_enough
-from promptsearch.preparation import Ground, Preparation, may_read, next_tokens, search_in_turns
 from promptsearch.prompt import Prompt
 from promptsearch.prompting import PromptBuilder
-from promptsearch.reasoning_space import let_reason
 from promptsearch.result import Result, Trial, Trials
+from promptsearch.run.anchors import first_candidates
+from promptsearch.run.final_measurement import FinalMeasurement, Measured, with_unreasoned
+from promptsearch.run.job import Job
+from promptsearch.run.notes import measurement_notes, processor_notes, rows_notes, setup_notes
+from promptsearch.run.phases import require_enough
+from promptsearch.run.preparation import Ground, Preparation, may_read, next_tokens, search_in_turns
+from promptsearch.run.reasoning_space import let_reason
+from promptsearch.run.searching import Outcome, search
+from promptsearch.run.study import Study
+from promptsearch.run.workbench import Neighbourhood, check_space
 from promptsearch.search.front import PREFERENCES
 from promptsearch.search.registry import STRATEGIES
 from promptsearch.search.space import SearchSpace, Space
-from promptsearch.searching import Outcome, search
 from promptsearch.seen import SeenRows
 from promptsearch.store import RunStore
-from promptsearch.study import Study
 from promptsearch.task import Task
 from promptsearch.version import __version__
-from promptsearch.workbench import Neighbourhood, check_space
 
 __all__ = ["optimize"]
 

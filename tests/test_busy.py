@@ -16,7 +16,7 @@ from promptsearch.budget import Budget
 from promptsearch.lm.llamacpp import context as context_module
 from promptsearch.lm.llamacpp.busy import QUIET_SHARE, BusyMeter
 from promptsearch.lm.llamacpp.engine import LlamaEngine
-from promptsearch.notes import processor_notes
+from promptsearch.run.notes import processor_notes
 
 
 def run(meter: BusyMeter, share: float, batches: int = 10, wall: float = 0.5) -> list[str]:

@@ -25,8 +25,8 @@ from benchmarks.outside import (
     uncalibrated,
     winning_trial,
 )
-from promptsearch import workbench
 from promptsearch.lm.resolve import open_engine
+from promptsearch.run import workbench
 from promptsearch.select.registry import selector
 
 test_rows.__test__ = False  # type: ignore[attr-defined]

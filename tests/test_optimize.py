@@ -219,7 +219,7 @@ def test_rows_that_are_probably_mistakes_are_named() -> None:
 
 
 def test_a_time_that_is_too_short_names_one_that_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("promptsearch.preparation.model_speed", lambda *_, **__: 10.0)
+    monkeypatch.setattr("promptsearch.run.preparation.model_speed", lambda *_, **__: 10.0)
     with pytest.raises(BudgetError, match=r"the budget of 5 s comes to .* tokens .* allow some [1-9]\d+ seconds"):
         search(budget=ps.Budget(seconds=5.0))
 
@@ -346,7 +346,7 @@ def test_evaluations_are_kept_within(allowed: int) -> None:
 @pytest.mark.parametrize("dearer", [1, 3])
 def test_a_time_and_the_tokens_it_comes_to_take_the_same_path(dearer: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where a model costs more than it was priced at."""
-    monkeypatch.setattr("promptsearch.preparation.model_speed", lambda *_, **__: 100.0)
+    monkeypatch.setattr("promptsearch.run.preparation.model_speed", lambda *_, **__: 100.0)
 
     class Dearer(WatchedLM):
         def _count_decoded(self, tokens: int) -> None:

@@ -7,7 +7,7 @@ from fakes import WordEncoder, numbered_task
 
 from benchmarks.prior import PARTS, measured, table
 from promptsearch.embed.cache import CachedEncoder
-from promptsearch.workbench import embed_splits, with_prior
+from promptsearch.run.workbench import embed_splits, with_prior
 
 
 def test_parts_are_measured_apart_and_together() -> None:

@@ -20,8 +20,8 @@ from promptsearch.lm.fake import ScriptedLM
 from promptsearch.prompting import PromptBuilder
 from promptsearch.rationales import KEPT, Rationalizer, fate_of
 from promptsearch.reasoning import sentences
+from promptsearch.run.workbench import demonstrations_of
 from promptsearch.store import RunStore
-from promptsearch.workbench import demonstrations_of
 
 ROWS = [
     {"question": f"What is {left} plus {right}?", "answer": str(left + right)}

@@ -12,9 +12,9 @@ from fakes import SCRIPT, result
 
 import promptsearch as ps
 from promptsearch.measurement import measure
-from promptsearch.notes import measurement_notes
 from promptsearch.report import text_table, write_report
 from promptsearch.result import BASELINE_NAMES
+from promptsearch.run.notes import measurement_notes
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 

@@ -22,7 +22,7 @@ from promptsearch.embed.base import CHUNK
 from promptsearch.embed.cache import CachedEncoder
 from promptsearch.machine import encoder_speed
 from promptsearch.row_limits import RowCounts, RowLimit, RowLimits, drawn_order, first_rows
-from promptsearch.workbench import Neighbourhood, embed_splits, with_prior
+from promptsearch.run.workbench import Neighbourhood, embed_splits, with_prior
 
 LIMITS = st.builds(
     RowLimit,
@@ -150,8 +150,8 @@ def test_a_small_budget_takes_fewer_rows(tmp_path: Path) -> None:
 def standing_clock(monkeypatch: pytest.MonkeyPatch, folder: Path) -> list[float]:
     """Known speeds, nothing kept, and a clock that shows what stands in the list, however fast this machine is."""
     monkeypatch.setenv("PROMPTSEARCH_CACHE", str(folder / "cache"))
-    monkeypatch.setattr("promptsearch.preparation.model_speed", lambda *_, **__: 1000.0)
-    monkeypatch.setattr("promptsearch.preparation.encoder_speed", lambda *_: 20_000.0)
+    monkeypatch.setattr("promptsearch.run.preparation.model_speed", lambda *_, **__: 1000.0)
+    monkeypatch.setattr("promptsearch.run.preparation.encoder_speed", lambda *_: 20_000.0)
     now = [0.0]
     monkeypatch.setattr("promptsearch.budget.time", SimpleNamespace(monotonic=lambda: now[0]))
     return now
@@ -175,7 +175,7 @@ def test_a_time_and_the_tokens_of_its_plan_come_to_the_same(
         passes.append(1)
         return embed_splits(*arguments, **options)
 
-    monkeypatch.setattr("promptsearch.preparation.embed_splits", embedding)
+    monkeypatch.setattr("promptsearch.run.preparation.embed_splits", embedding)
     monkeypatch.setattr("test_row_limits.WordEncoder", Late)
     timed = searched("30s", [], tmp_path / "run")
     plan = timed.facts["plan"]
@@ -195,8 +195,8 @@ def test_time_that_priors_take_costs_rows_once(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, expected: bool
 ) -> None:
     """Two fits at most, however long one takes: each would cost rows, for which it is fitted again."""
-    monkeypatch.setattr("promptsearch.preparation._FITTED_A_SECOND", 1.0 if expected else math.inf)
-    monkeypatch.setattr("promptsearch.preparation._MOST_FITTING", 12.0)
+    monkeypatch.setattr("promptsearch.run.preparation._FITTED_A_SECOND", 1.0 if expected else math.inf)
+    monkeypatch.setattr("promptsearch.run.preparation._MOST_FITTING", 12.0)
     late = standing_clock(monkeypatch, tmp_path)
     fitted: list[Neighbourhood] = []
 
@@ -205,7 +205,7 @@ def test_time_that_priors_take_costs_rows_once(
         fitted.append(with_prior(task, near))
         return fitted[-1]
 
-    monkeypatch.setattr("promptsearch.preparation.with_prior", fitting)
+    monkeypatch.setattr("promptsearch.run.preparation.with_prior", fitting)
     found = searched("38s", [])
     assert len(fitted) == (1 if expected else 2)
     assert found.facts["rows"]["pool"] == len(fitted[-1].splits.pool)
@@ -221,7 +221,7 @@ def test_a_slow_encoder_gets_fewer_rows_also_where_the_models_size_is_unknown(
     task = numbered_task(1500)
 
     def pool_rows(bytes_a_second: float) -> int:
-        monkeypatch.setattr("promptsearch.preparation.encoder_speed", lambda *_: bytes_a_second)
+        monkeypatch.setattr("promptsearch.run.preparation.encoder_speed", lambda *_: bytes_a_second)
         result = ps.optimize(
             task,
             WatchedLM(golds_of(task), reliability=0.8),

@@ -16,7 +16,7 @@ from benchmarks.search.cells import measure_search
 from benchmarks.search.methods import CANDIDATES, OWN_STRATEGIES, RECIPE, methods, plain_random, recipe_budget
 from promptsearch.candidate import MODES
 from promptsearch.lm.resolve import open_engine
-from promptsearch.phases import make_plan
+from promptsearch.run.phases import make_plan
 from promptsearch.search.base import Allowance
 from promptsearch.search.registry import STRATEGIES
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from promptsearch.candidate import Candidate
 from promptsearch.errors import UserError
+from promptsearch.run.workbench import require_candidates
 from promptsearch.search.drawing import (
     draw,
     draw_any,
@@ -24,7 +25,6 @@ from promptsearch.search.drawing import (
 )
 from promptsearch.search.mutation import mutate, recombine
 from promptsearch.search.space import Clusters, Lengths, Rationales, SearchSpace, Space
-from promptsearch.workbench import require_candidates
 
 TEMPLATES = ("fields", "arrow", "bare")
 INSTRUCTIONS = ("Say which.", "", "Decide with care between all of them.")

@@ -15,18 +15,18 @@ from hypothesis import strategies as st
 import promptsearch as ps
 from promptsearch.budget import Budget, Meter
 from promptsearch.candidate import Candidate
-from promptsearch.confirming import Confirmation
 from promptsearch.events import silent
-from promptsearch.finalists import Finalist, Fitter
 from promptsearch.metrics import resolve_metric
-from promptsearch.nominating import _fixed_first
-from promptsearch.phases import Plan, make_plan
-from promptsearch.racing import Race
+from promptsearch.run.confirming import Confirmation
+from promptsearch.run.finalists import Finalist, Fitter
+from promptsearch.run.nominating import _fixed_first
+from promptsearch.run.phases import Plan, make_plan
+from promptsearch.run.racing import Race
+from promptsearch.run.study import Study
 from promptsearch.scoring import Judge, Judged
 from promptsearch.search.base import Scores
 from promptsearch.search.space import Lengths, SearchSpace
 from promptsearch.store import RunStore
-from promptsearch.study import Study
 
 CHEAP = Candidate("", "fields")
 DEAR = Candidate("", "fields", mode="retrieved", count=4)

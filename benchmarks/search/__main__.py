@@ -26,7 +26,7 @@ from promptsearch.embed.base import Encoder
 from promptsearch.embed.cache import CachedEncoder
 from promptsearch.embed.transformer import resolve_encoder
 from promptsearch.lm.resolve import OpenedModel, open_engine
-from promptsearch.workbench import embed_splits
+from promptsearch.run.workbench import embed_splits
 
 OWN_BUDGET = "own"
 

@@ -14,7 +14,7 @@ import numpy as np
 
 import promptsearch as ps
 from promptsearch.candidate import MODES, Candidate
-from promptsearch.phases import make_plan
+from promptsearch.run.phases import make_plan
 from promptsearch.search.base import Allowance, Strategy, StrategyRun
 from promptsearch.search.random_search import random_search
 from promptsearch.search.registry import STRATEGIES

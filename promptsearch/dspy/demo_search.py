@@ -50,12 +50,12 @@ from promptsearch.errors import BudgetError, DataError, UserError
 from promptsearch.events import Listener, Note, Progress, silent
 from promptsearch.lm.wrapped import DEFAULT_CONTEXT, estimate_tokens
 from promptsearch.pool import Pool
+from promptsearch.run.workbench import naming_pairs
 from promptsearch.search.front import PREFERENCES
 from promptsearch.search.registry import STRATEGIES
 from promptsearch.search.space import SearchSpace
 from promptsearch.store import Call, RunStore
 from promptsearch.task import function_identity
-from promptsearch.workbench import naming_pairs
 
 __all__ = ["DemoSearch"]
 

@@ -11,12 +11,12 @@ from dataclasses import replace
 import numpy as np
 
 from promptsearch.candidate import CUES, SHOWN_THOUGHT, Candidate
-from promptsearch.job import Job
+from promptsearch.run.job import Job
+from promptsearch.run.workbench import Neighbourhood
 from promptsearch.search.drawing import draw_balanced, draw_fresh, draw_shown_reasoning
 from promptsearch.search.space import SearchSpace
 from promptsearch.task import Task
 from promptsearch.template import TEMPLATES
-from promptsearch.workbench import Neighbourhood
 
 __all__ = ["BASELINE_SHOTS", "WORDING_SHOTS", "first_candidates", "nearest_count"]
 

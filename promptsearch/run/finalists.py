@@ -1,7 +1,7 @@
 """From a candidate that raced to one that can be deployed: its calibration chosen, its weights fitted, and its worth.
 
 Invariant: nothing here depends on a budget; answers that are not known yet are asked for.
-Leaves out: which candidates get that far (:mod:`promptsearch.nominating`).
+Leaves out: which candidates get that far (:mod:`promptsearch.run.nominating`).
 """
 
 from __future__ import annotations

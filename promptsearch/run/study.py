@@ -1,8 +1,8 @@
 """What the phases of a search share: its space, its model, its log, and what may be spent.
 
 Invariant: every decision follows from recorded answers and the plan, so that a resumed run repeats it.
-Leaves out: the phases (:mod:`promptsearch.racing`, :mod:`promptsearch.nominating`,
-:mod:`promptsearch.reading`, :mod:`promptsearch.confirming`).
+Leaves out: the phases (:mod:`promptsearch.run.racing`, :mod:`promptsearch.run.nominating`,
+:mod:`promptsearch.run.reading`, :mod:`promptsearch.run.confirming`).
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from promptsearch.budget import Budget, Meter
 from promptsearch.candidate import Candidate
 from promptsearch.evaluation import Evaluator
 from promptsearch.events import Listener
-from promptsearch.finalists import Fitter
-from promptsearch.phases import Plan
+from promptsearch.run.finalists import Fitter
+from promptsearch.run.phases import Plan
 from promptsearch.scoring import Judge
 from promptsearch.search.base import Scores
 from promptsearch.search.space import SearchSpace

@@ -1,7 +1,7 @@
 """What each phase of a search may spend: a budget turned into units for the race, for reading and for confirmation.
 
 Invariant: a plan follows from the budget, the speed and the prices that it is given; the clock has no say in it.
-Leaves out: spending it (:mod:`promptsearch.searching`).
+Leaves out: spending it (:mod:`promptsearch.run.searching`).
 """
 
 from __future__ import annotations

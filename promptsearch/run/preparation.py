@@ -14,30 +14,23 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from promptsearch.anchors import BASELINE_SHOTS, WORDING_SHOTS, nearest_count
 from promptsearch.calibration import CONTENT_FREE
 from promptsearch.candidate import Candidate
 from promptsearch.data.splits import Splits, in_turns
 from promptsearch.embed.cache import CachedEncoder
 from promptsearch.evaluation import Evaluator
 from promptsearch.events import Note, Progress
-from promptsearch.job import Job
 from promptsearch.lm.base import Engine, TellsNext
 from promptsearch.lm.wrapped import GeneratedChoice
 from promptsearch.machine import encoder_speed, model_speed
 from promptsearch.multiple_choice import MultipleChoice, find_multiple_choice, may_name_options
-from promptsearch.phases import FEWEST_CONFIRM, FEWEST_TEST, MOST_READ, Plan, make_plan, tokens_in_time
 from promptsearch.prompting import PromptBuilder, answer_room
 from promptsearch.readout import READ_TOKENS, likeliest_tokens
 from promptsearch.row_limits import RowCounts, RowLimits, drawn_order, first_rows, read_size
-from promptsearch.scoring import ROWS_A_LABEL
-from promptsearch.search.drawing import draw_balanced
-from promptsearch.search.race import FIRST_RUNG
-from promptsearch.search.space import SearchSpace
-from promptsearch.store import RunStore
-from promptsearch.task import Task
-from promptsearch.template import TEMPLATES
-from promptsearch.workbench import (
+from promptsearch.run.anchors import BASELINE_SHOTS, WORDING_SHOTS, nearest_count
+from promptsearch.run.job import Job
+from promptsearch.run.phases import FEWEST_CONFIRM, FEWEST_TEST, MOST_READ, Plan, make_plan, tokens_in_time
+from promptsearch.run.workbench import (
     Neighbourhood,
     check_lengths,
     demonstrations_of,
@@ -45,6 +38,13 @@ from promptsearch.workbench import (
     make_space,
     with_prior,
 )
+from promptsearch.scoring import ROWS_A_LABEL
+from promptsearch.search.drawing import draw_balanced
+from promptsearch.search.race import FIRST_RUNG
+from promptsearch.search.space import SearchSpace
+from promptsearch.store import RunStore
+from promptsearch.task import Task
+from promptsearch.template import TEMPLATES
 
 __all__ = ["Ground", "Preparation", "may_read", "next_tokens", "search_in_turns"]
 

@@ -12,8 +12,8 @@ from promptsearch.budget import Budget
 from promptsearch.lm.base import Engine
 from promptsearch.lm.llamacpp.busy import QUIET_SHARE
 from promptsearch.measurement import Difference, Measurement
-from promptsearch.phases import WANTED_TEST
 from promptsearch.result import BASELINE_NAMES
+from promptsearch.run.phases import WANTED_TEST
 from promptsearch.task import Task
 
 __all__ = ["measurement_notes", "processor_notes", "rows_notes", "setup_notes"]

@@ -14,16 +14,16 @@ import numpy as np
 from promptsearch.calibration import Weighing
 from promptsearch.candidate import Candidate
 from promptsearch.events import Progress
-from promptsearch.finalists import Finalist
-from promptsearch.job import Job
-from promptsearch.phases import FEWEST_TEST, WANTED_TEST
 from promptsearch.prompting import template_of
+from promptsearch.run.finalists import Finalist
+from promptsearch.run.job import Job
+from promptsearch.run.phases import FEWEST_TEST, WANTED_TEST
+from promptsearch.run.searching import Outcome
+from promptsearch.run.study import Study
+from promptsearch.run.workbench import Neighbourhood
 from promptsearch.scoring import Asked, Judge, Judged
 from promptsearch.search.race import FIRST_RUNG
-from promptsearch.searching import Outcome
 from promptsearch.store import RunStore
-from promptsearch.study import Study
-from promptsearch.workbench import Neighbourhood
 
 __all__ = ["FinalMeasurement", "Measured", "with_unreasoned"]
 

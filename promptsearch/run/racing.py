@@ -13,12 +13,12 @@ import numpy as np
 
 from promptsearch.candidate import Candidate
 from promptsearch.events import Note, Progress
-from promptsearch.finalists import race_calibration
 from promptsearch.measurement import measure
-from promptsearch.phases import OVERSPENT
+from promptsearch.run.finalists import race_calibration
+from promptsearch.run.phases import OVERSPENT
+from promptsearch.run.study import USUAL_FINALISTS, Study
 from promptsearch.search.base import Allowance, Strategy, best_first
 from promptsearch.search.log_knowledge import TRUSTED_ITEMS, leaders
-from promptsearch.study import USUAL_FINALISTS, Study
 
 __all__ = ["Race"]
 

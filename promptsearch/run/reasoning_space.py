@@ -13,16 +13,16 @@ import numpy as np
 
 from promptsearch.candidate import CUES, Candidate
 from promptsearch.events import Note
-from promptsearch.job import Job
 from promptsearch.prompting import PromptBuilder
 from promptsearch.rationales import Rationalizer
 from promptsearch.reasoning import one_line
+from promptsearch.run.job import Job
+from promptsearch.run.study import Study
+from promptsearch.run.workbench import count_rationales
 from promptsearch.search.drawing import draw_balanced
 from promptsearch.search.race import FIRST_RUNG
 from promptsearch.search.space import SearchSpace
 from promptsearch.store import RunStore
-from promptsearch.study import Study
-from promptsearch.workbench import count_rationales
 
 __all__ = ["let_reason"]
 

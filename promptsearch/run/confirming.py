@@ -1,7 +1,7 @@
 """Confirmation: finalists meet on rows that the race did not see, and one of them is chosen.
 
-The best fixed prompts may be asked about more rows before (:mod:`promptsearch.reading`); together they are finalists
-too, as ensembles.
+The best fixed prompts may be asked about more rows before (:mod:`promptsearch.run.reading`); together they are
+finalists too, as ensembles.
 Invariant: what the plan has for it is not overspent; rows that the clock takes away are written down.
 """
 
@@ -14,16 +14,16 @@ import numpy as np
 
 from promptsearch.candidate import Candidate
 from promptsearch.events import Progress
-from promptsearch.finalists import Finalist, Others, steadied
 from promptsearch.lm.base import FloatArray
 from promptsearch.measurement import Measurement, paired_difference
-from promptsearch.phases import FEWEST_CONFIRM, FEWEST_TEST
-from promptsearch.reading import Reading
+from promptsearch.run.finalists import Finalist, Others, steadied
+from promptsearch.run.phases import FEWEST_CONFIRM, FEWEST_TEST
+from promptsearch.run.reading import Reading
+from promptsearch.run.study import MUCH_TOO_SLOW, USUAL_FINALISTS, Study
 from promptsearch.search.confidence_sequence import certainly_better
 from promptsearch.search.front import choose
 from promptsearch.search.insights import RunnerUp
 from promptsearch.search.log_knowledge import candidate_effects
-from promptsearch.study import MUCH_TOO_SLOW, USUAL_FINALISTS, Study
 
 __all__ = ["Confirmation", "Confirmed"]
 

@@ -1,7 +1,7 @@
 """A search from its race to its winner.
 
 Three phases, each on its own rows: the race on the search split, finalists on the confirmation split, the winner and
-the baselines on the test split, which is read once (:mod:`promptsearch.final_measurement`).
+the baselines on the test split, which is read once (:mod:`promptsearch.run.final_measurement`).
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from promptsearch.candidate import Candidate
-from promptsearch.confirming import Confirmation
-from promptsearch.finalists import Finalist
 from promptsearch.measurement import Measurement
-from promptsearch.nominating import nominated
-from promptsearch.racing import Race
+from promptsearch.run.confirming import Confirmation
+from promptsearch.run.finalists import Finalist
+from promptsearch.run.nominating import nominated
+from promptsearch.run.racing import Race
+from promptsearch.run.study import Study
 from promptsearch.search.base import Scores, Strategy
 from promptsearch.search.insights import Insights
-from promptsearch.study import Study
 
 __all__ = ["Outcome", "search"]
 

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 from promptsearch.candidate import Candidate
 from promptsearch.events import Progress
+from promptsearch.run.study import USUAL_FINALISTS, Study
 from promptsearch.scoring import ROWS_A_LABEL
 from promptsearch.search.base import best_first
 from promptsearch.search.log_knowledge import candidate_effects
-from promptsearch.study import USUAL_FINALISTS, Study
 
 __all__ = ["nominated"]
 

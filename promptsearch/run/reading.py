@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 from promptsearch.candidate import Candidate
 from promptsearch.events import Progress
-from promptsearch.finalists import NO_OTHERS, Others
-from promptsearch.phases import MOST_READ
+from promptsearch.run.finalists import NO_OTHERS, Others
+from promptsearch.run.phases import MOST_READ
+from promptsearch.run.study import MUCH_TOO_SLOW, Study
 from promptsearch.scoring import ROWS_A_LABEL
-from promptsearch.study import MUCH_TOO_SLOW, Study
 
 __all__ = ["Reading"]
 

@@ -18,10 +18,10 @@ from fakes import result as search_result
 
 import promptsearch as ps
 from promptsearch.cli import main
+from promptsearch.cli.items import item_of, items_of
 from promptsearch.data.records import read_rows
 from promptsearch.data.text import json_value
 from promptsearch.errors import BackendError
-from promptsearch.items import item_of, items_of
 from promptsearch.lm.fake import FakeLM
 from promptsearch.lm.llamacpp.agreement import Agreement
 from promptsearch.lm.llamacpp.speed import Speed

@@ -108,7 +108,7 @@ LAYERS = (
     ("artifact", "by_hand", "prediction"),
     ("evaluated_rows",),
     ("answering",),
-    ("items", "prompt"),
+    ("prompt",),
     ("result", "loading", "dspy.module", "examples", "run.job"),
     ("run.anchors", "run.final_measurement", "run.notes", "run.reasoning_space"),
     ("run.preparation",),
@@ -123,6 +123,9 @@ LAYERS = (
     ("dspy.demo_search",),
     ("dspy",),
     ("",),
+    ("cli.items", "cli.options", "cli.printing"),
+    ("cli.models", "cli.optimizing", "cli.using"),
+    ("cli.program",),
     ("cli",),
     ("__main__",),
 )

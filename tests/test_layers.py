@@ -57,6 +57,7 @@ LAYERS = (
         "lm.wrapped",
         "lm.llamacpp",
         "lm.llamacpp.busy",
+        "lm.llamacpp.drafting",
         "lm.llamacpp.growing_text",
         "lm.llamacpp.json_schema",
         "lm.llamacpp.processors",

@@ -7,7 +7,7 @@ Every found prompt is measured on all test rows after its run, outside the budge
 spent in all; beside them stands what it spent until the winner was chosen, which is what "best of 64 random" (64
 random candidates, each scored on all search rows) is compared by. ``--methods`` narrows what runs to names and
 patterns ("halving*,static only"), ``--list`` prints all names, ``--show`` prints what is measured and draws it.
-Interrupted, the same command goes on.
+Interrupted, the same command goes on; a budget too small for a dataset is said and left out.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from benchmarks.search.summary import points, table
 from promptsearch.embed.base import Encoder
 from promptsearch.embed.cache import CachedEncoder
 from promptsearch.embed.transformer import resolve_encoder
+from promptsearch.errors import BudgetError
 from promptsearch.lm.resolve import OpenedModel, open_engine
 from promptsearch.run.workbench import embed_splits
 
@@ -72,7 +73,11 @@ def _measure(
             if key in results:
                 continue
             limits = f"{budget} tokens" if method.budgeted else recipe_budget(_search_rows(task, encoder, seed))
-            cell = measure_search(task, method, limits, opened, encoder, seed)
+            try:
+                cell = measure_search(task, method, limits, opened, encoder, seed)
+            except BudgetError as error:
+                print(f"{key}: left out, {error}", flush=True)
+                continue
             results.add(key, cell)
             shown = f"{100 * cell['full']['value']:.1f}, {cell['tokens_per_query']:.0f} tokens a query"
             print(f"{key}: {shown}  | {cell['tokens']:,} tokens, {cell['trials']} trials", flush=True)

@@ -1,6 +1,8 @@
 """Generates many completions at once by continuous batching.
 
-Each step decodes one token of every running request; places of finished requests are taken by the next prompts.
+Each step decodes the newest token of every running request; places of finished requests are taken by the next
+prompts. Where few requests run, a step also reads what they may go on with
+(:mod:`promptsearch.lm.llamacpp.drafting`): as far as the model chooses just that, one step gives several tokens.
 Prompts are decoded in the order of their tokens, each going on from what it shares with the one before
 (:mod:`promptsearch.lm.llamacpp.stem`). Every request has a memory of its own, so that no one attends to another's
 tokens.
@@ -9,7 +11,8 @@ A request may go on to a second prompt once it has ended, which usually begins w
 after it: its memory is cut back to what they share, and the rest is decoded.
 
 Invariant: a request's text is the one that it would have alone, bit by bit: it samples from its own stream
-``(seed, number)``, and no batch is so small or so large that rows are computed in another way.
+``(seed, number)``, draws for each token once, and no batch is so small or so large that rows are computed in
+another way.
 Leaves out: what the prompts mean.
 """
 
@@ -25,6 +28,7 @@ from numpy.typing import NDArray
 
 from promptsearch.errors import UserError
 from promptsearch.lm.base import Completion, GenerationParams
+from promptsearch.lm.llamacpp.drafting import Drafter
 from promptsearch.lm.llamacpp.grammar import Grammar, GrammarState, grammar_of
 from promptsearch.lm.llamacpp.growing_text import GrowingText
 from promptsearch.lm.llamacpp.sampling import log_probability, sample
@@ -35,6 +39,8 @@ from promptsearch.lm.plan import Row
 __all__ = ["Sequel", "generate_batched"]
 
 _FREE_SHARE = 0.125  # of the places, that waiting prompts wait for: a free one costs nothing
+_DRAFTED_ROWS = 16  # of a step; beyond them processors have no time to spare for tokens that may be wrong
+_ANY = 0  # a guess like any other, where there is none
 
 Tokens = tuple[int, ...]
 Logits = NDArray[np.float32]
@@ -61,6 +67,7 @@ def generate_batched(
     params: GenerationParams,
     sequel: Sequel | None = None,
     draws: Sequence[tuple[int, int]] = (),
+    drafts: bool = True,
 ) -> tuple[list[list[Completion]], int]:
     """Complete every prompt.
 
@@ -72,6 +79,7 @@ def generate_batched(
         params: how to generate.
         sequel: what each request goes on to; None where it is done then.
         draws: what each request samples from, first; what ``params`` says where there are none.
+        drafts: whether to read ahead; for a memory that can be cut back.
 
     Returns:
         Completions in the order of ``paths``, of each the first and, where it went on, the second one; and how many
@@ -91,7 +99,7 @@ def generate_batched(
             stages.append(_Stage(asked, grammar, [asked.seed_of(number) for number in numbers]))
         if draws:
             stages[0] = replace(stages[0], draws=draws)
-        batching = _Batching(stem, vocabulary, paths, stages, sequel)
+        batching = _Batching(stem, vocabulary, paths, stages, sequel, drafts)
         opened.callback(batching.close)
         try:
             restored = batching.begin()
@@ -127,6 +135,7 @@ class _Request:
         self._text = GrowingText(stage.params.stop)
         self._log_probabilities: list[float] = []
         self._token_texts: list[str] = []
+        self._drafter: Drafter | None = None  # made when it is first asked
 
     @property
     def decoded(self) -> Tokens:
@@ -134,9 +143,20 @@ class _Request:
         return (*self.path, *self.tokens[:-1])
 
     @property
-    def newest(self) -> Row:
-        """The newest token, to be decoded."""
-        return Row(self.tokens[-1], len(self.path) + len(self.tokens) - 1, (self.sequence,))
+    def useful(self) -> int:
+        """How many tokens more may be drafted: all but the last that it may write."""
+        return self._params.max_tokens - len(self.tokens) - 1
+
+    def draft(self, most: int) -> Tokens:
+        """Up to ``most`` tokens that may follow."""
+        if self._drafter is None:
+            self._drafter = Drafter((*self.path, *self.tokens))
+        return self._drafter.draft(most)
+
+    def rows(self, draft: Tokens) -> list[Row]:
+        """The newest token and what may follow it, to be decoded."""
+        ahead, start = (self.tokens[-1], *draft), len(self.path) + len(self.tokens) - 1
+        return [Row(token, position, (self.sequence,)) for position, token in enumerate(ahead, start)]
 
     def advance(self, logits: Logits, vocabulary: Vocabulary) -> None:
         """Choose the next token and notice whether the text has ended."""
@@ -151,6 +171,8 @@ class _Request:
         if self.state is not None:
             self.state.accept(token)
         self.tokens.append(token)
+        if self._drafter is not None:
+            self._drafter.append(token)
         added = self._text.append(vocabulary.piece(token))
         if self._params.log_probabilities:
             self._log_probabilities.append(log_probability(logits, token))
@@ -188,12 +210,14 @@ class _Batching:
         paths: Sequence[Tokens],
         stages: Sequence[_Stage],
         sequel: Sequel | None,
+        drafts: bool,
     ) -> None:
         self._stem = stem
         self._context = stem.context
         self._vocabulary = vocabulary
         self._stages = stages
         self._sequel = sequel
+        self._drafts = drafts
         self._waiting = deque(sorted((path, number) for number, path in enumerate(paths)))
         self._running: list[_Request] = []  # in the order of their sequences
         self.done: dict[int, list[Completion]] = {number: [] for number in range(len(paths))}
@@ -207,16 +231,40 @@ class _Batching:
         return self._stem.begin([path for path, _ in self._waiting])
 
     def step(self) -> None:
-        """Give free places to waiting requests, then choose a token of every request that runs."""
+        """Give free places to waiting requests, then choose a token at least of every request that runs."""
         self._fill_places()
         if not self._running:
             return
         self._close_gaps()
-        rows = [request.newest for request in self._running]
+        drafts = self._drafted()
+        rows = [row for request, draft in zip(self._running, drafts, strict=True) for row in request.rows(draft)]
         logits = self._context.decode_in_company(rows, range(len(rows)), SCRATCH)
-        for request, predicted in zip(self._running, logits, strict=True):
-            request.advance(predicted, self._vocabulary)
+        width = len(drafts[0]) + 1
+        for number, (request, draft) in enumerate(zip(self._running, drafts, strict=True)):
+            self._accept(request, draft, logits[number * width : (number + 1) * width])
         self._settle()
+
+    def _drafted(self) -> list[Tokens]:
+        """What each request may go on with: as many tokens of each, since llama.cpp runs equally many together."""
+        most = _DRAFTED_ROWS // len(self._running) - 1
+        most = min(most, *(request.useful for request in self._running))
+        if most < 1 or not self._drafts:
+            return [()] * len(self._running)
+        drafts = [request.draft(most) for request in self._running]
+        longest = max(map(len, drafts))
+        return [(*draft, *[_ANY] * (longest - len(draft))) for draft in drafts]
+
+    def _accept(self, request: _Request, draft: Tokens, logits: Logits) -> None:
+        """Choose tokens as long as the draft had them right, and forget the rest of it."""
+        right = 0
+        for guess, predicted in zip([*draft, None], logits, strict=True):
+            request.advance(predicted, self._vocabulary)
+            if request.finish or request.tokens[-1] != guess:
+                break
+            right += 1
+        if right < len(draft):
+            held = len(request.path) + len(request.tokens) - 1
+            self._context.take_back(request.sequence, held, len(draft) - right)
 
     def close(self) -> None:
         """Free what the requests hold that are not done."""

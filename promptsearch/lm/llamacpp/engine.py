@@ -171,7 +171,7 @@ class LlamaEngine:
 
     @property
     def tokens_decoded(self) -> int:
-        """Tokens run through the model since it was opened."""
+        """Tokens run through the model since it was opened, but for those that were read ahead in vain."""
         return self._tokens_of_closed + sum(context.tokens_decoded for context in self._contexts)
 
     @property
@@ -327,7 +327,8 @@ class LlamaEngine:
             stem = self._stem_for(len(paths), max(map(len, paths)) + params.max_tokens + further)
             self._generating = True
             try:
-                completions, restored = generate_batched(stem, self.vocabulary, paths, params, sequel, draws)
+                drafts = self.traits.cuts_back
+                completions, restored = generate_batched(stem, self.vocabulary, paths, params, sequel, draws, drafts)
             finally:
                 self._generating = False
             self._tokens_restored += restored

@@ -1,7 +1,7 @@
 """A reported number against all test rows, of which it read a part; pure.
 
 A cell holds two measurements of one prompt as plain values: ``test``, which was reported, and ``full``, on all test
-rows. Invariant: nothing here is optimistic by construction; the part was drawn by lot.
+rows. The first read a part of these rows, drawn by lot, and both are means over rows, as accuracy is.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Labelled rows one by one: what a prompt said of each, and which labels it takes for which.
 
-Leaves out: asking the model (:mod:`promptsearch.answering`), and files (:mod:`promptsearch.items`).
+Leaves out: asking the model (:mod:`promptsearch.answering`), and files (:mod:`promptsearch.cli.items`).
 """
 
 from __future__ import annotations

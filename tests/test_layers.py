@@ -149,7 +149,7 @@ LEAVES = {
     "llama_cpp": {"lm.llamacpp.library"},
     "dspy": {"lm.dspy_lm", "dspy"},
     "typer": {"cli"},
-    "rich": {"cli", "terminal"},
+    "rich": {"terminal"},
     "httpx": {"lm.endpoint"},
     "optuna": {"search.tpe"},
     "jinja2": {"template", "report"},

@@ -122,6 +122,11 @@ def _options() -> argparse.Namespace:
     options = parser.parse_args()
     if not options.list and (not options.json or not (options.data or options.show)):
         parser.error("give --data and --json; --json alone with --show; or --list")
+    try:
+        for budget in options.budgets.split(","):
+            ps.Budget.parse(f"{budget} tokens")
+    except BudgetError as error:
+        parser.error(str(error))
     return options
 
 

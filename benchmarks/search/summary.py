@@ -151,8 +151,7 @@ def share_of_gain(static: Point, retrieved: Point | None, other: Point) -> float
 def strategy_lines(cells: Cells) -> list[str]:
     """Each strategy against the default one where both ran: mean paired difference over datasets and seeds.
 
-    Every strategy is given as the prompt alone; an interval is Student's over the mean differences of the datasets
-    and seeds.
+    Every strategy is given as the prompt alone; an interval is Student's over the differences.
     """
     lines = []
     budgets = dict.fromkeys(key.split("|")[2] for key in cells if key.split("|")[1] == DEFAULT)
@@ -194,19 +193,19 @@ def reported_lines(cells: Cells) -> list[str]:
     lines = []
     for dataset, seeds in groups.items():
         count = sum(map(len, seeds.values()))
-        lines.append(f"{dataset:<14} {_in_points(list(seeds.values()))}  n = {count}, {len(seeds)} seeds")
+        lines.append(f"{dataset:<14} {_mean_in_points(list(seeds.values()))}  n = {count}, {len(seeds)} seeds")
     if partial:
         every = [values for seeds in groups.values() for values in seeds.values()]
         held = sum(map(is_covered, partial.values()))
         expected = float(np.mean([expected_coverage(cell) for cell in partial.values()]))
-        lines.append(f"{'all':<14} {_in_points(every)}  n = {len(partial)}, {len(every)} datasets and seeds")
+        lines.append(f"{'all':<14} {_mean_in_points(every)}  n = {len(partial)}, {len(every)} datasets and seeds")
         lines.append(
             f"intervals hold the value on all test rows in {held} of {len(partial)} (expected: {expected:.1%})"
         )
     return lines
 
 
-def _in_points(groups: Sequence[Sequence[float]]) -> str:
+def _mean_in_points(groups: Sequence[Sequence[float]]) -> str:
     return in_points(mean_with_half_width([float(np.mean(values)) for values in groups]))
 
 

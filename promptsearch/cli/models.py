@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from promptsearch.inventory import KnownModel
     from promptsearch.lm.llamacpp.weights import WeightTable, WeightType
 
+__all__ = ["models"]
+
 
 def models(
     model: Annotated[str | None, typer.Argument(metavar="MODEL", help="Only this one.")] = None,

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from promptsearch.search.space import Space
     from promptsearch.task import Task
 
+__all__ = ["demo", "optimize"]
+
 
 def optimize(
     file: Annotated[str, typer.Argument(metavar="FILE", help="Labelled rows: csv, tsv, jsonl, json or parquet.")],

@@ -15,6 +15,22 @@ import typer
 from promptsearch.errors import UserError
 from promptsearch.files import would_replace
 
+__all__ = [
+    "BudgetOption",
+    "EncoderOption",
+    "JsonOption",
+    "ModelOption",
+    "PrefixStateOption",
+    "PromptArgument",
+    "QuietOption",
+    "ReportOption",
+    "RunOption",
+    "SaveOption",
+    "SeedOption",
+    "WeightsOption",
+    "check_targets",
+]
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object, and nothing else.")]
 ModelOption = Annotated[
     str | None,

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from promptsearch.evaluated_rows import Confusion
     from promptsearch.prediction import Prediction
 
+__all__ = ["confusion_lines", "prediction_line", "prediction_values", "print_json"]
+
 _SHOWN_CONFUSIONS = 5
 
 

@@ -13,7 +13,7 @@ from promptsearch.cli.models import models
 from promptsearch.cli.optimizing import demo, optimize
 from promptsearch.cli.printing import print_json
 from promptsearch.cli.using import evaluate, predict, show
-from promptsearch.errors import UserError
+from promptsearch.errors import PromptsearchError, UserError
 from promptsearch.version import __version__
 
 __all__ = ["app", "main"]
@@ -103,8 +103,6 @@ def _failed(error: Exception, *, as_json: bool) -> int:
 
 def _diagnosis(error: Exception) -> tuple[int, str]:
     """Exit code and message of an error."""
-    from promptsearch.errors import PromptsearchError
-
     if isinstance(error, UserError):
         return 2, str(error)
     if isinstance(error, _USAGE_ERROR):

@@ -17,6 +17,8 @@ from promptsearch.files import index_beside
 if TYPE_CHECKING:
     from promptsearch.prediction import Prediction
 
+__all__ = ["evaluate", "predict", "show"]
+
 _SEPARATOR = f"\n{'-' * 40}\n"  # between the prompts of an ensemble
 
 

@@ -340,7 +340,10 @@ class Engine(LM, Protocol):
 
     @property
     def tokens_decoded(self) -> int:
-        """Tokens run through the model since it was opened."""
+        """Tokens run through the model since it was opened, whatever an engine tried in vain beside them.
+
+        Budgets in tokens count these: they follow from what was asked, not from how it was run.
+        """
         ...
 
     @property

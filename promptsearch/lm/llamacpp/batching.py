@@ -1,8 +1,8 @@
 """Generates many completions at once by continuous batching.
 
 Each step decodes the newest token of every running request; places of finished requests are taken by the next
-prompts. Where few requests run, a step also reads what they may go on with
-(:mod:`promptsearch.lm.llamacpp.drafting`): as far as the model chooses just that, one step gives several tokens.
+prompts. Where few requests run, decoding is speculative: a step also reads a draft of what each may go on with
+(:mod:`promptsearch.lm.llamacpp.drafting`), and gives as many tokens as the model then chooses like it, and one more.
 Prompts are decoded in the order of their tokens, each going on from what it shares with the one before
 (:mod:`promptsearch.lm.llamacpp.stem`). Every request has a memory of its own, so that no one attends to another's
 tokens.
@@ -12,7 +12,7 @@ after it: its memory is cut back to what they share, and the rest is decoded.
 
 Invariant: a request's text is the one that it would have alone, bit by bit: it samples from its own stream
 ``(seed, number)``, draws for each token once, and no batch is so small or so large that rows are computed in
-another way.
+another way. Tokens that were drafted in vain leave no trace, in the memory or in a count.
 Leaves out: what the prompts mean.
 """
 
@@ -39,8 +39,8 @@ from promptsearch.lm.plan import Row
 __all__ = ["Sequel", "generate_batched"]
 
 _FREE_SHARE = 0.125  # of the places, that waiting prompts wait for: a free one costs nothing
-_DRAFTED_ROWS = 16  # of a step; beyond them processors have no time to spare for tokens that may be wrong
-_ANY = 0  # a guess like any other, where there is none
+_SPECULATIVE_ROWS = 16  # of a step with drafts; more take a processor longer than drafts are likely to save
+_FILLER = 0  # a draft like any other, where there is none
 
 Tokens = tuple[int, ...]
 Logits = NDArray[np.float32]
@@ -67,7 +67,6 @@ def generate_batched(
     params: GenerationParams,
     sequel: Sequel | None = None,
     draws: Sequence[tuple[int, int]] = (),
-    drafts: bool = True,
 ) -> tuple[list[list[Completion]], int]:
     """Complete every prompt.
 
@@ -79,7 +78,6 @@ def generate_batched(
         params: how to generate.
         sequel: what each request goes on to; None where it is done then.
         draws: what each request samples from, first; what ``params`` says where there are none.
-        drafts: whether to read ahead; for a memory that can be cut back.
 
     Returns:
         Completions in the order of ``paths``, of each the first and, where it went on, the second one; and how many
@@ -99,7 +97,7 @@ def generate_batched(
             stages.append(_Stage(asked, grammar, [asked.seed_of(number) for number in numbers]))
         if draws:
             stages[0] = replace(stages[0], draws=draws)
-        batching = _Batching(stem, vocabulary, paths, stages, sequel, drafts)
+        batching = _Batching(stem, vocabulary, paths, stages, sequel)
         opened.callback(batching.close)
         try:
             restored = batching.begin()
@@ -136,6 +134,7 @@ class _Request:
         self._log_probabilities: list[float] = []
         self._token_texts: list[str] = []
         self._drafter: Drafter | None = None  # made when it is first asked
+        self._trusted = _SPECULATIVE_ROWS  # tokens of a draft that are worth verifying
 
     @property
     def decoded(self) -> Tokens:
@@ -143,15 +142,20 @@ class _Request:
         return (*self.path, *self.tokens[:-1])
 
     @property
-    def useful(self) -> int:
-        """How many tokens more may be drafted: all but the last that it may write."""
+    def draftable(self) -> int:
+        """How many tokens may be drafted: all that it may still write but the last, which is never read."""
         return self._params.max_tokens - len(self.tokens) - 1
 
-    def draft(self, most: int) -> Tokens:
-        """Up to ``most`` tokens that may follow."""
+    def draft(self, limit: int) -> Tokens:
+        """Up to ``limit`` tokens that may follow, the fewer the fewer of the draft before were accepted."""
         if self._drafter is None:
             self._drafter = Drafter((*self.path, *self.tokens))
-        return self._drafter.draft(most)
+        return self._drafter.draft(min(limit, self._trusted))
+
+    def learn(self, drafted: int, accepted: int) -> None:
+        """Trust drafts as far as the newest one was right, and further where all of it was."""
+        if drafted:
+            self._trusted = max(1, accepted) if accepted < drafted else min(2 * drafted, _SPECULATIVE_ROWS)
 
     def rows(self, draft: Tokens) -> list[Row]:
         """The newest token and what may follow it, to be decoded."""
@@ -210,14 +214,12 @@ class _Batching:
         paths: Sequence[Tokens],
         stages: Sequence[_Stage],
         sequel: Sequel | None,
-        drafts: bool,
     ) -> None:
         self._stem = stem
         self._context = stem.context
         self._vocabulary = vocabulary
         self._stages = stages
         self._sequel = sequel
-        self._drafts = drafts
         self._waiting = deque(sorted((path, number) for number, path in enumerate(paths)))
         self._running: list[_Request] = []  # in the order of their sequences
         self.done: dict[int, list[Completion]] = {number: [] for number in range(len(paths))}
@@ -231,40 +233,45 @@ class _Batching:
         return self._stem.begin([path for path, _ in self._waiting])
 
     def step(self) -> None:
-        """Give free places to waiting requests, then choose a token at least of every request that runs."""
+        """Give free places to waiting requests, then choose at least one token of every request that runs."""
         self._fill_places()
         if not self._running:
             return
         self._close_gaps()
-        drafts = self._drafted()
-        rows = [row for request, draft in zip(self._running, drafts, strict=True) for row in request.rows(draft)]
+        drafts, width = self._drafts()
+        filled = [(*draft, *[_FILLER] * (width - len(draft))) for draft in drafts]
+        rows = [row for request, draft in zip(self._running, filled, strict=True) for row in request.rows(draft)]
         logits = self._context.decode_in_company(rows, range(len(rows)), SCRATCH)
-        width = len(drafts[0]) + 1
-        for number, (request, draft) in enumerate(zip(self._running, drafts, strict=True)):
-            self._accept(request, draft, logits[number * width : (number + 1) * width])
+        self._context.tokens_decoded -= width * len(self._running)  # those that are accepted count again
+        for number, (request, draft) in enumerate(zip(self._running, filled, strict=True)):
+            accepted = self._verify(request, draft, logits[number * (width + 1) : (number + 1) * (width + 1)])
+            request.learn(len(drafts[number]), accepted)
         self._settle()
 
-    def _drafted(self) -> list[Tokens]:
-        """What each request may go on with: as many tokens of each, since llama.cpp runs equally many together."""
-        most = _DRAFTED_ROWS // len(self._running) - 1
-        most = min(most, *(request.useful for request in self._running))
-        if most < 1 or not self._drafts:
-            return [()] * len(self._running)
-        drafts = [request.draft(most) for request in self._running]
-        longest = max(map(len, drafts))
-        return [(*draft, *[_ANY] * (longest - len(draft))) for draft in drafts]
+    def _drafts(self) -> tuple[list[Tokens], int]:
+        """What each request may go on with, and how many tokens of each are read: as many as half of them have.
 
-    def _accept(self, request: _Request, draft: Tokens, logits: Logits) -> None:
-        """Choose tokens as long as the draft had them right, and forget the rest of it."""
-        right = 0
+        llama.cpp runs equally many tokens of each sequence together.
+        """
+        limit = min(_SPECULATIVE_ROWS // len(self._running) - 1, *(each.draftable for each in self._running))
+        if limit < 1 or not self._stem.speculates:
+            return [()] * len(self._running), 0
+        drafts = [request.draft(limit) for request in self._running]
+        width = sorted(map(len, drafts))[len(drafts) // 2]
+        return [draft[:width] for draft in drafts], width
+
+    def _verify(self, request: _Request, draft: Tokens, logits: Logits) -> int:
+        """Choose tokens as long as the draft had them right, and forget the rest of it; how many it had right."""
+        held, accepted = len(request.path) + len(request.tokens), 0
         for guess, predicted in zip([*draft, None], logits, strict=True):
             request.advance(predicted, self._vocabulary)
             if request.finish or request.tokens[-1] != guess:
                 break
-            right += 1
-        if right < len(draft):
-            held = len(request.path) + len(request.tokens) - 1
-            self._context.take_back(request.sequence, held, len(draft) - right)
+            accepted += 1
+        self._context.tokens_decoded += accepted
+        if accepted < len(draft):
+            self._context.cut(request.sequence, held + accepted)
+        return accepted
 
     def close(self) -> None:
         """Free what the requests hold that are not done."""

@@ -131,11 +131,6 @@ class Context:
         if not llama().llama_memory_seq_rm(self._memory, sequence, length, -1):
             raise BackendError("this kind of model cannot forget the end of a text, which batches need")
 
-    def take_back(self, sequence: int, length: int, count: int) -> None:
-        """Make a sequence forget the ``count`` tokens after its first ``length``, which then were not decoded."""
-        self.cut(sequence, length)
-        self.tokens_decoded -= count
-
     def drop(self, sequences: Sequence[int]) -> None:
         """Forget some sequences."""
         for sequence in sequences:

@@ -171,7 +171,7 @@ class LlamaEngine:
 
     @property
     def tokens_decoded(self) -> int:
-        """Tokens run through the model since it was opened, but for those that were read ahead in vain."""
+        """Tokens run through the model since it was opened, but for those that were drafted in vain."""
         return self._tokens_of_closed + sum(context.tokens_decoded for context in self._contexts)
 
     @property
@@ -327,8 +327,7 @@ class LlamaEngine:
             stem = self._stem_for(len(paths), max(map(len, paths)) + params.max_tokens + further)
             self._generating = True
             try:
-                drafts = self.traits.cuts_back
-                completions, restored = generate_batched(stem, self.vocabulary, paths, params, sequel, draws, drafts)
+                completions, restored = generate_batched(stem, self.vocabulary, paths, params, sequel, draws)
             finally:
                 self._generating = False
             self._tokens_restored += restored
@@ -483,7 +482,7 @@ class LlamaEngine:
             if sequences == FIRST_PLACE + 1:
                 raise
             return self._make_stem(max(FIRST_PLACE + 1, sequences // 2), room)
-        return Stem(context) if self.traits.cuts_back else FixedStem(context)
+        return Stem(context, self._device == PROCESSOR) if self.traits.cuts_back else FixedStem(context)
 
     def _shared_prefix(self, prompts: Sequence[str], paths: Sequence[Tokens]) -> Tokens:
         """What all prompts begin with, where it is worth keeping; each prompt has more."""

@@ -50,13 +50,16 @@ class Stem:
 
     Args:
         context: one whose sequences have memories of their own.
+        speculates: whether the requests may be given drafts. On processors nothing depends on that (see above); what
+            accelerators compute may, by the number of rows.
 
     Attributes:
         path: the newest prompt's tokens; empty before the first.
     """
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, speculates: bool = False) -> None:
         self.context = context
+        self.speculates = speculates
         self.path: Tokens = ()
         self._starts: dict[Tokens, int] = {}  # from which position on each of this call's prompts is read
         self._prediction: Logits | None = None  # after the newest prompt

@@ -28,7 +28,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def open_llama(path: str, context_tokens: int, *, logits_all: bool = False) -> Any:
+def open_llama(path: str, context_tokens: int, *, logits_all: bool = False, draft_model: Any = None) -> Any:
     """The high-level class with its best fair settings: all cores, batches of 512, flash attention."""
     from llama_cpp import Llama
 
@@ -40,6 +40,7 @@ def open_llama(path: str, context_tokens: int, *, logits_all: bool = False) -> A
         n_threads_batch=cores(),
         flash_attn=True,
         logits_all=logits_all,
+        draft_model=draft_model,
         verbose=False,
     )
 

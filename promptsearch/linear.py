@@ -19,14 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from promptsearch.errors import DataError
+from promptsearch.folds import spread_rows, stratified_folds
 from promptsearch.lm.base import FloatArray
 from promptsearch.probabilities import normalized, one_thread
 
-__all__ = ["LinearClassifier", "LinearFit", "Vectors", "fit_linear", "spread_rows"]
+__all__ = ["LinearClassifier", "LinearFit", "Vectors", "fit_linear"]
 
 Vectors = Any  # a float32 array of shape (items, dimensions), or a SciPy CSR matrix of that shape
 
-_FOLDS = 5
 _ROWS_FOR_PENALTY = 500  # held-out rows that settle which penalty is best
 _TOLERANCE, _TOLERANCE_OF_LABELS = 1e-3, 0.5  # the latter over labels squared: the more labels, the flatter the loss
 _LARGEST = 1e6  # of any number in a saved classifier
@@ -176,7 +176,7 @@ def fit_linear(vectors: Vectors, golds: Sequence[int] | NDArray[np.int64], label
     numbers = vectors.nnz // max(1, len(right)) if _is_sparse(vectors) else vectors.shape[1]  # of a row
     rows = spread_rows(right, max(effort.fewest_rows, effort.most_work // max(1, label_count * numbers)))
     vectors, right = vectors[rows], right[rows]
-    folds = _folds(right)
+    folds = stratified_folds(right)
     count = int(folds.max(initial=0)) + 1
     if any(len(np.unique(right[folds != fold])) < 2 for fold in range(count)):
         return None
@@ -186,31 +186,6 @@ def fit_linear(vectors: Vectors, golds: Sequence[int] | NDArray[np.int64], label
         for fold in range(count):
             held_out[folds == fold] = _predicted(vectors, right, folds, fold, penalty, label_count, effort)
         return LinearFit(_fitted(vectors, right, penalty, effort), rows, held_out)
-
-
-def _by_label(golds: NDArray[np.int64]) -> NDArray[np.intp]:
-    """Places of the rows, label by label."""
-    return np.argsort(golds, kind="stable")
-
-
-def spread_rows(golds: NDArray[np.int64], most: int) -> NDArray[np.intp]:
-    """Places of at most so many rows, evenly spread over each label, ascending; all where they are few enough.
-
-    Args:
-        golds: the rows' label indices.
-        most: at least 1.
-    """
-    if len(golds) <= most:
-        return np.arange(len(golds))
-    chosen = np.linspace(0, len(golds) - 1, most).round().astype(np.intp)
-    return np.sort(_by_label(golds)[chosen])
-
-
-def _folds(golds: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Each row's fold, the rows of a label dealt one by one."""
-    folds = np.empty(len(golds), dtype=np.int64)
-    folds[_by_label(golds)] = np.arange(len(golds)) % _FOLDS
-    return folds
 
 
 def _is_sparse(vectors: Vectors) -> bool:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from promptsearch.calibration import Weighing, batch_offsets, contextual_offsets, fit_weighing, route_shifts
 from promptsearch.data.text import clean_text
 from promptsearch.evaluation import Answers
+from promptsearch.folds import FOLDS, stratified_folds
 from promptsearch.lm.base import FloatArray
 from promptsearch.measurement import Difference, Measurement, measure, measure_statistic, paired_difference
 from promptsearch.metrics import Metric
@@ -32,7 +33,6 @@ __all__ = ["ROWS_A_LABEL", "Asked", "Judge", "Judged", "resampled_macro_f1"]
 ROWS_A_LABEL = 4
 """Under these, labels have too little to be moved or mixed by."""
 _RESAMPLES = 1000
-_FOLDS = 5
 _LEARNING = ("fitted", "matrix", "readout")  # calibrations whose correction comes from labels
 
 
@@ -214,12 +214,11 @@ class Judge:
         fitted = self.read(asked) if calibration == "readout" else None
         if fitted is not None:
             answers = replace(answers, log_probabilities=fitted.held_out[: len(items)], routes=None, route_count=0)
-        folds = np.empty(len(items), dtype=np.int64)
-        folds[np.argsort(self.golds(items), kind="stable")] = np.arange(len(items)) % _FOLDS
+        folds = stratified_folds(self.golds(items))
         predictions = np.full(len(items), "", dtype=object)
         scores, confidence = np.zeros(len(items)), np.zeros(len(items))
         failures: Counter[str] = Counter()
-        for fold in range(min(_FOLDS, len(items))):
+        for fold in range(min(FOLDS, len(items))):
             inside, outside = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
             learned, seen = [items[at] for at in inside.tolist()], answers.take(inside)
             if fitted is not None:

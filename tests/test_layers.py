@@ -28,6 +28,7 @@ LAYERS = (
         "measurement",
         "embed",
         "embed.base",
+        "folds",
         "kept",
         "probabilities",
     ),

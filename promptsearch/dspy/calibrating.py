@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from promptsearch.calibration import Weighing, batch_offsets, fit_weighing
+from promptsearch.folds import FOLDS, stratified_folds
 from promptsearch.lm.base import FloatArray
 from promptsearch.probabilities import normalized, softmax
 
 __all__ = ["batch_weighing", "best_weighing"]
 
 _FEWEST_ROWS = 8  # under which a mean over answers says more about those answers than about the prompt
-_FOLDS = 5
 _ROWS_A_LABEL = 4
 _MOST_MIXED = 12
 _LEARNING = ("batch", "fitted", "matrix")
@@ -61,9 +61,9 @@ def _fit(calibration: str, logs: FloatArray, golds: NDArray[np.int64]) -> Weighi
 
 def _held_out_likelihood(calibration: str, logs: FloatArray, golds: NDArray[np.int64]) -> float:
     """Mean log-likelihood of right choices by fits on the other folds."""
-    folds = np.arange(len(logs)) % _FOLDS
+    folds = stratified_folds(golds)
     likelihoods = np.zeros(len(logs))
-    for fold in range(_FOLDS):
+    for fold in range(FOLDS):
         inside, outside = folds != fold, folds == fold
         weighing = _fit(calibration, logs[inside], golds[inside])
         shares = softmax(weighing.scores(logs[outside]))

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from promptsearch.data.text import encodable
-from promptsearch.linear import LinearClassifier, Vectors, fit_linear, spread_rows
+from promptsearch.folds import spread_rows
+from promptsearch.linear import LinearClassifier, Vectors, fit_linear
 from promptsearch.lm.base import FloatArray
 
 __all__ = ["NgramClassifier", "NgramFeatures", "NgramFit", "fit_ngram_classifier"]

@@ -22,6 +22,7 @@ from promptsearch.lm.llamacpp.batching import Sequel, generate_batched
 from promptsearch.lm.llamacpp.context import Context
 from promptsearch.lm.llamacpp.drafting import Drafter
 from promptsearch.lm.llamacpp.engine import LlamaEngine
+from promptsearch.lm.llamacpp.reading_order import TILE, in_tiles, token_of
 from promptsearch.lm.llamacpp.stem import FIRST_PLACE, Stem
 from promptsearch.lm.plan import Row
 
@@ -87,14 +88,15 @@ class Writer(Memory):
     def decode(self, rows: Sequence[Row], outputs: Sequence[int]) -> NDArray[Any]:
         assert all(row.position < self.longest for row in rows)
         super().decode(rows, ())
-        ends = [self.held[rows[number].sequences[0]][: rows[number].position + 1] for number in outputs]
+        texts = [self.held[rows[number].sequences[0]][: rows[number].position + 1] for number in outputs]
+        ends = [[token_of(token) for token in text] for text in texts]
         return np.array([next_logits(end) for end in ends], dtype=np.float32).reshape(-1, END + 1)
 
     @staticmethod
     def _check(rows: Sequence[Row], outputs: Sequence[int]) -> None:
         """Equally many rows of each sequence run together."""
         counts = Counter(row.sequences[0] for row in rows)
-        assert max(counts.values()) <= 63
+        assert max(counts.values()) < TILE or len(counts) == 1
         if len(outputs) > 2:
             assert len(set(counts.values())) == 1
 
@@ -117,7 +119,7 @@ class Letters:
 
 def written(path: Tokens, params: GenerationParams) -> Completion:
     """The slow way: one request, token by token."""
-    text, tokens = "", list(path)
+    text, tokens = "", [token_of(token) for token in path]
     while True:
         token = int(np.argmax(next_logits(tokens)))
         if token == END:
@@ -130,8 +132,11 @@ def written(path: Tokens, params: GenerationParams) -> Completion:
             return Completion(text, len(text), "length")
 
 
-prompts_of_letters = st.lists(
-    st.lists(st.integers(0, END - 1), min_size=1, max_size=30).map(tuple), min_size=1, max_size=9
+letters = st.lists(st.integers(0, END - 1), min_size=1, max_size=30).map(tuple)
+prompts_of_letters = st.builds(
+    lambda start, ends: [in_tiles((*start, *end), len(start)) for end in ends],
+    st.just(()) | st.integers(64, 300).map(lambda length: tuple(at // 3 % END for at in range(length))),
+    st.lists(letters, min_size=1, max_size=9),
 )
 stops = st.lists(st.text(WORDS, min_size=1, max_size=3), max_size=1).map(tuple)
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from promptsearch.errors import BackendError, ContextError, UserError
 from promptsearch.examples import example_task
-from promptsearch.lm.base import Completion, FollowUp, GenerationParams
+from promptsearch.lm.base import Completion, FollowUp, GenerationParams, Rendered, Segment
 from promptsearch.lm.llamacpp.context import Context
 from promptsearch.lm.llamacpp.engine import LlamaEngine
 from promptsearch.lm.llamacpp.grammar import Grammar
@@ -352,15 +352,38 @@ def test_the_next_call_goes_on_from_what_it_shares(engine: LlamaEngine) -> None:
     assert warm + restored == cold
 
 
-@pytest.mark.parametrize("length", [1, 2, 3, 62, 63, 64, 65, 126, 127, 128, 200])
+@pytest.mark.parametrize("length", [1, 2, 3, 62, 63, 64, 65, 126, 127, 128, 200, 511, 512, 513, 514, 577, 578, 700])
 def test_prompts_of_any_length_beside_any_others(engine: LlamaEngine, length: int) -> None:
-    tokens = engine.vocabulary.tokenize_continuation(" ".join(MESSAGES[:40]))
+    tokens = engine.vocabulary.tokenize_continuation(" ".join(MESSAGES[:80]))
     text = b"".join(engine.vocabulary.piece(token) for token in tokens[:length]).decode()
     params = GenerationParams(max_tokens=3, log_probabilities=True)
     _, alone = decoded_by(engine, [text], params)
     others = [text + " and", text[:-1], *MESSAGES[:3], text]
     assert engine.generate([*others, text], params)[-1] == alone[0]
     assert engine.generate([text], params) == alone
+
+
+def with_opening(opening: str, rest: str) -> Rendered:
+    return Rendered([Segment(opening), Segment(rest)], shared=len(opening))
+
+
+def test_a_long_opening_serves_all_that_begin_with_it(engine: LlamaEngine, half_file: Path) -> None:
+    """Read in tiles once, whatever follows: short questions, long texts, more of the same; bit by bit."""
+    opening = "".join(f"Message: {message}\nTeam: Sales\n\n" for message in MESSAGES[:12])
+    other = "".join(f"Message: {message}\nTeam: Sales\n\n" for message in MESSAGES[3:14])
+    rests = [*MESSAGES[20:24], " ".join(MESSAGES[30:60]), " ".join(MESSAGES[30:61]), "x"]
+    prompts = [with_opening(start, rest) for start in (opening, other) for rest in rests]
+    params = GenerationParams(max_tokens=3, log_probabilities=True)
+    with LlamaEngine(half_file, name="half", fingerprint="half", threads=2) as half:
+        for each in (engine, half):
+            assert 256 < each.count_tokens([opening])[0] < each.count_tokens([rests[4]])[0]
+            alone = [decoded_by(each, [prompt], params)[1][0] for prompt in prompts]
+            assert each.generate(prompts, params) == alone
+            for prompt, expected in reversed(list(zip(prompts, alone, strict=True))):
+                assert each.generate([prompt], params) == [expected]
+    short = [prompt for prompt, rest in zip(prompts, rests, strict=False) if len(rest) < 500]
+    decoded, _ = decoded_by(engine, short, GenerationParams(max_tokens=1))
+    assert decoded <= tree_size(engine, short) + len(short)
 
 
 def test_places_of_finished_requests_are_taken_and_gaps_closed(engine: LlamaEngine) -> None:

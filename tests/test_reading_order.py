@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby, pairwise
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from promptsearch.lm.llamacpp.reading_order import _BATCH_COST, count_together, pieces, rounds, start_positions
+from promptsearch.lm.llamacpp.reading_order import (
+    _BATCH_COST,
+    TILE,
+    before_the_last,
+    count_together,
+    in_tiles,
+    pieces,
+    rounds,
+    start_positions,
+    tiled_length,
+    token_of,
+)
 
 Tokens = tuple[int, ...]
 token = st.integers(0, 2)
@@ -71,12 +82,42 @@ def test_what_shares_much_is_not_read_twice() -> None:
     assert start_positions([(1,), (2,), (2, 3, 4, 5)]) == [0, 0, 0]
 
 
-@given(st.integers(0, 500), st.integers(2, 1000))
-def test_pieces_cover_a_stretch_and_are_neither_single_nor_large(start: int, length: int) -> None:
-    cut = list(pieces(start, start + length))
-    assert [cut[0][0], cut[-1][1]] == [start, start + length]
+@given(st.integers(2, 1500), st.integers(0, 1500), st.integers(0, 1500), st.integers(128, 600))
+def test_pieces_cover_a_rest_each_read_in_its_own_way(length: int, opening: int, shared: int, batch: int) -> None:
+    path = in_tiles(tuple(range(length)), min(opening, length))
+    tiled, start = tiled_length(path), before_the_last(shared, path)
+    cut = list(pieces(path, start, batch))
+    assert [cut[0][0], cut[-1][1]] == [start, length]
     assert all(end == following for (_, end), (following, _) in pairwise(cut))
-    assert all(2 <= end - first <= 63 for first, end in cut)
+    for first, end in cut:
+        assert TILE <= end - first <= batch if end <= tiled else 2 <= end - first < TILE
+        assert end <= tiled or first >= tiled
+
+
+@given(st.integers(1, 1500), st.integers(0, 1500))
+def test_marks_follow_from_the_prompt_and_its_opening(length: int, opening: int) -> None:
+    opening = min(opening, length)
+    path = in_tiles(tuple(range(length)), opening)
+    tiled = tiled_length(path)
+    assert [token_of(token) for token in path] == list(range(length))
+    assert [token != number for number, token in enumerate(path)] == [True] * tiled + [False] * (length - tiled)
+    assert tiled % TILE == 0
+    assert tiled <= max(0, length - 2)
+    if length - opening < 512:  # all prompts with this opening have as many
+        assert tiled in (opening // TILE * TILE, (length - 2) // TILE * TILE, 0)
+        assert tiled <= opening
+    else:
+        assert length - tiled < TILE + 2
+
+
+@given(st.integers(0, 700), st.integers(2, 700), st.integers(0, 700))
+def test_held_tokens_leave_enough_to_read(shared: int, length: int, opening: int) -> None:
+    path = in_tiles(tuple(range(length)), min(opening, length))
+    tiled, held = tiled_length(path), before_the_last(shared, path)
+    assert held <= min(shared, length - 2)
+    assert min(held, tiled) in {0, tiled} or TILE <= held <= tiled - TILE
+    assert held <= tiled or held >= tiled + 2
+    assert shared - held < 2 * TILE or held == tiled or held == length - 2
 
 
 @given(st.lists(st.integers(2, 300), min_size=1, max_size=150), st.integers(63, 600))
@@ -90,11 +131,3 @@ def test_rounds_read_every_stretch_once(lengths: list[int], most: int) -> None:
             done[at] += size
             assert lengths[at] - done[at] != 1
     assert done == lengths
-
-
-@given(st.lists(st.integers(2, 300), min_size=1, max_size=60))
-def test_rounds_of_ascending_lengths_fall_into_two_runs_at_most(lengths: list[int]) -> None:
-    """llama.cpp runs neighbouring sequences together."""
-    for _, members in rounds(sorted(lengths), 10**6):
-        runs = groupby(enumerate(members), key=lambda pair: pair[1] - pair[0])
-        assert sum(1 for _ in runs) <= 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
@@ -15,11 +16,13 @@ from numpy.typing import NDArray
 
 from promptsearch.errors import BackendError
 from promptsearch.lm.llamacpp.context import Context
+from promptsearch.lm.llamacpp.reading_order import TILE, in_tiles
 from promptsearch.lm.llamacpp.stem import FIRST_PLACE, Stem
 from promptsearch.lm.plan import Row
 
 Tokens = tuple[int, ...]
 PLACES = 6
+TILED = in_tiles((0,) * 600, 0)[0]
 
 
 def after(path: Sequence[int]) -> int:
@@ -28,7 +31,10 @@ def after(path: Sequence[int]) -> int:
 
 
 class Memory(Context):
-    """One stream a sequence. A copy is made by the next batch, of what the source holds then."""
+    """One stream a sequence. A copy is made by the next batch, of what the source holds then.
+
+    Tokens that were read in tiles are held as marked ones: that is how a batch of a tile and more reads them.
+    """
 
     def __init__(self, sequences: int) -> None:
         self.sequences = sequences
@@ -63,12 +69,14 @@ class Memory(Context):
             self._stored[target] = list(self._stored[source])
         self._copies = []
         self._check(rows, outputs)
+        counts = Counter(row.sequences[0] for row in rows)
         found = []
         for number, row in enumerate(rows):
             (sequence,) = row.sequences
             assert row.position == len(self.held[sequence])
-            self.held[sequence].append(row.token)
-            self._stored[sequence][row.position :] = [row.token]
+            token = row.token + TILED * (counts[sequence] >= TILE)
+            self.held[sequence].append(token)
+            self._stored[sequence][row.position :] = [token]
             assert self._stored[sequence] == self.held[sequence], "it attends to what was not copied"
             if number in outputs:
                 found.append(after(self.held[sequence]))
@@ -88,7 +96,7 @@ class Memory(Context):
             together = [sequence for _, sequence in run]
             assert sum(counts[sequence] for sequence in together) >= 2
             assert sum(wanted.count(sequence) for sequence in together) != 1
-        assert max(counts.values()) <= 63
+        assert max(counts.values()) < TILE or len(counts) == 1
 
 
 def bring_all(stem: Stem, prompts: Sequence[Tokens], places: int) -> tuple[int, int]:
@@ -109,7 +117,9 @@ def bring_all(stem: Stem, prompts: Sequence[Tokens], places: int) -> tuple[int, 
     return memory.tokens_decoded - before, restored
 
 
-starts = st.lists(st.integers(0, 2), max_size=130)
+short_starts = st.lists(st.integers(0, 2), max_size=130)
+long_starts = st.integers(20, 140).map(lambda repeats: [1, 2, 0, 2, 1] * repeats)
+starts = short_starts | long_starts
 ends = st.lists(st.integers(0, 2), min_size=1, max_size=70)
 
 
@@ -120,9 +130,10 @@ def calls(draw: st.DrawFn) -> list[list[Tokens]]:
     texts = draw(
         st.lists(st.tuples(st.sampled_from([0, len(start) // 2, len(start)]), ends), min_size=1, max_size=12)
     )
-    prompts = [(*start[:cut], *end) for cut, end in texts]
+    openings = st.sampled_from([0, len(start) // 2, len(start)])
+    prompts = [in_tiles((*start[:cut], *end), min(draw(openings), cut)) for cut, end in texts]
     some = st.lists(st.sampled_from(prompts), min_size=1, max_size=20)
-    longer = [(*prompt, 1, 2, 1) for prompt in prompts]
+    longer = [(*prompt, 1, 2, 1) for prompt in prompts]  # goes on from what it was
     return draw(st.lists(some | st.just(longer), min_size=1, max_size=4))
 
 

@@ -31,6 +31,7 @@ from promptsearch.lm.base import Completion, GenerationParams
 from promptsearch.lm.llamacpp.drafting import Drafter
 from promptsearch.lm.llamacpp.grammar import Grammar, GrammarState, grammar_of
 from promptsearch.lm.llamacpp.growing_text import GrowingText
+from promptsearch.lm.llamacpp.reading_order import token_of
 from promptsearch.lm.llamacpp.sampling import log_probability, sample
 from promptsearch.lm.llamacpp.stem import FIRST_PLACE, SCRATCH, Stem
 from promptsearch.lm.llamacpp.vocabulary import Vocabulary
@@ -51,8 +52,8 @@ class Sequel:
     """What requests go on to.
 
     Attributes:
-        path: from a request's number and its completion to the tokens of its second prompt, not empty; None for one
-            that does not go on.
+        path: from a request's number and its completion to the tokens of its second prompt, marked like those of the
+            first, not empty; None for one that does not go on.
         params: how to generate then.
     """
 
@@ -74,7 +75,8 @@ def generate_batched(
         stem: decodes the prompts; its context has three sequences at least, each with room for any prompt and its
             new tokens.
         vocabulary: the model's tokenizer.
-        paths: tokens of each prompt, none empty.
+        paths: tokens of each prompt, none empty, those that are read in tiles marked
+            (:func:`promptsearch.lm.llamacpp.reading_order.in_tiles`).
         params: how to generate.
         sequel: what each request goes on to; None where it is done then.
         draws: what each request samples from, first; what ``params`` says where there are none.
@@ -149,7 +151,7 @@ class _Request:
     def draft(self, limit: int) -> Tokens:
         """Up to ``limit`` tokens that may follow, the fewer the fewer of the draft before were accepted."""
         if self._drafter is None:
-            self._drafter = Drafter((*self.path, *self.tokens))
+            self._drafter = Drafter([*map(token_of, self.path), *self.tokens])
         return self._drafter.draft(min(limit, self._trusted))
 
     def learn(self, drafted: int, accepted: int) -> None:

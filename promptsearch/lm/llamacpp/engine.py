@@ -23,7 +23,7 @@ import psutil
 from numpy.typing import NDArray
 
 from promptsearch.errors import ArtifactError, BackendError, ContextError, DataError, ModelError
-from promptsearch.lm.base import Completion, FloatArray, FollowUp, GenerationParams, Rendered, segments_of
+from promptsearch.lm.base import Completion, FloatArray, FollowUp, GenerationParams, Rendered, Segment, segments_of
 from promptsearch.lm.llamacpp.batching import Sequel, generate_batched
 from promptsearch.lm.llamacpp.busy import BusyMeter
 from promptsearch.lm.llamacpp.context import Context
@@ -31,6 +31,7 @@ from promptsearch.lm.llamacpp.library import llama
 from promptsearch.lm.llamacpp.opening import PROCESSOR, open_on_device
 from promptsearch.lm.llamacpp.prefix import PrefixState, PrefixStates
 from promptsearch.lm.llamacpp.processors import usable_cores
+from promptsearch.lm.llamacpp.reading_order import in_tiles
 from promptsearch.lm.llamacpp.sequences import affordable_sequences, generation_cells
 from promptsearch.lm.llamacpp.stem import FIRST_PLACE, FixedStem, Stem
 from promptsearch.lm.llamacpp.traits import read_traits
@@ -290,7 +291,7 @@ class LlamaEngine:
             prompt = then.prompt(number, completion)
             (tokens,) = self._paths([prompt], [then.params.max_tokens])
             if len(tokens) <= rooms[number]:
-                return tokens
+                return self._marked([prompt], [tokens])[0]
             late[number] = prompt
             return None
 
@@ -327,7 +328,8 @@ class LlamaEngine:
             stem = self._stem_for(len(paths), max(map(len, paths)) + params.max_tokens + further)
             self._generating = True
             try:
-                completions, restored = generate_batched(stem, self.vocabulary, paths, params, sequel, draws)
+                marked = self._marked(prompts, paths)
+                completions, restored = generate_batched(stem, self.vocabulary, marked, params, sequel, draws)
             finally:
                 self._generating = False
             self._tokens_restored += restored
@@ -484,6 +486,23 @@ class LlamaEngine:
             return self._make_stem(max(FIRST_PLACE + 1, sequences // 2), room)
         return Stem(context, self._device == PROCESSOR) if self.traits.cuts_back else FixedStem(context)
 
+    def _marked(self, prompts: Sequence[str], paths: Sequence[Tokens]) -> list[Tokens]:
+        """Prompts for generation, with marks for what is read in tiles."""
+        if not self.traits.cuts_back:
+            return list(paths)
+        openings: dict[tuple[Segment, ...], Tokens] = {(): ()}
+        marked = []
+        for prompt, path in zip(prompts, paths, strict=True):
+            segments = prompt.shared_segments if isinstance(prompt, Rendered) else ()
+            if segments not in openings:
+                openings[segments] = self._opening_tokens(segments)
+            marked.append(in_tiles(path, common_length(openings[segments], path)))
+        return marked
+
+    def _opening_tokens(self, segments: tuple[Segment, ...]) -> Tokens:
+        """Tokens of what prompts begin with, but for the last, which may join what follows."""
+        return self.vocabulary.tokenize(segments)[:-1]
+
     def _shared_prefix(self, prompts: Sequence[str], paths: Sequence[Tokens]) -> Tokens:
         """What all prompts begin with, where it is worth keeping; each prompt has more."""
         if not paths or not self.traits.cuts_back:  # other memories' states do not hold all that they need
@@ -491,7 +510,7 @@ class LlamaEngine:
         low, high = min(paths), max(paths)  # these two share no more than any two do
         opening = _common_opening(prompts)
         if opening is not None:
-            tokens = self.vocabulary.tokenize(opening.shared_segments)[:-1]  # its last one may join what follows
+            tokens = self._opening_tokens(opening.shared_segments)
             depth = min(common_length(tokens, low), common_length(tokens, high))
         elif low != high:
             depth = common_length(low, high) // _PREFIX_STEP * _PREFIX_STEP

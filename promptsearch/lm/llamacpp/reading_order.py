@@ -1,27 +1,74 @@
-"""Which prompts are read in one batch, and from which position on.
+"""Which prompts are read in one batch, from which position on, and in pieces of which sizes.
 
 Sorted prompts are a walk through their prefix tree: each goes on from what it shares with the one before. A batch of
 a few tokens takes almost as long as one of some more, so that neighbours are read together where the batches that
 this saves are worth more than the tokens that only some of them share, which each then reads for itself.
 
-Invariant: the order follows from the prompts alone, not from what a memory holds, so that the same call reads as many
-tokens whatever ran before.
+Long stretches are read in *tiles*, the name that llama.cpp's attention has for the way in which it takes 64 tokens of
+a sequence and more: twice as fast, and rounded in another way. So that a prompt's numbers are the same however it is
+cut, its tokens are marked: those that are only ever read in tiles, and the others, which never are. What was read in
+the one way serves no prompt that reads it in the other.
+
+Invariant: all of it follows from the prompts alone, not from what a memory holds, so that the same call reads as many
+tokens whatever ran before. A prompt's tiled tokens are its first ones, and at least two others follow.
 Leaves out: memory, and decoding (:mod:`promptsearch.lm.llamacpp.stem`).
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from promptsearch.lm.plan import common_length
 
-__all__ = ["before_the_last", "count_together", "pieces", "rounds", "start_positions"]
+__all__ = [
+    "TILE",
+    "before_the_last",
+    "count_together",
+    "in_tiles",
+    "pieces",
+    "rounds",
+    "start_positions",
+    "tiled_length",
+    "token_of",
+]
 
 Tokens = tuple[int, ...]
 
+TILE = 64
+"""Tokens of a sequence in a batch, from which on attention adds up in tiles."""
+_TILED = 1 << 30  # added to a token's number
+_LONG_REST = 512  # tokens after what other prompts share; shorter ones others may share, too, and cut anywhere
+_LONG_OPENING = 2 * TILE
+
 _BATCH_COST = 10  # tokens: a batch of 12 takes as long as some 22 of those of a large one
-_PIECE = 63  # tokens of a sequence in a batch, see promptsearch.lm.llamacpp.stem
+_PIECE = TILE - 1
+
+
+def in_tiles(path: Tokens, opening: int) -> Tokens:
+    """A prompt with marks for what is read in tiles.
+
+    That is all of a prompt whose own part is long, but for its end; of others what they share with other prompts, so
+    that it ends at one place for all of these.
+
+    Args:
+        path: tokens of a prompt.
+        opening: how many of its first tokens other prompts begin with too; 0 where that is not known.
+    """
+    tiled = len(path) if len(path) - opening >= _LONG_REST else opening if opening >= _LONG_OPENING else 0
+    tiled = max(0, min(tiled, len(path) - 2)) // TILE * TILE
+    return (*(token + _TILED for token in path[:tiled]), *path[tiled:])
+
+
+def token_of(marked: int) -> int:
+    """The number of a token, marked or not."""
+    return marked % _TILED
+
+
+def tiled_length(path: Tokens) -> int:
+    """How many of a prompt's tokens are marked: the first ones."""
+    return bisect_left(path, True, key=lambda token: token < _TILED)
 
 
 def start_positions(paths: Sequence[Tokens]) -> list[int]:
@@ -31,7 +78,7 @@ def start_positions(paths: Sequence[Tokens]) -> list[int]:
         paths: tokens of each prompt, sorted, all different.
 
     Returns:
-        Positions that leave two tokens at least before and after them, or none before.
+        Positions that leave two tokens at least before and after them, or none before; of tiled ones a tile.
     """
     walked = [before_the_last(common_length(*pair), pair[1]) for pair in pairwise(((), *paths))]
     starts: list[int] = []
@@ -49,22 +96,29 @@ def count_together(paths: Sequence[Tokens], starts: Sequence[int]) -> int:
         starts: from which position on each is read.
     """
     start, count = starts[0], 1
-    if len(paths[0]) - start < 2:
+    if len(paths[0]) - start < 2 or start < tiled_length(paths[0]):
         return 1
     while count < len(paths) and starts[count] == start and len(paths[count]) - start >= 2:
-        if common_length(paths[count - 1], paths[count]) < start:
+        if common_length(paths[count - 1], paths[count]) < start or start < tiled_length(paths[count]):
             break
         count += 1
     return count
 
 
 def before_the_last(shared: int, path: Tokens) -> int:
-    """The most of ``shared`` tokens of a prompt that can be held while two at least are read."""
-    return _two_or_none(min(shared, len(path) - 2))
+    """The most of ``shared`` tokens of a prompt that can be held while two at least are read, or a tile."""
+    return _cut(min(shared, len(path) - 2), tiled_length(path))
 
 
-def _two_or_none(position: int) -> int:
-    return position if position >= 2 else 0
+def _cut(position: int, tiled: int) -> int:
+    """Where a prompt can be cut, not after a position.
+
+    Neither part holds less than a tile of tiled tokens, or a single one of the others, but for none.
+    """
+    if position >= tiled:
+        return position if position >= tiled + 2 else tiled
+    before = min(position, tiled - TILE)
+    return before if before >= TILE else 0
 
 
 def _group(paths: Sequence[Tokens], walked: Sequence[int], first: int) -> tuple[int, int]:
@@ -76,24 +130,31 @@ def _group(paths: Sequence[Tokens], walked: Sequence[int], first: int) -> tuple[
         first: the group's first prompt.
     """
     held, found, most = walked[first], (1, walked[first]), 0
-    shared, kept = len(paths[first]) - 2, held
+    shared, kept, tiled = len(paths[first]) - 2, held, tiled_length(paths[first])
     for at in range(first + 1, len(paths)):
         shared = min(shared, common_length(paths[at - 1], paths[at]), len(paths[at]) - 2)
-        if shared < 0:  # a prompt of one token
+        if shared < 0 or tiled_length(paths[at]) != tiled:  # a prompt of one token, or tiles that each reads alone
             break
         kept += walked[at]
         count = at - first + 1
-        worth, position = max(_worth(count, kept, held, each) for each in _positions(shared, held))
+        positions = _positions(shared, held, tiled)
+        if not positions:
+            break
+        worth, position = max(_worth(count, kept, held, each) for each in positions)
         if worth <= most:
             break
         found, most = (count, position), worth
     return found
 
 
-def _positions(shared: int, held: int) -> set[int]:
-    """Where a group whose first prompt finds ``held`` tokens may begin: after these, or after all it shares."""
-    there = _two_or_none(min(shared, held))
-    return {there, shared} if shared >= max(2, held + 2) else {there}
+def _positions(shared: int, held: int, tiled: int) -> set[int]:
+    """Where a group whose first prompt finds ``held`` tokens may begin: after these, or after all it shares.
+
+    It begins after what is read in tiles, which one sequence reads for all.
+    """
+    there, further = _cut(min(shared, held), tiled), _cut(shared, tiled)
+    found = {there, further} if further >= held + 2 else {there}
+    return {position for position in found if position >= tiled}
 
 
 def _worth(count: int, kept: int, held: int, position: int) -> tuple[int, int]:
@@ -103,11 +164,24 @@ def _worth(count: int, kept: int, held: int, position: int) -> tuple[int, int]:
     return _BATCH_COST * batches - (kept - count * position + further), position
 
 
-def pieces(start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Cut a stretch into pieces of almost one size, none over the limit."""
-    count = -(-(end - start) // _PIECE)
-    bounds = [start + (end - start) * piece // count for piece in range(count + 1)]
-    yield from pairwise(bounds)
+def pieces(path: Tokens, start: int, batch: int) -> Iterator[tuple[int, int]]:
+    """Cut the rest of a prompt into pieces of almost one size, tiled tokens apart from the others.
+
+    Args:
+        path: tokens of the prompt.
+        start: where the rest begins.
+        batch: tokens of a batch, at least two tiles.
+    """
+    tiled = tiled_length(path)
+    if start < tiled:
+        yield from _evenly(start, tiled, batch)
+    if tiled < len(path):
+        yield from _evenly(max(start, tiled), len(path), _PIECE)
+
+
+def _evenly(start: int, end: int, most: int) -> Iterator[tuple[int, int]]:
+    count = -(-(end - start) // most)
+    yield from pairwise(start + (end - start) * piece // count for piece in range(count + 1))
 
 
 def rounds(lengths: Sequence[int], most: int) -> Iterator[tuple[int, list[int]]]:

@@ -7,9 +7,11 @@ Prompts whose rests are short are read together, each in its own copy of what th
 (:mod:`promptsearch.lm.llamacpp.reading_order`).
 
 Invariant: a prompt's prediction is bit by bit the same whatever the stem held before, and whatever runs beside it.
-On processors llama.cpp computes a row alike in all batches of 2 to 63 tokens of a sequence (alone it runs another
-kernel, and from 64 on attention adds up in tiles), so prompts are decoded in pieces of such sizes; and a prediction
-alike in all batches that ask for two at least. The exception is a single token as the second prompt of a request.
+On processors llama.cpp computes a row alike in all batches of 2 to 63 tokens of a sequence, alike in all of 64 and
+more, and alone by another kernel. So prompts say which of their tokens are read in the one way and which in the other
+(:func:`promptsearch.lm.llamacpp.reading_order.in_tiles`), and are read in pieces of such sizes; a prediction is
+computed alike in all batches that ask for two at least. The exception is a single token as the second prompt of a
+request.
 Leaves out: what follows the prompts.
 """
 
@@ -27,12 +29,14 @@ from promptsearch.lm.llamacpp.reading_order import (
     pieces,
     rounds,
     start_positions,
+    token_of,
 )
 from promptsearch.lm.plan import Row, common_length
 
 __all__ = ["FIRST_PLACE", "SCRATCH", "STEM", "FixedStem", "Stem"]
 
 Tokens = tuple[int, ...]
+"""A prompt's tokens, those that are read in tiles marked."""
 Logits = NDArray[np.float32]
 Brought = tuple[int, Logits]
 """The sequence that holds a prompt, and the logits after it, of shape (vocabulary,)."""
@@ -207,7 +211,7 @@ class FixedStem(Stem):
 
 def feed(context: Context, path: Tokens, start: int, sequence: int) -> Logits:
     """Decode a path from position ``start`` on; the logits after its last token, valid until the next batch."""
-    *before, (last, end) = pieces(start, len(path))
+    *before, (last, end) = pieces(path, start, context.batch)
     for stretch in before:
         context.decode_in_company(_rows(path, range(*stretch), sequence), [], SCRATCH)
     rows = _rows(path, range(last, end), sequence)
@@ -218,7 +222,8 @@ def feed(context: Context, path: Tokens, start: int, sequence: int) -> Logits:
 def _feed_together(context: Context, paths: Sequence[Tokens], start: int, sequences: Sequence[int]) -> list[Brought]:
     """Decode paths from position ``start`` on, pieces of several in a batch.
 
-    Shorter paths get the lower sequences, so that those that are left are neighbours, which llama.cpp runs together.
+    Shorter paths get the lower sequences, so that those that are left are neighbours for the most part: llama.cpp runs
+    neighbours together.
     """
     lengths = [len(path) - start for path in paths]
     ascending = sorted(range(len(paths)), key=lambda at: lengths[at])
@@ -239,4 +244,4 @@ def _feed_together(context: Context, paths: Sequence[Tokens], start: int, sequen
 
 
 def _rows(path: Tokens, positions: range, sequence: int) -> list[Row]:
-    return [Row(path[position], position, (sequence,)) for position in positions]
+    return [Row(token_of(path[position]), position, (sequence,)) for position in positions]

@@ -3,7 +3,8 @@
     python -m benchmarks.one_by_one --data DIR --json FILE
 
 ``reasoning``: GSM8K problems after two worked ones, 96 tokens at most. ``chat``: SST-2 reviews after eight answered
-ones in the format of DSPy's ``ChatAdapter``, as DSPy programs ask. Every way answers the same prompts with the same
+ones in the format of DSPy's ``ChatAdapter``, as DSPy programs ask. ``long``: sixteen news articles and a question about
+them, as programs that retrieve ask. Every way answers the same prompts with the same
 weights, each from what the prompt before left in memory; rounds alternate. ``lookup`` is the class's own prompt
 lookup, with the number of tokens that its authors advise for processors. ``same`` counts texts equal to those without
 drafts: all, where drafts change no text.
@@ -35,7 +36,8 @@ Way = Callable[[Sequence[str]], list[str]]
 """From prompts to the texts that follow them, one prompt after another."""
 
 _LOOKUP_TOKENS = 2
-_STOP = {"reasoning": "\n\n", "chat": "[[ ## completed ## ]]"}
+_STOP = {"reasoning": "\n\n", "chat": "[[ ## completed ## ]]", "long": "\n"}
+_ARTICLES = 16
 _MAX_TOKENS = 96
 _CONTEXT_TOKENS = 2048  # of the class: with drafts it keeps the logits of all
 
@@ -46,7 +48,7 @@ def main() -> None:
     opened = open_engine(None, options.weights)
     settings = {"count": options.count, "rounds": options.rounds, "weights": options.weights}
     results = Results(Path(options.json), settings, opened.description)
-    for name, make in {"reasoning": reasoning_prompts, "chat": chat_prompts}.items():
+    for name, make in {"reasoning": reasoning_prompts, "chat": chat_prompts, "long": long_prompts}.items():
         if name not in results:
             prompts = make(Path(options.data), options.count, opened.engine)
             results.add(name, measure_case(opened, prompts, _STOP[name], options.rounds))
@@ -84,6 +86,13 @@ def chat_prompts(folder: Path, count: int, engine: Engine) -> list[str]:
     adapter = dspy.ChatAdapter()
     asked = (adapter.format(signature, shown, {"text": row["input"]}) for row in data.test[:count])
     return [chat.render(messages) for messages in asked]
+
+
+def long_prompts(folder: Path, count: int, engine: Engine) -> list[str]:
+    """Articles, others for each prompt, and a question."""
+    texts = [row["input"] for row in read_dataset(folder, "agnews").train[: count * _ARTICLES]]
+    groups = ("\n\n".join(texts[start : start + _ARTICLES]) for start in range(0, len(texts), _ARTICLES))
+    return [f"{group}\n\nQuestion: What is the last article about?\nAnswer:" for group in groups]
 
 
 def measure_case(opened: OpenedModel, prompts: Sequence[str], stop: str, rounds: int) -> dict[str, Any]:

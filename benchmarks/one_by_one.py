@@ -3,11 +3,11 @@
     python -m benchmarks.one_by_one --data DIR --json FILE
 
 ``reasoning``: GSM8K problems after two worked ones, 96 tokens at most. ``chat``: SST-2 reviews after eight answered
-ones in the format of DSPy's ``ChatAdapter``, as DSPy programs ask. ``long``: sixteen news articles and a question about
-them, as programs that retrieve ask. Every way answers the same prompts with the same
-weights, each from what the prompt before left in memory; rounds alternate. ``lookup`` is the class's own prompt
-lookup, with the number of tokens that its authors advise for processors. ``same`` counts texts equal to those without
-drafts: all, where drafts change no text.
+ones in the format of DSPy's ``ChatAdapter``, as DSPy programs ask. ``long``: sixteen news articles and a question
+about them, as programs that retrieve ask. Every way answers the same prompts with the same weights, each from what
+the prompt before left in memory; rounds alternate. ``lookup`` is the class's own prompt lookup, with the number of
+tokens that its authors advise for processors. ``same`` counts texts equal to those without drafts: all, where drafts
+change no text.
 """
 
 from __future__ import annotations

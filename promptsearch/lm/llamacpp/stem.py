@@ -222,8 +222,8 @@ def feed(context: Context, path: Tokens, start: int, sequence: int) -> Logits:
 def _feed_together(context: Context, paths: Sequence[Tokens], start: int, sequences: Sequence[int]) -> list[Brought]:
     """Decode paths from position ``start`` on, pieces of several in a batch.
 
-    Shorter paths get the lower sequences, so that those that are left are neighbours for the most part: llama.cpp runs
-    neighbours together.
+    Shorter paths get the lower sequences, so that those that are left are mostly neighbours, which llama.cpp runs
+    together.
     """
     lengths = [len(path) - start for path in paths]
     ascending = sorted(range(len(paths)), key=lambda at: lengths[at])

@@ -1,4 +1,4 @@
-"""Rows dealt label by label: into folds that are held out in turn, and into parts that show every label.
+"""Rows dealt label by label: into folds that are held out in turn, and into parts with each label's share.
 
 Invariant: no randomness; the order of rows with the same label decides.
 """
@@ -14,7 +14,7 @@ FOLDS = 5
 
 
 def stratified_folds(golds: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Each row's fold, 0 to 4, the rows of a label dealt one by one, so that each fold has its share of them.
+    """Each row's fold, below :data:`FOLDS`: the rows of a label are dealt one by one, a share for each fold.
 
     Args:
         golds: the rows' label indices, shape (rows,).

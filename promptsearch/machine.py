@@ -111,7 +111,7 @@ def _run(engine: Engine, generates: bool, shots: int, queries: int) -> tuple[flo
     prompts = _workload(shots, queries)
     before, start = engine.tokens_decoded, time.perf_counter()
     if generates:
-        # likely texts would repeat the workload, which engines write faster than texts that say something
+        # the likeliest texts would repeat the workload, and what repeats is written faster where few requests run
         engine.generate(prompts[:16], GenerationParams(max_tokens=16, temperature=1.0))
     else:
         engine.score(prompts, [" good", " bad"])

@@ -261,7 +261,8 @@ class Renderer:
             prompt: one that asked for reasoning.
             written: the reasoning as it follows the prompt, with the blank before it.
         """
-        return Rendered([*prompt.segments, Segment(written + self.conclusion(template))], shared=prompt.shared)
+        segments = [*prompt.segments, Segment(written + self.conclusion(template))]
+        return Rendered(segments, shared=prompt.shared, continued=len(prompt))
 
     def conclusion(self, template: Template) -> str:
         """What stands between reasoning and answer."""

@@ -168,6 +168,16 @@ def test_any_texts_are_those_of_one_token_after_another(
     assert (fast, counted) == ask(False)
 
 
+def test_drafts_are_trusted_as_far_as_they_were_right() -> None:
+    stage = batching._Stage(GenerationParams(max_tokens=40), None, [(0, 0)])
+    request = batching._Request(0, (1, 2) * 20, FIRST_PLACE, stage)
+    request.tokens = [1]
+    assert len(request.draft(12)) == 12
+    for drafted, accepted, trusted in ((12, 3, 3), (3, 0, 1), (1, 1, 2), (0, 0, 2), (2, 2, 4), (1, 1, 4), (9, 9, 12)):
+        request.learn(drafted, accepted)
+        assert len(request.draft(12)) == trusted
+
+
 # with a model
 
 

@@ -24,7 +24,7 @@ def test_each_fold_has_its_share_of_every_label(golds: np.ndarray) -> None:
 
 
 @given(labels, st.integers(1, 70))
-def test_some_rows_show_every_label_about_alike(golds: np.ndarray, most: int) -> None:
+def test_some_rows_hold_about_the_share_of_each_label(golds: np.ndarray, most: int) -> None:
     places = spread_rows(golds, most)
     assert len(places) == min(most, len(golds))
     assert (np.diff(places) > 0).all()

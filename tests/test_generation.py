@@ -919,6 +919,34 @@ def test_writing_on_reads_what_was_written_once(engine: LlamaEngine) -> None:
     assert once < 0.65 * twice
 
 
+@pytest.mark.parametrize("own", [10, 24, 40])
+def test_long_prompts_are_gone_on_from_too(engine: LlamaEngine, own: int) -> None:
+    """Own parts around the length from which on they are read in tiles; the second prompt is as long as it wants."""
+    opening = "".join(f"Message: {message}\nTeam: Sales\n\n" for message in MESSAGES[:12])
+    prompts = [with_opening(opening, " ".join(MESSAGES[at : at + own]) + "\nReply:") for at in (20, 21)]
+    thought, further = replace(WORDS, max_tokens=40, stop=()), GenerationParams(max_tokens=2, log_probabilities=True)
+
+    def following(number: int, said: Completion) -> str:
+        first = prompts[number]
+        return Rendered([*first.segments, Segment(f"{said.text}\nIn short:")], first.shared, len(first))
+
+    engine.forget()
+    before = engine.tokens_decoded
+    together = engine.write_on(prompts, thought, FollowUp(following, further, 16))
+    once = engine.tokens_decoded - before
+    assert together == in_two_calls(engine, prompts, thought, following, further)
+    first_prompts = decoded_by(engine, prompts, thought)[0]
+    assert once < first_prompts + len(prompts) * 20
+
+
+def test_one_text_marked_in_two_ways_is_two_prompts(engine: LlamaEngine) -> None:
+    text = " ".join(MESSAGES[:30])
+    prompts = [with_opening(text[:cut], text[cut:]) for cut in (0, len(text) // 2, len(text) - 20)]
+    params = GenerationParams(max_tokens=2, log_probabilities=True)
+    alone = [decoded_by(engine, [prompt], params)[1][0] for prompt in prompts]
+    assert engine.generate([*prompts, *prompts], params) == [*alone, *alone]
+
+
 def test_second_prompts_may_be_any(engine: LlamaEngine) -> None:
     """Longer than was said, shorter than the first, equal to it, and with nothing in common."""
     prompts = [f"Message: {message}\nReply:" for message in MESSAGES[:12]]

@@ -103,11 +103,34 @@ def test_marks_follow_from_the_prompt_and_its_opening(length: int, opening: int)
     assert [token != number for number, token in enumerate(path)] == [True] * tiled + [False] * (length - tiled)
     assert tiled % TILE == 0
     assert tiled <= max(0, length - 2)
-    if length - opening < 512:  # all prompts with this opening have as many
-        assert tiled in (opening // TILE * TILE, (length - 2) // TILE * TILE, 0)
-        assert tiled <= opening
+    if length - opening >= 512:
+        assert 128 <= length - tiled < 128 + TILE
     else:
-        assert length - tiled < TILE + 2
+        assert tiled <= opening
+
+
+@given(st.integers(128, 700), st.integers(2, 511), st.integers(2, 511))
+def test_prompts_with_one_opening_are_read_alike_up_to_its_end(opening: int, one: int, other: int) -> None:
+    start = tuple(range(opening))
+    lengths = {tiled_length(in_tiles((*start, *(-1,) * own), opening)) for own in (one, other)}
+    assert lengths == {opening // TILE * TILE}
+
+
+@given(st.integers(0, 700), st.integers(2, 900), st.integers(1, 700))
+def test_a_prompt_that_goes_on_is_read_as_the_one_before(opening: int, own: int, further: int) -> None:
+    before = tuple(range(opening + own))
+    after = (*before, *range(9000, 9000 + further))
+    assert in_tiles(after, opening, len(before)) == (*in_tiles(before, opening), *after[len(before) :])
+
+
+def test_short_questions_about_a_long_text_are_read_together() -> None:
+    """Also where nobody said how much of it they share."""
+    for common in range(500, 800, 20):
+        text = tuple(range(common))
+        paths = sorted(in_tiles((*text, *(10_000 + 40 * number + at for at in range(30))), 0) for number in range(64))
+        tokens, batches = price(paths, start_positions(paths))
+        assert tokens < common + 64 * 30 + 64
+        assert batches < 8
 
 
 @given(st.integers(0, 700), st.integers(2, 700), st.integers(0, 700))

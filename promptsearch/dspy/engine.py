@@ -9,7 +9,7 @@ Messages become the prompt that the model's own chat template writes; a model wi
 
 - ``"plain": True``: the request is one user message, which the model continues outside its chat template.
 - ``"shared": int``: with ``plain``, leading characters that other requests begin with too, so that what the model
-  computed for them is kept. Changes no answer.
+  computed for them is kept. Answers follow from the prompt and this number, which decides how the prompt is read.
 - ``"prefill": str``: what the assistant's turn begins with; the response holds what follows it.
 - ``"choices": [str, …]``: texts that may follow the prompt, with a leading space where it needs one. They are scored,
   and the response is the likeliest one, stripped. ``response.provider_data["promptsearch"]["log_probabilities"]``

@@ -57,27 +57,39 @@ class Rendered(str):
         segments: the pieces.
         shared: leading characters that the prompts of other items begin with as well; a model may keep what it
             computed for them. 0 where each item has its own demonstrations.
+        continued: leading characters that were a prompt themselves, which this one goes on from; 0 for none.
+
+    A model may go by both in how it reads a prompt, and so in how its numbers are rounded.
     """
 
     segments: tuple[Segment, ...]
     shared: int
+    continued: int
 
-    def __new__(cls, segments: Iterable[Segment], shared: int = 0) -> Rendered:
+    def __new__(cls, segments: Iterable[Segment], shared: int = 0, continued: int = 0) -> Rendered:
         """Join ``segments`` into one string."""
         kept = tuple(segments)
         rendered = super().__new__(cls, "".join(segment.text for segment in kept))
         rendered.segments = kept
         rendered.shared = shared
+        rendered.continued = continued
         return rendered
 
-    def __reduce__(self) -> tuple[type[Rendered], tuple[tuple[Segment, ...], int]]:
+    def __reduce__(self) -> tuple[type[Rendered], tuple[tuple[Segment, ...], int, int]]:
         """Copies and pickles keep the segments."""
-        return Rendered, (self.segments, self.shared)
+        return Rendered, (self.segments, self.shared, self.continued)
 
     @property
     def shared_segments(self) -> tuple[Segment, ...]:
         """The segments of the first ``shared`` characters."""
-        left = self.shared
+        return self._first(self.shared)
+
+    @property
+    def continued_segments(self) -> tuple[Segment, ...]:
+        """The segments of the first ``continued`` characters."""
+        return self._first(self.continued)
+
+    def _first(self, left: int) -> tuple[Segment, ...]:
         kept = []
         for segment in self.segments:
             if left <= 0:

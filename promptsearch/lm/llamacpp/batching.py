@@ -149,15 +149,17 @@ class _Request:
         return self._params.max_tokens - len(self.tokens) - 1
 
     def draft(self, limit: int) -> Tokens:
-        """Up to ``limit`` tokens that may follow, the fewer the fewer of the draft before were accepted."""
+        """Up to ``limit`` tokens that may follow, and no more than drafts are trusted."""
         if self._drafter is None:
             self._drafter = Drafter([*map(token_of, self.path), *self.tokens])
         return self._drafter.draft(min(limit, self._trusted))
 
     def learn(self, drafted: int, accepted: int) -> None:
         """Trust drafts as far as the newest one was right, and further where all of it was."""
-        if drafted:
-            self._trusted = max(1, accepted) if accepted < drafted else min(2 * drafted, _SPECULATIVE_ROWS)
+        if accepted < drafted:
+            self._trusted = max(1, accepted)
+        else:
+            self._trusted = max(self._trusted, min(2 * drafted, _SPECULATIVE_ROWS))
 
     def rows(self, draft: Tokens) -> list[Row]:
         """The newest token and what may follow it, to be decoded."""

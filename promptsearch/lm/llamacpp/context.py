@@ -22,9 +22,12 @@ from promptsearch.lm.llamacpp.busy import BusyMeter
 from promptsearch.lm.llamacpp.library import last_errors, llama
 from promptsearch.lm.plan import Row
 
-__all__ = ["Context"]
+__all__ = ["AT_ONCE", "Context"]
 
 _logger = logging.getLogger("promptsearch.llamacpp")
+AT_ONCE = 512
+"""Tokens of a batch that llama.cpp runs at once."""
+
 _FEWEST_CELLS = 1024
 _CELL_STEP = 256  # llama.cpp's own
 _NO_ROOM = 1  # llama_decode: no cells for this batch, and nothing has changed
@@ -60,7 +63,7 @@ class Context:
         self._model = model
         self._params = llama().llama_context_default_params()
         self._params.n_batch = batch
-        self._params.n_ubatch = min(batch, 512)
+        self._params.n_ubatch = min(batch, AT_ONCE)
         self._params.n_seq_max = sequences
         self._params.n_outputs_max_per_seq = 0
         self._params.n_threads = threads
@@ -177,7 +180,7 @@ class Context:
             self.clear()
         self._fill(rows, outputs)
         status = self._run()
-        if status == _NO_ROOM and len(rows) > 1:
+        if status == _NO_ROOM and len(rows) > 1 and self._params.kv_unified:  # others' pieces must not be cut
             return self._decode_halves(rows, outputs)
         if status == _NO_ROOM:
             raise BackendError(f"the model's memory of {self.reserved} tokens is full; use a smaller batch")

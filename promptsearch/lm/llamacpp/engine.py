@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import psutil
+from cachetools import LRUCache
 from numpy.typing import NDArray
 
 from promptsearch.errors import ArtifactError, BackendError, ContextError, DataError, ModelError
@@ -68,6 +69,7 @@ _ROOM_STEP = 256
 _PREFIX = 0  # the sequence of what all prompts of a call begin with
 _SHORTEST_PREFIX = 48  # tokens; decoding fewer costs less than a batch of their own
 _PREFIX_STEP = 32  # tokens; where nobody says what other calls share, chance would make each call's beginning differ
+_KEPT_OPENINGS = 16
 _MOST_KEPT = 2**30  # bytes of kept beginnings
 
 
@@ -103,6 +105,7 @@ class LlamaEngine:
         )
         self._stem: Stem | None = None
         self._generating = False
+        self._openings: LRUCache[tuple[Segment, ...], Tokens] = LRUCache(_KEPT_OPENINGS)
         memory = psutil.virtual_memory().total
         self._generation_cells = generation_cells(self._model, memory)
         self._states = PrefixStates(min(_MOST_KEPT, memory // 16))
@@ -487,21 +490,22 @@ class LlamaEngine:
         return Stem(context, self._device == PROCESSOR) if self.traits.cuts_back else FixedStem(context)
 
     def _marked(self, prompts: Sequence[str], paths: Sequence[Tokens]) -> list[Tokens]:
-        """Prompts for generation, with marks for what is read in tiles."""
+        """Prompts for generation, with marks for what is read in tiles; none where :class:`FixedStem` reads them."""
         if not self.traits.cuts_back:
             return list(paths)
-        openings: dict[tuple[Segment, ...], Tokens] = {(): ()}
-        marked = []
-        for prompt, path in zip(prompts, paths, strict=True):
-            segments = prompt.shared_segments if isinstance(prompt, Rendered) else ()
-            if segments not in openings:
-                openings[segments] = self._opening_tokens(segments)
-            marked.append(in_tiles(path, common_length(openings[segments], path)))
-        return marked
+        return [self._with_marks(prompt, path) for prompt, path in zip(prompts, paths, strict=True)]
+
+    def _with_marks(self, prompt: str, path: Tokens) -> Tokens:
+        if not isinstance(prompt, Rendered):
+            return in_tiles(path, 0)
+        continued = len(self.vocabulary.tokenize(prompt.continued_segments)) if prompt.continued else 0
+        return in_tiles(path, common_length(self._opening_tokens(prompt.shared_segments), path), continued)
 
     def _opening_tokens(self, segments: tuple[Segment, ...]) -> Tokens:
         """Tokens of what prompts begin with, but for the last, which may join what follows."""
-        return self.vocabulary.tokenize(segments)[:-1]
+        if segments not in self._openings:
+            self._openings[segments] = self.vocabulary.tokenize(segments)[:-1]
+        return self._openings[segments]
 
     def _shared_prefix(self, prompts: Sequence[str], paths: Sequence[Tokens]) -> Tokens:
         """What all prompts begin with, where it is worth keeping; each prompt has more."""

@@ -9,8 +9,9 @@ a sequence and more: twice as fast, and rounded in another way. So that a prompt
 cut, its tokens are marked: those that are only ever read in tiles, and the others, which never are. What was read in
 the one way serves no prompt that reads it in the other.
 
-Invariant: all of it follows from the prompts alone, not from what a memory holds, so that the same call reads as many
-tokens whatever ran before. A prompt's tiled tokens are its first ones, and at least two others follow.
+Invariant: all of it follows from the prompts, and from what is known of their openings, not from what a memory holds,
+so that the same call reads as many tokens whatever ran before. A prompt's tiled tokens are its first ones, and at
+least two others follow.
 Leaves out: memory, and decoding (:mod:`promptsearch.lm.llamacpp.stem`).
 """
 
@@ -39,25 +40,30 @@ Tokens = tuple[int, ...]
 TILE = 64
 """Tokens of a sequence in a batch, from which on attention adds up in tiles."""
 _TILED = 1 << 30  # added to a token's number
-_LONG_REST = 512  # tokens after what other prompts share; shorter ones others may share, too, and cut anywhere
-_LONG_OPENING = 2 * TILE
+_LONG_REST = 512  # tokens after what other prompts share
+_LONG_OPENING = 2 * TILE  # shorter ones take a batch or two in either way
+_ENDING = 2 * TILE  # of a long prompt, not read in tiles: questions about one text differ there, and share the rest
 
 _BATCH_COST = 10  # tokens: a batch of 12 takes as long as some 22 of those of a large one
 _PIECE = TILE - 1
 
 
-def in_tiles(path: Tokens, opening: int) -> Tokens:
+def in_tiles(path: Tokens, opening: int, continued: int = 0) -> Tokens:
     """A prompt with marks for what is read in tiles.
 
-    That is all of a prompt whose own part is long, but for its end; of others what they share with other prompts, so
-    that it ends at one place for all of these.
+    That is all of a prompt whose own part has 512 tokens and more, but for its ending; of others what they share with
+    other prompts, if it has 128 tokens and more, so that it ends at one place for all of these. A prompt that goes on
+    from another is read as that one was, and only its ending is new.
 
     Args:
         path: tokens of a prompt.
         opening: how many of its first tokens other prompts begin with too; 0 where that is not known.
+        continued: how many tokens the prompt has that it goes on from; 0 for none.
     """
-    tiled = len(path) if len(path) - opening >= _LONG_REST else opening if opening >= _LONG_OPENING else 0
-    tiled = max(0, min(tiled, len(path) - 2)) // TILE * TILE
+    length = continued or len(path)
+    shared = opening if opening >= _LONG_OPENING else 0
+    tiled = length - _ENDING if length - opening >= _LONG_REST else shared
+    tiled = max(0, min(tiled, length - 2, len(path) - 2)) // TILE * TILE
     return (*(token + _TILED for token in path[:tiled]), *path[tiled:])
 
 
@@ -78,7 +84,7 @@ def start_positions(paths: Sequence[Tokens]) -> list[int]:
         paths: tokens of each prompt, sorted, all different.
 
     Returns:
-        Positions that leave two tokens at least before and after them, or none before; of tiled ones a tile.
+        Positions that :func:`before_the_last` could have given.
     """
     walked = [before_the_last(common_length(*pair), pair[1]) for pair in pairwise(((), *paths))]
     starts: list[int] = []
@@ -106,14 +112,14 @@ def count_together(paths: Sequence[Tokens], starts: Sequence[int]) -> int:
 
 
 def before_the_last(shared: int, path: Tokens) -> int:
-    """The most of ``shared`` tokens of a prompt that can be held while two at least are read, or a tile."""
+    """The most of ``shared`` tokens of a prompt that can be held: two at least are read, and no part of a tile."""
     return _cut(min(shared, len(path) - 2), tiled_length(path))
 
 
 def _cut(position: int, tiled: int) -> int:
     """Where a prompt can be cut, not after a position.
 
-    Neither part holds less than a tile of tiled tokens, or a single one of the others, but for none.
+    Each part of what is tiled has a tile or more, or nothing; each part of the rest two tokens or more, or nothing.
     """
     if position >= tiled:
         return position if position >= tiled + 2 else tiled
@@ -170,7 +176,7 @@ def pieces(path: Tokens, start: int, batch: int) -> Iterator[tuple[int, int]]:
     Args:
         path: tokens of the prompt.
         start: where the rest begins.
-        batch: tokens of a batch, at least two tiles.
+        batch: tokens that llama.cpp runs at once, at least two tiles.
     """
     tiled = tiled_length(path)
     if start < tiled:

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from promptsearch.lm.llamacpp.context import Context
+from promptsearch.lm.llamacpp.context import AT_ONCE, Context
 from promptsearch.lm.llamacpp.reading_order import (
     before_the_last,
     count_together,
@@ -178,7 +178,8 @@ class Stem:
 class FixedStem(Stem):
     """What all prompts of a call begin with, for a memory that cannot cut a sequence back.
 
-    Each request copies it and decodes the rest of its prompt itself; nothing stays after the call.
+    Each request copies it and decodes the rest of its prompt itself; nothing stays after the call. It cuts prompts
+    anywhere, so that none of their tokens may be marked.
     """
 
     def begin(self, paths: Sequence[Tokens]) -> int:
@@ -211,7 +212,7 @@ class FixedStem(Stem):
 
 def feed(context: Context, path: Tokens, start: int, sequence: int) -> Logits:
     """Decode a path from position ``start`` on; the logits after its last token, valid until the next batch."""
-    *before, (last, end) = pieces(path, start, context.batch)
+    *before, (last, end) = pieces(path, start, min(context.batch, AT_ONCE))
     for stretch in before:
         context.decode_in_company(_rows(path, range(*stretch), sequence), [], SCRATCH)
     rows = _rows(path, range(last, end), sequence)

@@ -155,7 +155,14 @@ def test_any_texts_are_those_of_one_token_after_another(
     def ask(speculates: bool) -> tuple[list[list[Completion]], int]:
         memory = Writer(FIRST_PLACE + places, max(map(len, paths)) + max_tokens + 8)
         sequel = Sequel(following, second) if goes_on else None
-        found, _ = generate_batched(Stem(memory, speculates), Letters(), paths, first, sequel)  # type: ignore[arg-type]
+        found, _ = generate_batched(
+            Stem(memory),
+            Letters(),  # type: ignore[arg-type]
+            paths,
+            first,
+            sequel,
+            speculates=speculates,
+        )
         assert not any(memory.held[FIRST_PLACE:])
         return found, memory.tokens_decoded
 

@@ -38,7 +38,7 @@ class Memory(Context):
 
     def __init__(self, sequences: int) -> None:
         self.sequences = sequences
-        self.batch = 512
+        self.batch = self.at_once = 512
         self.tokens_decoded = 0
         self.held: list[list[int]] = [[] for _ in range(sequences)]
         self.fails_at = -1

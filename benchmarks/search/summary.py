@@ -183,21 +183,22 @@ def reported_lines(cells: Cells) -> list[str]:
     Runs on one dataset and seed share their test rows, so that they count as one: an interval is over the means of
     datasets and seeds.
     """
-    partial = {key: cell for key, cell in cells.items() if "test" in cell and rest_value(cell) is not None}
+    partial = []
     groups: dict[str, dict[str, list[float]]] = {}
-    for key, cell in partial.items():
-        dataset, *_, seed = key.split("|")
-        rest = rest_value(cell)
-        assert rest is not None
-        groups.setdefault(dataset, {}).setdefault(seed, []).append(cell["test"]["value"] - rest)
+    for key, cell in cells.items():
+        rest = rest_value(cell) if "test" in cell else None
+        if rest is not None:
+            dataset, *_, seed = key.split("|")
+            groups.setdefault(dataset, {}).setdefault(seed, []).append(cell["test"]["value"] - rest)
+            partial.append(cell)
     lines = []
     for dataset, seeds in groups.items():
         count = sum(map(len, seeds.values()))
         lines.append(f"{dataset:<14} {_mean_in_points(list(seeds.values()))}  n = {count}, {len(seeds)} seeds")
     if partial:
         every = [values for seeds in groups.values() for values in seeds.values()]
-        held = sum(map(is_covered, partial.values()))
-        expected = float(np.mean([expected_coverage(cell) for cell in partial.values()]))
+        held = sum(map(is_covered, partial))
+        expected = float(np.mean([expected_coverage(cell) for cell in partial]))
         lines.append(f"{'all':<14} {_mean_in_points(every)}  n = {len(partial)}, {len(every)} datasets and seeds")
         lines.append(
             f"intervals hold the value on all test rows in {held} of {len(partial)} (expected: {expected:.1%})"

@@ -68,6 +68,8 @@ def generate_batched(
     params: GenerationParams,
     sequel: Sequel | None = None,
     draws: Sequence[tuple[int, int]] = (),
+    *,
+    speculates: bool = False,
 ) -> tuple[list[list[Completion]], int]:
     """Complete every prompt.
 
@@ -80,6 +82,8 @@ def generate_batched(
         params: how to generate.
         sequel: what each request goes on to; None where it is done then.
         draws: what each request samples from, first; what ``params`` says where there are none.
+        speculates: whether to read drafts, which needs a memory that can be cut back. On processors no text depends
+            on that; on accelerators numbers may depend on how many rows run together.
 
     Returns:
         Completions in the order of ``paths``, of each the first and, where it went on, the second one; and how many
@@ -99,7 +103,7 @@ def generate_batched(
             stages.append(_Stage(asked, grammar, [asked.seed_of(number) for number in numbers]))
         if draws:
             stages[0] = replace(stages[0], draws=draws)
-        batching = _Batching(stem, vocabulary, paths, stages, sequel)
+        batching = _Batching(stem, vocabulary, paths, stages, sequel, speculates)
         opened.callback(batching.close)
         try:
             restored = batching.begin()
@@ -218,12 +222,14 @@ class _Batching:
         paths: Sequence[Tokens],
         stages: Sequence[_Stage],
         sequel: Sequel | None,
+        speculates: bool,
     ) -> None:
         self._stem = stem
         self._context = stem.context
         self._vocabulary = vocabulary
         self._stages = stages
         self._sequel = sequel
+        self._speculates = speculates
         self._waiting = deque(sorted((path, number) for number, path in enumerate(paths)))
         self._running: list[_Request] = []  # in the order of their sequences
         self.done: dict[int, list[Completion]] = {number: [] for number in range(len(paths))}
@@ -258,7 +264,7 @@ class _Batching:
         llama.cpp runs equally many tokens of each sequence together.
         """
         limit = min(_SPECULATIVE_ROWS // len(self._running) - 1, *(each.draftable for each in self._running))
-        if limit < 1 or not self._stem.speculates:
+        if limit < 1 or not self._speculates:
             return [()] * len(self._running), 0
         drafts = [request.draft(limit) for request in self._running]
         width = sorted(map(len, drafts))[len(drafts) // 2]

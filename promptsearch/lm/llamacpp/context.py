@@ -22,12 +22,10 @@ from promptsearch.lm.llamacpp.busy import BusyMeter
 from promptsearch.lm.llamacpp.library import last_errors, llama
 from promptsearch.lm.plan import Row
 
-__all__ = ["AT_ONCE", "Context"]
+__all__ = ["Context"]
 
 _logger = logging.getLogger("promptsearch.llamacpp")
-AT_ONCE = 512
-"""Tokens of a batch that llama.cpp runs at once."""
-
+_AT_ONCE = 512
 _FEWEST_CELLS = 1024
 _CELL_STEP = 256  # llama.cpp's own
 _NO_ROOM = 1  # llama_decode: no cells for this batch, and nothing has changed
@@ -47,6 +45,9 @@ class Context:
         unified: whether sequences share one memory, so that a fork marks cells and one row can belong to several;
             otherwise each has a memory of its own, and a fork copies it.
         meter: told how long each batch ran; None where a processor does not run the model.
+
+    Attributes:
+        at_once: tokens that llama.cpp runs at once; it cuts larger batches.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class Context:
         self._model = model
         self._params = llama().llama_context_default_params()
         self._params.n_batch = batch
-        self._params.n_ubatch = min(batch, AT_ONCE)
+        self.at_once = self._params.n_ubatch = min(batch, _AT_ONCE)
         self._params.n_seq_max = sequences
         self._params.n_outputs_max_per_seq = 0
         self._params.n_threads = threads

@@ -332,7 +332,10 @@ class LlamaEngine:
             self._generating = True
             try:
                 marked = self._marked(prompts, paths)
-                completions, restored = generate_batched(stem, self.vocabulary, marked, params, sequel, draws)
+                speculates = self.traits.cuts_back and self._device == PROCESSOR
+                completions, restored = generate_batched(
+                    stem, self.vocabulary, marked, params, sequel, draws, speculates=speculates
+                )
             finally:
                 self._generating = False
             self._tokens_restored += restored
@@ -487,7 +490,7 @@ class LlamaEngine:
             if sequences == FIRST_PLACE + 1:
                 raise
             return self._make_stem(max(FIRST_PLACE + 1, sequences // 2), room)
-        return Stem(context, self._device == PROCESSOR) if self.traits.cuts_back else FixedStem(context)
+        return Stem(context) if self.traits.cuts_back else FixedStem(context)
 
     def _marked(self, prompts: Sequence[str], paths: Sequence[Tokens]) -> list[Tokens]:
         """Prompts for generation, with marks for what is read in tiles; none where :class:`FixedStem` reads them."""

@@ -5,7 +5,7 @@ a few tokens takes almost as long as one of some more, so that neighbours are re
 this saves are worth more than the tokens that only some of them share, which each then reads for itself.
 
 Long stretches are read in *tiles*, the name that llama.cpp's attention has for the way in which it takes 64 tokens of
-a sequence and more: twice as fast, and rounded in another way. So that a prompt's numbers are the same however it is
+a sequence and more: faster, and rounded in another way. So that a prompt's numbers are the same however it is
 cut, its tokens are marked: those that are only ever read in tiles, and the others, which never are. What was read in
 the one way serves no prompt that reads it in the other.
 

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from promptsearch.lm.llamacpp.context import AT_ONCE, Context
+from promptsearch.lm.llamacpp.context import Context
 from promptsearch.lm.llamacpp.reading_order import (
     before_the_last,
     count_together,
@@ -54,16 +54,13 @@ class Stem:
 
     Args:
         context: one whose sequences have memories of their own.
-        speculates: whether the requests may be given drafts. On processors nothing depends on that (see above); what
-            accelerators compute may, by the number of rows.
 
     Attributes:
         path: the newest prompt's tokens; empty before the first.
     """
 
-    def __init__(self, context: Context, speculates: bool = False) -> None:
+    def __init__(self, context: Context) -> None:
         self.context = context
-        self.speculates = speculates
         self.path: Tokens = ()
         self._starts: dict[Tokens, int] = {}  # from which position on each of this call's prompts is read
         self._prediction: Logits | None = None  # after the newest prompt
@@ -212,7 +209,7 @@ class FixedStem(Stem):
 
 def feed(context: Context, path: Tokens, start: int, sequence: int) -> Logits:
     """Decode a path from position ``start`` on; the logits after its last token, valid until the next batch."""
-    *before, (last, end) = pieces(path, start, min(context.batch, AT_ONCE))
+    *before, (last, end) = pieces(path, start, context.at_once)
     for stretch in before:
         context.decode_in_company(_rows(path, range(*stretch), sequence), [], SCRATCH)
     rows = _rows(path, range(last, end), sequence)

@@ -12,197 +12,37 @@ model. ``--only`` narrows the cells ("classify|demo search|plain"; "classify|" l
 
 ``--engine`` measures instead how long a small run of DSPy's own random search takes on the engine with concurrent
 calls of 8 and of 32 threads, on the same engine one call at a time, and on an HTTP server of ``llama_cpp.Llama``,
-which is how DSPy reaches a local model otherwise. Interrupted, the same command goes on.
+which is how DSPy reaches a local model otherwise (``benchmarks.dspy_serving``).
+Interrupted, the same command goes on.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from fnmatch import fnmatch
-from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import bm25s
 import dspy
 import numpy as np
 from dspy.teleprompt import GEPA, BootstrapFewShotWithRandomSearch, KNNFewShot, LabeledFewShot, MIPROv2
 
 import promptsearch as ps
-from benchmarks.common import INSTRUCTIONS, Results, read_dataset, require_same_settings
-from benchmarks.dspy_engine import open_llama
+from benchmarks.common import Results, require_same_settings
+from benchmarks.dspy_serving import WAYS, serving_cell
+from benchmarks.dspy_tasks import PROGRAMS, THREADS, Work, classify
 from promptsearch.dspy.running import Ran, Runner
 from promptsearch.embed.transformer import resolve_encoder
 from promptsearch.errors import UserError
-from promptsearch.lm.llamacpp.weights import choose_weights
-from promptsearch.lm.resolve import OpenedModel, open_engine, packaged_model
+from promptsearch.lm.resolve import OpenedModel, open_engine
 from promptsearch.measurement import measure, paired_difference
 
 _NO_LIMIT = 10_000  # unreadable answers: DSPy would end an optimizer after ten
-_THREADS = 8
-_SERVER_CONTEXT = 8192
 _GEPA_CALLS = 600
-WAYS = {"concurrent": _THREADS, "concurrent 32": 32, "one by one": 1, "server": _THREADS}
-"""How the engine's own gain is measured, with the number of DSPy's threads; all but the last on the engine."""
-
-_NAMES = (
-    "Anna",
-    "Ben",
-    "Carla",
-    "David",
-    "Emma",
-    "Frank",
-    "Grace",
-    "Henry",
-    "Ida",
-    "Jack",
-    "Kate",
-    "Liam",
-    "Mia",
-    "Noah",
-)
-_JOBS = ("baker", "nurse", "teacher", "pilot", "painter", "farmer", "cook", "driver", "singer", "judge")
-_CITIES = ("Rome", "Paris", "London", "Berlin", "Madrid", "Vienna", "Oslo", "Lisbon", "Dublin", "Prague")
-_COLOURS = ("red", "blue", "green", "black", "white", "yellow", "brown", "pink")
-_THINGS = ("bicycle", "hat", "boat", "lamp", "bag", "car", "coat", "door")
-
-
-@dataclass(frozen=True)
-class Work:
-    """A program with its rows.
-
-    Attributes:
-        make: a fresh program.
-        train: rows for demonstrations.
-        validation: rows for choosing.
-        test: rows that measure.
-        metric: of DSPy's form.
-        threads: that optimizers and measurements run it in.
-    """
-
-    make: Callable[[], Any]
-    train: list[Any]
-    validation: list[Any]
-    test: list[Any]
-    metric: Callable[..., Any]
-    threads: int = _THREADS
-
-
-# -- programs -----------------------------------------------------------------------------------------------------
-
-
-def classify(data: Path, seed: int, rows: int, test_rows: int, *, name: str = "sst2") -> Work:
-    """One predictor."""
-    choice: Any = Literal
-    dataset = read_dataset(data, name)
-    fields = {"text": (str, dspy.InputField()), "label": (choice[tuple(dataset.labels)], dspy.OutputField())}
-    signature = dspy.Signature(fields, INSTRUCTIONS[name])
-    return _labelled(dataset, lambda: dspy.Predict(signature), "text", seed, rows, test_rows)
-
-
-def reason(data: Path, seed: int, rows: int, test_rows: int) -> Work:
-    """Reasoning, then a label."""
-    choice: Any = Literal
-    dataset = read_dataset(data, "trec")
-    fields = {"question": (str, dspy.InputField()), "label": (choice[tuple(dataset.labels)], dspy.OutputField())}
-    signature = dspy.Signature(fields, INSTRUCTIONS["trec"])
-    return _labelled(dataset, lambda: dspy.ChainOfThought(signature), "question", seed, rows, test_rows)
-
-
-def _labelled(dataset: Any, make: Callable[[], Any], name: str, seed: int, rows: int, test_rows: int) -> Work:
-    drawn = np.random.default_rng([seed, 20]).permutation(len(dataset.train))[: 2 * rows]
-    examples = [
-        dspy.Example(**{name: row["input"], "label": row["output"]}).with_inputs(name)
-        for row in [*(dataset.train[at] for at in drawn), *dataset.test[:test_rows]]
-    ]
-
-    def metric(example: Any, prediction: Any, trace: object = None, *_of_gepa: object) -> bool:
-        return bool(example.label == prediction.label)
-
-    return Work(make, examples[:rows], examples[rows : 2 * rows], examples[2 * rows :], metric)
-
-
-class LookUp(dspy.Module):  # type: ignore[misc]  # dspy has no types
-    """Says what to search for, searches the notes, answers from the best one."""
-
-    def __init__(self, notes: Notes) -> None:
-        super().__init__()
-        self.ask = dspy.Predict(dspy.Signature("question -> search_words", "Name the person to search for."))
-        self.answer = dspy.Predict(
-            dspy.Signature("note, question -> answer", "Answer the question by the note, in one word.")
-        )
-        self.notes = notes
-
-    def forward(self, question: str) -> Any:
-        """Answer a question."""
-        words = self.ask(question=question).search_words
-        return self.answer(note=self.notes.best(words), question=question)
-
-
-class Notes:
-    """Sentences with a BM25 index; copies share it."""
-
-    def __init__(self, sentences: list[str]) -> None:
-        self.sentences = sentences
-        self._index = bm25s.BM25()
-        self._index.index(bm25s.tokenize(sentences, show_progress=False), show_progress=False)
-
-    def __deepcopy__(self, memo: dict[int, object]) -> Notes:
-        return self
-
-    def best(self, words: str) -> str:
-        """The sentence that fits some words best."""
-        tokens = bm25s.tokenize([words], show_progress=False)
-        found, _ = self._index.retrieve(tokens, k=1, show_progress=False)
-        return self.sentences[int(found[0, 0])]
-
-
-def look_up(data: Path, seed: int, rows: int, test_rows: int) -> Work:
-    """Two predictors; only the second one's output is in the rows."""
-    rng = np.random.default_rng([seed, 21])
-    people = {name: [str(rng.choice(words)) for words in (_JOBS, _CITIES, _COLOURS, _THINGS)] for name in _NAMES}
-    notes = Notes(
-        [
-            f"{name} is a {job} from {city} and has a {colour} {thing}."
-            for name, (job, city, colour, thing) in people.items()
-        ]
-    )
-    examples = [_question(people, rng) for _ in range(2 * rows + test_rows)]
-
-    def metric(example: Any, prediction: Any, trace: object = None, *_of_gepa: object) -> bool:
-        return bool(str(prediction.answer).strip().strip(".").lower() == example.answer.lower())
-
-    return Work(lambda: LookUp(notes), examples[:rows], examples[rows : 2 * rows], examples[2 * rows :], metric)
-
-
-def _question(people: Mapping[str, list[str]], rng: np.random.Generator) -> Any:
-    asking, asked = (str(name) for name in rng.permutation(list(people))[:2])
-    job, city, colour, thing = people[asked]
-    kind = int(rng.integers(3))
-    text = (
-        f"what is the job of {asked}?",
-        f"which city is {asked} from?",
-        f"what colour is the {thing} of {asked}?",
-    )[kind]
-    return dspy.Example(question=f"{asking} asks: {text}", answer=(job, city, colour)[kind]).with_inputs("question")
-
-
-PROGRAMS: dict[str, Callable[[Path, int, int, int], Work]] = {
-    "classify": classify,
-    "classify trec": partial(classify, name="trec"),
-    "classify agnews": partial(classify, name="agnews"),
-    "look up": look_up,
-    "reason": reason,
-}
-
 
 # -- optimizers ---------------------------------------------------------------------------------------------------
 
@@ -304,75 +144,6 @@ def _answered(program: Any, work: Work) -> tuple[list[Ran], float]:
     return ran, time.perf_counter() - begun
 
 
-# -- the engine's own gain ------------------------------------------------------------------------------------------
-
-
-def engine_cell(way: str, opened: OpenedModel, options: Any) -> dict[str, Any]:
-    """How long a small random search of DSPy takes, with DSPy's default adapter."""
-    work = classify(Path(options.data), 0, options.rows, 1)
-    serving = _served(options) if way == "server" else _in_process(opened, options)
-    with serving as lm, dspy.context(lm=lm, adapter=dspy.ChatAdapter()):
-        optimizer = BootstrapFewShotWithRandomSearch(
-            work.metric,
-            num_candidate_programs=1,
-            max_labeled_demos=8,
-            num_threads=WAYS[way],
-            max_errors=_NO_LIMIT,
-        )
-        begun = time.perf_counter()
-        program = optimizer.compile(work.make(), trainset=work.train, valset=work.validation)
-        seconds = time.perf_counter() - begun
-        return {
-            "seconds": seconds,
-            "calls": len(lm.history),
-            "scores": [each["score"] for each in program.candidate_programs],
-        }
-
-
-@contextmanager
-def _in_process(opened: OpenedModel, options: Any) -> Iterator[Any]:
-    yield ps.dspy.lm(opened, cache=False, max_tokens=options.max_tokens)
-
-
-@contextmanager
-def _served(options: Any) -> Iterator[Any]:
-    """A server as people run one: one model behind HTTP, one request at a time, beginnings reused."""
-    llama = open_llama(str(choose_weights(packaged_model(), "auto").path), _SERVER_CONTEXT)
-    lock = threading.Lock()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            most = asked.get("max_completion_tokens") or asked.get("max_tokens")
-            with lock:
-                made = llama.create_chat_completion(
-                    asked["messages"], max_tokens=most, temperature=asked.get("temperature", 0.0)
-                )
-            body = json.dumps(made).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_given: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield dspy.LM(
-            "openai/local",
-            api_base=f"http://127.0.0.1:{server.server_port}/v1",
-            api_key="none",
-            cache=False,
-            temperature=0.0,
-            max_tokens=options.max_tokens,
-        )
-    finally:
-        server.shutdown()
-
-
 # -- the whole ------------------------------------------------------------------------------------------------------
 
 
@@ -380,7 +151,7 @@ def main() -> None:
     """Measure every cell that is not there yet, then print the table."""
     options = _options()
     settings = {"rows": options.rows, "test_rows": options.test_rows, "max_tokens": options.max_tokens}
-    if options.threads != _THREADS and not options.engine:
+    if options.threads != THREADS and not options.engine:
         settings["threads"] = options.threads
     try:
         require_same_settings(Path(options.json), settings)
@@ -392,7 +163,8 @@ def main() -> None:
         for way in WAYS:
             key = f"engine|{way}"
             if key not in results:
-                results.add(key, engine_cell(way, opened, options))
+                work = classify(Path(options.data), 0, options.rows, 1)
+                results.add(key, serving_cell(way, work, opened, options.max_tokens))
                 print(key, results.cells[key], flush=True)
         return
     for seed in range(options.seeds):
@@ -453,7 +225,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=100, help="training rows, and as many validation rows")
     parser.add_argument("--test-rows", type=int, default=200)
     parser.add_argument("--max-tokens", type=int, default=64, help="new tokens of one answer")
-    parser.add_argument("--threads", type=int, default=_THREADS, help="of optimizers and measurements")
+    parser.add_argument("--threads", type=int, default=THREADS, help="of optimizers and measurements")
     parser.add_argument("--only", default="", help="beginning or pattern of the cells to measure")
     parser.add_argument("--engine", action="store_true", help="measure the engine's own gain instead")
     parser.add_argument("--model", default=None)

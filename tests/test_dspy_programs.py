@@ -10,7 +10,9 @@ import pytest
 
 pytest.importorskip("dspy")
 
-from benchmarks.dspy_programs import LookUp, gain, look_up, measured, table
+from benchmarks.dspy_programs import gain, measured, table
+from benchmarks.dspy_serving import serving_cell
+from benchmarks.dspy_tasks import LookUp, look_up
 from promptsearch.lm.fake import ScriptedLM
 from promptsearch.lm.resolve import open_engine
 
@@ -42,6 +44,21 @@ def reply(prompt: str) -> str:
     assert found is not None
     job, city, colour = found.groups()
     return f" {job if 'job' in question else city if 'city' in question else colour}"
+
+
+@pytest.mark.parametrize("way", ["one by one", "concurrent"])
+def test_evaluations_are_counted_apart(way: str) -> None:
+    """Every candidate answers all validation rows, by two requests a row; the rest bootstraps."""
+    work = look_up(Path("none"), 0, 12, 1)
+    cell = serving_cell(way, work, open_engine(ScriptedLM(in_chat_form)), 64)
+    assert cell["evaluating_calls"] == 2 * len(work.validation) * len(cell["scores"])
+    assert cell["calls"] > cell["evaluating_calls"]
+    assert 0 < cell["evaluating_seconds"] < cell["seconds"]
+
+
+def in_chat_form(prompt: str) -> str:
+    """All fields of DSPy's own form, whatever is asked."""
+    return "[[ ## search_words ## ]]\nAnna\n\n[[ ## answer ## ]]\nred\n\n[[ ## completed ## ]]"
 
 
 def test_cells_and_their_table() -> None:

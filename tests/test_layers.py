@@ -76,7 +76,7 @@ LAYERS = (
         "lm.llamacpp.traits",
         "lm.llamacpp.vocabulary",
     ),
-    ("lm.llamacpp.grammar", "lm.llamacpp.sequences", "lm.llamacpp.stem"),
+    ("lm.llamacpp.grammar", "lm.llamacpp.sequences", "lm.llamacpp.stem", "lm.llamacpp.token_paths"),
     ("lm.llamacpp.batching",),
     ("lm.llamacpp.engine", "lm.llamacpp.hashes"),
     ("lm.llamacpp.speed", "lm.llamacpp.agreement", "lm.llamacpp.conversion"),

@@ -20,11 +20,10 @@ from typing import Any
 
 import numpy as np
 import psutil
-from cachetools import LRUCache
 from numpy.typing import NDArray
 
-from promptsearch.errors import ArtifactError, BackendError, ContextError, DataError, ModelError
-from promptsearch.lm.base import Completion, FloatArray, FollowUp, GenerationParams, Rendered, Segment, segments_of
+from promptsearch.errors import ArtifactError, BackendError, DataError, ModelError
+from promptsearch.lm.base import Completion, FloatArray, FollowUp, GenerationParams
 from promptsearch.lm.llamacpp.batching import Sequel, generate_batched
 from promptsearch.lm.llamacpp.busy import BusyMeter
 from promptsearch.lm.llamacpp.context import Context
@@ -32,9 +31,9 @@ from promptsearch.lm.llamacpp.library import llama
 from promptsearch.lm.llamacpp.opening import PROCESSOR, open_on_device
 from promptsearch.lm.llamacpp.prefix import PrefixState, PrefixStates
 from promptsearch.lm.llamacpp.processors import usable_cores
-from promptsearch.lm.llamacpp.reading_order import in_tiles
 from promptsearch.lm.llamacpp.sequences import affordable_sequences, generation_cells
 from promptsearch.lm.llamacpp.stem import FIRST_PLACE, FixedStem, Stem
+from promptsearch.lm.llamacpp.token_paths import TokenPaths, Tokens
 from promptsearch.lm.llamacpp.traits import read_traits
 from promptsearch.lm.llamacpp.vocabulary import Vocabulary
 from promptsearch.lm.plan import (
@@ -46,7 +45,6 @@ from promptsearch.lm.plan import (
     Read,
     Row,
     Tail,
-    common_length,
     label_tail,
     most_cells,
     plan,
@@ -54,8 +52,6 @@ from promptsearch.lm.plan import (
 from promptsearch.lm.plan_singly import plan_singly
 
 __all__ = ["LlamaEngine", "log_normalizers"]
-
-Tokens = tuple[int, ...]
 
 _logger = logging.getLogger("promptsearch.llamacpp")
 
@@ -67,9 +63,6 @@ _MOST_BRANCHES = 224  # of a label tree; the rest is for trunks
 _PLACES = (1, 8, 64, 128)  # requests that generate at once; more gain little
 _ROOM_STEP = 256
 _PREFIX = 0  # the sequence of what all prompts of a call begin with
-_SHORTEST_PREFIX = 48  # tokens; decoding fewer costs less than a batch of their own
-_PREFIX_STEP = 32  # tokens; where nobody says what other calls share, chance would make each call's beginning differ
-_KEPT_OPENINGS = 16
 _MOST_KEPT = 2**30  # bytes of kept beginnings
 
 
@@ -97,6 +90,7 @@ class LlamaEngine:
         self._threads = threads or usable_cores()
         self._meter = BusyMeter(self._threads)
         self._context_tokens = min(int(llama().llama_model_n_ctx_train(self._model)), _CELLS)
+        self._paths = TokenPaths(self.vocabulary, self._context_tokens)
         self._context = self._make_context(
             cells=self._context_tokens + _BATCH,
             batch=_LARGEST_BATCH,
@@ -105,7 +99,6 @@ class LlamaEngine:
         )
         self._stem: Stem | None = None
         self._generating = False
-        self._openings: LRUCache[tuple[Segment, ...], Tokens] = LRUCache(_KEPT_OPENINGS)
         memory = psutil.virtual_memory().total
         self._generation_cells = generation_cells(self._model, memory)
         self._states = PrefixStates(min(_MOST_KEPT, memory // 16))
@@ -207,7 +200,7 @@ class LlamaEngine:
         """Number of tokens of each prompt."""
         with self._lock:
             self._require_open()
-            return [len(self.vocabulary.tokenize(segments_of(prompt))) for prompt in prompts]
+            return self._paths.lengths(prompts)
 
     def check_continuations(self, continuations: Sequence[str]) -> None:
         """Refuse answers that cannot be told apart.
@@ -215,7 +208,9 @@ class LlamaEngine:
         Raises:
             DataError: an answer of no tokens, or two with the same tokens.
         """
-        self._labels(continuations)
+        with self._lock:
+            self._require_open()
+            self._paths.of_choices(continuations)
 
     def score(self, prompts: Sequence[str], continuations: Sequence[str]) -> FloatArray:
         """Natural log-probability of each continuation after each prompt, shape (prompts, continuations)."""
@@ -240,8 +235,8 @@ class LlamaEngine:
         with self._lock:
             self._require_open()
             columns = self._checked_tokens(tokens)
-            labels = self._labels(continuations)
-            paths = self._paths(prompts, [max(map(len, labels), default=0)] * len(prompts))
+            labels = self._paths.of_choices(continuations)
+            paths = self._paths.of_prompts(prompts, [max(map(len, labels), default=0)] * len(prompts))
             prefix = self._shared_prefix(prompts, paths)
             scores, following = np.zeros((len(prompts), len(labels))), np.zeros((len(prompts), len(columns)))
             longest = max(map(len, paths), default=0)
@@ -254,7 +249,7 @@ class LlamaEngine:
         """The likeliest next tokens of each prompt with their natural log-probabilities, the likeliest first."""
         with self._lock:
             self._require_open()
-            paths = self._paths(prompts, [0] * len(prompts))
+            paths = self._paths.of_prompts(prompts, [0] * len(prompts))
             found: dict[Tokens, list[tuple[int, float]]] = {}
             prefix = self._shared_prefix(prompts, paths)
             for read, logits, normalizer in self._run(self._plan(paths, Tail(), held=len(prefix)), prefix):
@@ -269,8 +264,8 @@ class LlamaEngine:
         """
         with self._lock:
             self._require_open()
-            answers = [[self._answer_tokens(text) for text in texts] for texts in continuations]
-            paths = self._paths(prompts, [max(map(len, texts), default=0) for texts in answers])
+            answers = [[self._paths.of_answer(text) for text in texts] for texts in continuations]
+            paths = self._paths.of_prompts(prompts, [max(map(len, texts), default=0) for texts in answers])
             return self._score_answers(paths, answers, self._shared_prefix(prompts, paths))
 
     def generate(self, prompts: Sequence[str], params: GenerationParams) -> list[Completion]:
@@ -292,7 +287,7 @@ class LlamaEngine:
 
         def path(number: int, completion: Completion) -> Tokens | None:
             prompt = then.prompt(number, completion)
-            (tokens,) = self._paths([prompt], [then.params.max_tokens])
+            (tokens,) = self._paths.of_prompts([prompt], [then.params.max_tokens])
             if len(tokens) <= rooms[number]:
                 return self._marked([prompt], [tokens])[0]
             late[number] = prompt
@@ -324,7 +319,7 @@ class LlamaEngine:
         """
         with self._lock:
             self._require_open()
-            paths = self._paths(prompts, [params.max_tokens] * len(prompts))
+            paths = self._paths.of_prompts(prompts, [params.max_tokens] * len(prompts))
             if not paths:
                 return []
             self._prefix_tokens += len(self._shared_prefix(prompts, paths))
@@ -353,7 +348,7 @@ class LlamaEngine:
         """What the model keeps of a prompt's beginning; None where it is too short to be worth keeping."""
         with self._lock:
             self._require_open()
-            prefix = self._shared_prefix([prompt], self._paths([prompt], [0]))
+            prefix = self._shared_prefix([prompt], self._paths.of_prompts([prompt], [0]))
             if not prefix:
                 return None
             self._begin(prefix, room=len(prefix))
@@ -375,7 +370,9 @@ class LlamaEngine:
             )
         with self._lock:
             self._require_open()
-            if not state.tokens or state.tokens != self._shared_prefix([prompt], self._paths([prompt], [0])):
+            if not state.tokens or state.tokens != self._shared_prefix(
+                [prompt], self._paths.of_prompts([prompt], [0])
+            ):
                 raise ArtifactError("the prefix state belongs to another prompt; save the prompt anew")
             if self._states.find(state.tokens) is not None:
                 return
@@ -410,41 +407,6 @@ class LlamaEngine:
         """Refuse a call from within a call, which would change the memory under it."""
         if self._generating:
             raise BackendError(f"the model {self._name!r} is generating; `until` cannot ask it meanwhile")
-
-    def _labels(self, continuations: Sequence[str]) -> list[Tokens]:
-        """Tokens of each answer, none empty and no two equal."""
-        seen: dict[Tokens, str] = {}
-        with self._lock:
-            self._require_open()
-            for text in continuations:
-                tokens = self._answer_tokens(text)
-                if tokens in seen:
-                    raise DataError(
-                        f"the labels {seen[tokens].strip()!r} and {text.strip()!r} are the same tokens for "
-                        "this model; give them different words with labels={value: word}"
-                    )
-                seen[tokens] = text
-        return list(seen)
-
-    def _answer_tokens(self, text: str) -> Tokens:
-        """Tokens of an answer, one at least."""
-        tokens = self.vocabulary.tokenize_continuation(text)
-        if not tokens:
-            raise DataError(f"the label {text.strip()!r} has no tokens for this model; give it a word")
-        return tokens
-
-    def _paths(self, prompts: Sequence[str], rooms: Sequence[int]) -> list[Tokens]:
-        """Tokens of each prompt, each of which fits together with so many tokens of answer."""
-        paths = [self.vocabulary.tokenize(segments_of(prompt)) for prompt in prompts]
-        for prompt, path, room in zip(prompts, paths, rooms, strict=True):
-            if not path:
-                raise DataError("an empty prompt cannot be continued; give it at least one character")
-            if len(path) + room > self._context_tokens:
-                raise ContextError(
-                    f"a prompt of {len(path)} tokens and an answer of {room} do not fit the model's "
-                    f"{self._context_tokens} tokens; shorten it (it begins {str(prompt)[:40]!r})"
-                )
-        return paths
 
     def _make_context(self, *, cells: int, batch: int, sequences: int, unified: bool) -> Context:
         """A context that is freed with the engine."""
@@ -494,37 +456,11 @@ class LlamaEngine:
 
     def _marked(self, prompts: Sequence[str], paths: Sequence[Tokens]) -> list[Tokens]:
         """Prompts for generation, with marks for what is read in tiles; none where :class:`FixedStem` reads them."""
-        if not self.traits.cuts_back:
-            return list(paths)
-        return [self._with_marks(prompt, path) for prompt, path in zip(prompts, paths, strict=True)]
-
-    def _with_marks(self, prompt: str, path: Tokens) -> Tokens:
-        if not isinstance(prompt, Rendered):
-            return in_tiles(path, 0)
-        continued = len(self.vocabulary.tokenize(prompt.continued_segments)) if prompt.continued else 0
-        return in_tiles(path, common_length(self._opening_tokens(prompt.shared_segments), path), continued)
-
-    def _opening_tokens(self, segments: tuple[Segment, ...]) -> Tokens:
-        """Tokens of what prompts begin with, but for the last, which may join what follows."""
-        if segments not in self._openings:
-            self._openings[segments] = self.vocabulary.tokenize(segments)[:-1]
-        return self._openings[segments]
+        return self._paths.marked(prompts, paths) if self.traits.cuts_back else list(paths)
 
     def _shared_prefix(self, prompts: Sequence[str], paths: Sequence[Tokens]) -> Tokens:
-        """What all prompts begin with, where it is worth keeping; each prompt has more."""
-        if not paths or not self.traits.cuts_back:  # other memories' states do not hold all that they need
-            return ()
-        low, high = min(paths), max(paths)  # these two share no more than any two do
-        opening = _common_opening(prompts)
-        if opening is not None:
-            tokens = self._opening_tokens(opening.shared_segments)
-            depth = min(common_length(tokens, low), common_length(tokens, high))
-        elif low != high:
-            depth = common_length(low, high) // _PREFIX_STEP * _PREFIX_STEP
-        else:
-            return ()
-        depth = min(depth, min(map(len, paths)) - 1)
-        return low[:depth] if depth >= _SHORTEST_PREFIX else ()
+        """What all prompts begin with; nothing where the memory's states do not hold all that they need."""
+        return self._paths.shared(prompts, paths) if self.traits.cuts_back else ()
 
     def _begin(self, prefix: Tokens, room: int) -> None:
         """Empty the memory but for the prefix, and have ``room`` cells with it."""
@@ -621,16 +557,6 @@ def log_normalizers(logits: NDArray[np.float32]) -> FloatArray:
     if not np.isfinite(found).all():
         raise BackendError("the model answered with values that are no numbers; its file may be damaged")
     return found
-
-
-def _common_opening(prompts: Sequence[str]) -> Rendered | None:
-    """The first prompt, where all say that they begin with the same characters."""
-    first = prompts[0]
-    if not isinstance(first, Rendered) or not first.shared:
-        return None
-    opening = first[: first.shared]
-    alike = (isinstance(other, Rendered) and other[: other.shared] == opening for other in prompts[1:])
-    return first if all(alike) else None
 
 
 def _wanted_by_node(

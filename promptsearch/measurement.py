@@ -136,7 +136,8 @@ def paired_difference(scores: Sequence[float] | FloatArray, others: Sequence[flo
     if np.isin(differences, (-1.0, 0.0, 1.0)).all():
         low, high, name = _bonett_price(differences)
     else:
-        low, high, name = _t_interval(differences)
+        within = bool(min(ours.min(), theirs.min()) >= 0 and max(ours.max(), theirs.max()) <= 1)
+        low, high, name = _t_interval(differences, bounded=within)
     value = float(differences.mean())
     return Difference(value, low, high, _paired_p_value(differences), len(differences), name)
 
@@ -158,14 +159,15 @@ def _bonett_price(differences: FloatArray) -> tuple[float, float, str]:
     return max(-1.0, middle - half), min(1.0, middle + half), "Bonett-Price 95 %"
 
 
-def _t_interval(differences: FloatArray) -> tuple[float, float, str]:
-    """Student's interval of the mean, within -1 to 1."""
+def _t_interval(differences: FloatArray, *, bounded: bool) -> tuple[float, float, str]:
+    """Student's interval of the mean, within -1 to 1 where that is all that differences can be."""
     if _one_value(differences):
         return _interval_of_one_value(float(differences[0]), len(differences), -1.0)
     from scipy.stats import ttest_1samp
 
     found = ttest_1samp(differences, 0.0).confidence_interval(_LEVEL)
-    return max(-1.0, float(found.low)), min(1.0, float(found.high)), "paired t 95 %"
+    least, most = (-1.0, 1.0) if bounded else (-math.inf, math.inf)
+    return max(least, float(found.low)), min(most, float(found.high)), "paired t 95 %"
 
 
 def _bootstrap_interval(values: FloatArray) -> tuple[float, float, str]:
@@ -195,12 +197,13 @@ def _interval_of_one_value(value: float, count: int, least: float) -> tuple[floa
     """Interval of a mean, from ``least`` to 1, where every item seen has the same value.
 
     Items with another value may be as many as Clopper and Pearson's interval of none in ``count`` allows, and may
-    have any value.
+    have any value, of a larger scale where the one seen is of such.
     """
     from scipy.stats import binomtest
 
     others = float(binomtest(0, count).proportion_ci(_LEVEL, method="exact").high)
-    return value - others * (value - least), value + others * (1.0 - value), "Clopper-Pearson 95 %"
+    low, high = min(least, value), max(1.0, value)
+    return value - others * (value - low), value + others * (high - value), "Clopper-Pearson 95 %"
 
 
 def _paired_p_value(differences: FloatArray) -> float:

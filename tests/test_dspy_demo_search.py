@@ -13,15 +13,19 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 from fakes import WatchedLM, WordEncoder, last_number, numbered_rows
+from hypothesis import given
+from hypothesis import strategies as st
 
 import promptsearch as ps
 from promptsearch.errors import BackendError, BudgetError, DataError, UserError
+from promptsearch.events import Progress
 from promptsearch.lm.fake import FakeLM, ScriptedLM
 
 dspy = pytest.importorskip("dspy")
 
 from promptsearch.dspy.bootstrapping import bootstrapped, labelled, unique  # noqa: E402
 from promptsearch.dspy.demo_search import DemoSearch  # noqa: E402
+from promptsearch.dspy.joint import ShotLimits  # noqa: E402
 from promptsearch.dspy.predictor import Predict, become_ours, load  # noqa: E402
 from promptsearch.dspy.running import Runner, score_of  # noqa: E402
 
@@ -215,6 +219,7 @@ def test_any_scale_of_metric() -> None:
     assert [demo.toDict() for demo in percent.demos] == [demo.toDict() for demo in share.demos]
     assert percent.score == pytest.approx(100 * share.score, abs=1)  # DSPy's scores have two digits
     assert percent.validation.value == pytest.approx(100 * share.validation.value)
+    assert percent.improvement.low <= percent.improvement.value <= percent.improvement.high
 
 
 def test_a_metric_that_begins_low_is_not_cut() -> None:
@@ -230,7 +235,7 @@ def test_what_never_works_is_a_mistake_and_no_wrong_answer() -> None:
     def broken(example: Any, prediction: Any, trace: object = None) -> bool:
         return bool(prediction.no_such_field)
 
-    with pytest.raises(AttributeError, match="no_such_field"):
+    with pytest.raises(UserError, match=r"the metric failed on every example: AttributeError: .*no_such_field"):
         compiled(better_with_examples(), metric=broken, max_errors=10_000)
 
 
@@ -273,8 +278,21 @@ def test_failures_are_counted_by_reason() -> None:
 
     program = compiled(better_with_examples(), Picky(), max_errors=10_000)
     assert set(program.trial_logs[1]["failures"]) == {"program failed"}
-    with pytest.raises(ValueError, match="not this one"):
+    said = "the program failed on more than max_errors=1 examples, now with ValueError: not this one"
+    with pytest.raises(UserError, match=said) as caught:
         compiled(better_with_examples(), Picky(), max_errors=1, num_threads=1)
+    assert isinstance(caught.value.__cause__, ValueError)
+
+
+def test_failures_of_the_metric_are_told_apart(caplog: pytest.LogCaptureFixture) -> None:
+    def picky(example: Any, prediction: Any, trace: object = None) -> bool:
+        if example.text.endswith("7."):
+            raise KeyError("seven")
+        return right(example, prediction)
+
+    program = compiled(better_with_examples(), metric=picky, max_errors=10_000)
+    assert set(program.trial_logs[1]["failures"]) == {"metric failed"}
+    assert "the metric failed on an example, which counts as wrong: KeyError: 'seven'" in caplog.text
 
 
 def test_unreadable_answers_are_wrong() -> None:
@@ -312,6 +330,10 @@ def test_wrong_rows() -> None:
         for trainset, said in (
             ([], "no rows"),
             ([dspy.Example(text="a", label="good")] * 8, "marks no inputs"),
+            (
+                [dspy.Example(text="a", label="good").with_inputs("txt")] * 8,
+                "marks the inputs txt, and has text, label",
+            ),
             (ROWS[:3], "at least 4"),
         ):
             with pytest.raises(DataError, match=said):
@@ -325,9 +347,13 @@ def test_wrong_rows() -> None:
                 [dspy.Example(text=f"a {n}", label="GOOD").with_inputs("text") for n in range(8)],
                 "'GOOD', and the choices",
             ),
+            ([row.with_inputs("text", "label") for row in ROWS], "marks 'label' as an input"),
         ):
             with pytest.raises(DataError, match=said):
                 search().compile(dspy.Predict(Grade), trainset=rows)
+        misspelt = [dspy.Example(text=f"a {n}", lable="good").with_inputs("text") for n in range(8)]
+        with pytest.raises(DataError, match="has the labels lable, and the program answers label"):
+            search(metric=None).compile(dspy.Predict(Grade), trainset=misspelt)
         with pytest.raises(DataError, match="which the program does not take"):
             search().compile(TwoSteps(), trainset=[row.with_inputs("text", "label") for row in ROWS])
     with dspy.context(lm=None), pytest.raises(UserError, match="no language model"):
@@ -340,7 +366,49 @@ def test_without_validation_rows_half_is_held_out() -> None:
         for valset in (None, ROWS[:60]):
             program = search().compile(dspy.Predict(Grade), trainset=ROWS[:60], valset=valset)
             assert sum(len(each["subscores"]) > 0 for each in program.candidate_programs) > 1
-            assert program.validation.n in (9, 30)
+            assert program.validation.n == 15
+
+
+def test_forward_is_never_asked_for_itself(caplog: pytest.LogCaptureFixture) -> None:
+    """DSPy warns of that, once for each row."""
+    compiled(ScriptedLM(two_step_reply), TwoSteps(), budget="100 evaluations")
+    assert "discouraged" not in caplog.text
+
+
+def test_a_search_that_tried_nothing_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    program = compiled(better_with_examples(), budget="20 evaluations")
+    assert len(program.trial_logs) == 1
+    assert "nothing but the program without demonstrations was tried" in caplog.text
+
+
+def test_too_few_rows_to_confirm_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    lm = ps.dspy.lm(better_with_examples(), cache=False)
+    with dspy.context(lm=lm):
+        program = search().compile(dspy.Predict(Grade), trainset=ROWS[:20])
+    assert not program.confirmed_apart
+    assert "too few to confirm on others than the search saw" in caplog.text
+
+
+def test_no_demonstrations_where_they_harm() -> None:
+    """Also where the finalists are others: the program as it came is run on the rows that confirm in any case."""
+    model = WatchedLM(GOLDS, reliability=lambda prompt: 0.95 if prompt.count("Label:") == 1 else 0.3)
+    program = compiled(model, modes=("static",), words=False)
+    assert program.demos == []
+    assert program.improvement.value >= 0
+
+
+def test_the_first_interrupt_ends_the_search_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    tried: list[int] = []
+
+    def interrupt(event: object) -> None:
+        if isinstance(event, Progress) and event.phase == "search":
+            tried.append(event.tried)
+            if event.tried == 3:
+                raise KeyboardInterrupt
+
+    program = compiled(better_with_examples(), progress=interrupt)
+    assert len(program.trial_logs) == 3
+    assert "stopped by Ctrl-C after 3 candidates" in caplog.text
 
 
 def test_rows_of_the_same_text_stay_on_one_side() -> None:
@@ -366,6 +434,18 @@ def test_a_teacher_of_another_structure() -> None:
         for teacher, said in ((dspy.Predict("text -> answer"), "no field 'label'"), (TwoSteps(), "has 2 predictors")):
             with pytest.raises(UserError, match=said):
                 search().compile(dspy.Predict(Grade), trainset=ROWS, teacher=teacher)
+
+
+@given(st.integers(0, 9), st.integers(0, 9), st.integers(0, 9), st.integers(0, 9))
+def test_limits_are_those_of_the_optimizer_that_it_replaces(most_made: int, most: int, made: int, rows: int) -> None:
+    """Bootstrapped ones up to their limit; labelled rows fill up to theirs, counting what was bootstrapped."""
+    allowed = ShotLimits(most_made, most).allow(made, rows)
+    assert allowed == (made <= most_made and rows <= max(0, most - made))
+
+
+def test_labelled_rows_keep_to_their_limit() -> None:
+    program = compiled(better_with_examples(), max_labeled_demos=2)
+    assert max(len(each["program"].demos) for each in program.candidate_programs) == 2
 
 
 def test_limits_hold_for_each_predictor() -> None:

@@ -116,7 +116,7 @@ LAYERS = (
     ("run.preparation",),
     ("optimizer", "report", "terminal"),
     ("dspy.batching", "dspy.fields", "dspy.calibrating", "dspy.joint", "dspy.requests", "dspy.streams"),
-    ("dspy.engine", "dspy.rows", "dspy.tasks"),
+    ("dspy.checking", "dspy.engine", "dspy.rows", "dspy.tasks"),
     ("dspy.adapter", "dspy.library"),
     ("dspy.predictor", "dspy.running"),
     ("dspy.bootstrapping", "dspy.exporting"),

@@ -25,7 +25,7 @@ from promptsearch.data.text import normalised
 from promptsearch.errors import DataError
 from promptsearch.optional import require
 
-__all__ = ["FEWEST_ROWS", "Parts", "Splits", "in_turns", "make_splits", "remove_near_duplicates"]
+__all__ = ["FEWEST_ROWS", "Parts", "Splits", "carve", "in_turns", "make_splits", "remove_near_duplicates"]
 
 FEWEST_ROWS = 20
 MOST_SEARCH_AND_CONFIRM = 500
@@ -183,10 +183,10 @@ def _carve_missing(parts: Parts, strata: Sequence[str] | None, seed: int) -> Spl
     if test:  # a short budget measures a first part of it, which must be a fair sample of a sorted file too
         test = tuple(test[place] for place in np.random.default_rng([seed % 2**32, 4]).permutation(len(test)))
     else:
-        test, common = _carve(common, test_size, strata, seed)
+        test, common = carve(common, test_size, strata, seed)
     if not evaluation:
-        evaluation, common = _carve(common, evaluation_size, strata, seed)
-    confirm, search = _carve(evaluation, round(CONFIRM_SHARE * len(evaluation)), strata, seed)
+        evaluation, common = carve(common, evaluation_size, strata, seed)
+    confirm, search = carve(evaluation, round(CONFIRM_SHARE * len(evaluation)), strata, seed)
     return Splits(pool=tuple(sorted((*common, *rare))), search=search, confirm=confirm, test=test)
 
 
@@ -214,10 +214,17 @@ def _set_rare_labels_aside(
     return rare, tuple(row for row in rows if counts[strata[row]] > 2)
 
 
-def _carve(
+def carve(
     rows: tuple[int, ...], size: int, strata: Sequence[str] | None, seed: int
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Draw ``size`` rows, in proportion to the labels where their number allows it; and the rest."""
+    """Draw ``size`` rows, in proportion to the labels where their number allows it; and the rest.
+
+    Args:
+        rows: row numbers.
+        size: how many of them; all where there are no more.
+        strata: label of each row number; None for no labels.
+        seed: of the draw.
+    """
     if size <= 0 or size >= len(rows):
         return (rows, ()) if size > 0 else ((), rows)
     model_selection = require("sklearn.model_selection", install="scikit-learn")
@@ -231,10 +238,13 @@ def _carve(
 
 
 def _usable_strata(labels: list[str], size: int) -> list[int] | None:
-    """Strata by number, single rows together in one; None where they are too many for either side."""
+    """Strata by number, single rows together in one, a lone one in the largest; None where they are too many."""
     counts = Counter(labels)
     numbers = {label: number for number, label in enumerate(sorted(counts), start=1)}
-    strata = [numbers[label] if counts[label] > 1 else 0 for label in labels]
+    singles = [label for label, count in counts.items() if count == 1]
+    if len(singles) == 1:
+        numbers[singles[0]] = numbers[max(sorted(counts), key=counts.__getitem__)]
+    strata = [0 if label in singles and len(singles) > 1 else numbers[label] for label in labels]
     stratum_counts = Counter(strata)
     if min(stratum_counts.values()) < 2 or len(stratum_counts) > min(size, len(labels) - size):
         return None

@@ -35,12 +35,13 @@ from promptsearch.probabilities import softmax
 from promptsearch.search.base import Scores
 from promptsearch.store import Call, RunStore
 
-__all__ = ["Compilation", "Field", "Outcome", "ScoredField"]
+__all__ = ["Compilation", "Field", "Outcome", "ScoredField", "Weighings"]
 
 Field = tuple[int, str]
 """A predictor's place in the program, and the name of one of its output fields."""
 
 Weighings = Mapping[Field, Weighing]
+"""How the choices of fields are calibrated."""
 
 
 @dataclass(frozen=True)

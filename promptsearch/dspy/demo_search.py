@@ -10,7 +10,6 @@ Leaves out: instructions; an optimizer of those can run before or after.
 
 from __future__ import annotations
 
-import inspect
 import logging
 import math
 import time
@@ -34,10 +33,11 @@ from promptsearch.dspy.bootstrapping import (
     show_some,
     unique,
 )
+from promptsearch.dspy.checking import check_metric, check_name, check_rows, check_structure
 from promptsearch.dspy.compiling import Compilation
 from promptsearch.dspy.engine import LocalEngine
 from promptsearch.dspy.fields import choices_of, made_by_dspy, written
-from promptsearch.dspy.joint import JointPool, joint_space
+from promptsearch.dspy.joint import JointPool, ShotLimits, joint_space
 from promptsearch.dspy.library import Library, query_text
 from promptsearch.dspy.predictor import Predict, become_ours
 from promptsearch.dspy.racing import DemoRace, RaceSettings, without_results
@@ -46,7 +46,7 @@ from promptsearch.dspy.running import Runner
 from promptsearch.embed.base import encoder_name
 from promptsearch.embed.cache import CachedEncoder
 from promptsearch.embed.transformer import resolve_encoder
-from promptsearch.errors import BudgetError, DataError, UserError
+from promptsearch.errors import BudgetError, UserError
 from promptsearch.events import Listener, Note, Progress, silent
 from promptsearch.lm.wrapped import DEFAULT_CONTEXT, estimate_tokens
 from promptsearch.pool import Pool
@@ -95,7 +95,7 @@ class DemoSearch(Teleprompter):  # type: ignore[misc]  # dspy has no types
         metric_threshold: least score of a run that becomes a demonstration; None for a right one.
         teacher_settings: settings under which the teacher runs, such as ``{"lm": stronger}``.
         max_bootstrapped_demos: bootstrapped demonstrations of one predictor at most.
-        max_labeled_demos: demonstrations of one predictor at most.
+        max_labeled_demos: demonstrations of one predictor at most, where any of them is a labelled row.
         max_rounds: attempts to bootstrap each training row; the second shows what the first found, those after it
             are at temperature 1.
         num_candidate_programs: see ``budget``.
@@ -134,14 +134,14 @@ class DemoSearch(Teleprompter):  # type: ignore[misc]  # dspy has no types
         max_errors: int | None = None,
     ) -> None:
         super().__init__()
-        _check_name("strategy", strategy, STRATEGIES)
-        _check_name("prefer", prefer, PREFERENCES)
-        _check_name("adapter", adapter, ("auto", "plain", "configured"))
+        check_name("strategy", strategy, STRATEGIES)
+        check_name("prefer", prefer, PREFERENCES)
+        check_name("adapter", adapter, ("auto", "plain", "configured"))
         if isinstance(modes, str) or not modes:
             raise UserError(f"modes={modes!r} is no choice of at least one; give some of {', '.join(_MODES)}")
         for mode in modes:
-            _check_name("modes", mode, _MODES)
-        _check_metric(metric)
+            check_name("modes", mode, _MODES)
+        check_metric(metric)
         if not isinstance(seed, int) or seed < 0:
             raise UserError(f"seed={seed!r} is no seed; give a whole number from 0")
         counts = {
@@ -194,10 +194,14 @@ class DemoSearch(Teleprompter):  # type: ignore[misc]  # dspy has no types
             valset: examples that candidates are measured on; None holds out half of the training rows.
 
         Returns:
-            The program, with ``candidate_programs`` (score in percent, subscores and program of the best ones, best
-            first), ``trial_logs`` (what was tried, by number), ``score`` (in percent, on the rows that confirmed it)
-            and ``improvement``, a :class:`promptsearch.Difference`, over the same program without demonstrations.
-            ``confirmed_apart`` says whether these rows are others than the search saw; too few rows leave none.
+            The program, with these attributes. ``score``: in percent, on the rows that confirmed it; ``validation``:
+            the same as a :class:`promptsearch.Measurement`, with interval and number of rows; ``improvement``: a
+            :class:`promptsearch.Difference` over the student without demonstrations on these rows;
+            ``confirmed_apart``: whether the search did not see them, for which 12 validation rows (24 training
+            rows, where half of them is held out) are the least. ``candidate_programs``: ``score``, ``subscores`` and
+            ``program`` of the one returned, then of the other finalists by the rows that confirmed (``confirmed``),
+            then of others by the search rows that they ran on. ``trial_logs``: what was tried, by number.
+            Ctrl-C ends the search, and what it found by then is confirmed and returned; a second one ends all.
 
         Raises:
             UserError: the rows, the program or the metric cannot be used.
@@ -212,26 +216,6 @@ class DemoSearch(Teleprompter):  # type: ignore[misc]  # dspy has no types
 
             return progress_display()
         return nullcontext(silent if self.progress is False else self.progress)
-
-
-def _check_metric(metric: object) -> None:
-    """Refuse a metric that cannot be called as DSPy calls it."""
-    if metric is None:
-        return
-    try:
-        inspect.signature(metric).bind(None, None, None)  # type: ignore[arg-type]
-    except TypeError as error:
-        raise UserError(
-            f"the metric {getattr(metric, '__name__', metric)!r} does not take an example, a prediction and a trace "
-            f"({error}); give metric(example, prediction, trace=None)"
-        ) from error
-    except ValueError:  # a callable that does not tell what it takes
-        return
-
-
-def _check_name(argument: str, given: object, known: Sequence[str] | dict[str, Any]) -> None:
-    if not isinstance(given, str) or given not in known:
-        raise UserError(f"{argument}={given!r} is unknown; give one of {', '.join(known)}")
 
 
 def _all_equal(example: Any, prediction: Any, trace: object = None) -> bool:
@@ -267,7 +251,9 @@ class _Job:
         self._student = self._prepared(student)
         self._teacher = teacher
         self._rows = split_rows(trainset, valset, settings.seed)
-        _check_inputs(student, [*self._rows.training, *self._rows.validation])
+        check_rows(
+            student, [*self._rows.training, *self._rows.validation], labels_compared=settings.metric is _all_equal
+        )
         errors = settings.max_errors if settings.max_errors is not None else dspy.settings.max_errors
         self._runner = Runner(settings.metric, settings.num_threads or self._usual_threads(), errors)
         self._store = RunStore(None if settings.run is None else Path(settings.run), self._identity())
@@ -422,7 +408,7 @@ class _Job:
             shown = show_some(teacher, ready, self._rows.training, rng, parts=self._adapter == "plain")
         else:
             teacher, shown = self._teacher.deepcopy(), frozenset()
-            _check_structure(teacher, self._student)
+            check_structure(teacher, self._student)
         if "lm" in self._settings.teacher_settings:  # a predictor's own would go before it
             teacher.set_lm(self._settings.teacher_settings["lm"])
         return teacher, shown
@@ -488,8 +474,7 @@ class _Job:
         modes = [mode for mode in self._settings.modes if mode == "static" or retrieves]
         return joint_space(
             pool,
-            most_shots=max(self._settings.max_labeled_demos, self._settings.max_bootstrapped_demos),
-            most_bootstrapped=self._settings.max_bootstrapped_demos,
+            limits=ShotLimits(self._settings.max_bootstrapped_demos, self._settings.max_labeled_demos),
             modes=modes or ["static"],
             styles=tuple(STYLES) if self._searches_words else tuple(STYLES)[:1],
             names=self._names() if self._searches_words else (("", ""),),
@@ -498,49 +483,6 @@ class _Job:
             longest_query=max(lengths, default=0) + min(answer, 512),
             context_tokens=self._lm.engine.engine.context_tokens if self._local else 4 * DEFAULT_CONTEXT,
         )
-
-
-def _check_inputs(student: Any, rows: Sequence[Any]) -> None:
-    """Refuse rows whose inputs the program does not take, or whose outputs are none of its choices.
-
-    Raises:
-        DataError: naming the row.
-    """
-    lone = isinstance(student, (dspy.Predict, dspy.ChainOfThought))
-    signature = student.predictors()[0].signature
-    for row in rows:
-        given = row.inputs().toDict()
-        if not lone:
-            try:
-                inspect.signature(student.forward).bind(**given)
-            except TypeError as error:
-                raise DataError(
-                    f"a row has the inputs {', '.join(given)}, which the program does not take ({error}); mark its "
-                    "inputs with .with_inputs(...)"
-                ) from error
-            continue
-        missing = [
-            name for name, field in signature.input_fields.items() if name not in given and field.is_required()
-        ]
-        if missing:
-            raise DataError(
-                f"a row has the inputs {', '.join(given)}, and the program asks for {missing[0]!r}; name the fields "
-                "alike, and mark the inputs with .with_inputs(...)"
-            )
-    if lone:
-        _check_choices(signature, rows)
-
-
-def _check_choices(signature: Any, rows: Sequence[Any]) -> None:
-    """Refuse rows of which not one has an output that is among the choices of its field."""
-    for name, field in signature.output_fields.items():
-        choices = choices_of(field)
-        values = [row[name] for row in rows if row.get(name, None) is not None]
-        if choices is not None and values and all(choices.place_of(value) is None for value in values):
-            raise DataError(
-                f"no row has a {name!r} that the signature knows: the first has {values[0]!r}, and the choices are "
-                f"{', '.join(choices.texts[:8])}; give the values of the signature"
-            )
 
 
 def _described(signature: Any) -> list[Any]:
@@ -552,22 +494,6 @@ def _described(signature: Any) -> list[Any]:
         said = (field.json_schema_extra or {}).get("desc")
         fields.append([name, str(field.annotation), repr(field.metadata), said, texts])
     return [signature.instructions, fields]
-
-
-def _check_structure(teacher: Any, student: Any) -> None:
-    """Refuse a teacher whose predictors do not have the student's fields."""
-    theirs, ours = teacher.named_predictors(), student.named_predictors()
-    if len(theirs) != len(ours):
-        raise UserError(
-            f"the teacher has {len(theirs)} predictors and the student {len(ours)}; give one of its structure"
-        )
-    for (name, taught), (_, asked) in zip(theirs, ours, strict=True):
-        lacking = [field for field in asked.signature.fields if field not in taught.signature.fields]
-        if lacking:
-            raise UserError(
-                f"the teacher's predictor {name!r} has no field {lacking[0]!r}, which the student's has; give one of "
-                "the student's structure"
-            )
 
 
 def _language_model(student: Any) -> Any:

@@ -17,7 +17,7 @@ from typing import Any
 from promptsearch.candidate import Candidate
 from promptsearch.search.space import Lengths, SearchSpace, Space
 
-__all__ = ["JointPool", "JointSpace", "joint_space"]
+__all__ = ["JointPool", "JointSpace", "ShotLimits", "joint_space"]
 
 _SHOTS = (0, 1, 2, 4, 8, 16)
 
@@ -57,46 +57,66 @@ class JointPool:
         return max(1, round(candidate.count / max(1, len(set(self.predictors)))))
 
 
+@dataclass(frozen=True)
+class ShotLimits:
+    """How many demonstrations one predictor may show, as DSPy's optimizers count them.
+
+    Attributes:
+        bootstrapped: bootstrapped ones at most.
+        labelled: all together at most, where any of them is a labelled row.
+    """
+
+    bootstrapped: int
+    labelled: int
+
+    def allow(self, bootstrapped: int, labelled: int) -> bool:
+        """Whether so many of both may stand together."""
+        if bootstrapped > self.bootstrapped:
+            return False
+        return labelled == 0 or bootstrapped + labelled <= self.labelled
+
+    def most(self, pool: JointPool) -> int:
+        """The most of a pool that any predictor may show."""
+        return max(self.bootstrapped * any(pool.made), self.labelled * (not all(pool.made)))
+
+
 class JointSpace(SearchSpace):
     """A space whose limits are those of each predictor.
 
     Args:
         joint: what may be shown.
-        most_shots: demonstrations of one predictor at most.
-        most_bootstrapped: bootstrapped ones of one predictor at most.
+        limits: how many one predictor may show.
         room: tokens for the demonstrations of one predictor.
         space: see :class:`SearchSpace`.
         **options: as of :class:`SearchSpace`.
     """
 
-    def __init__(
-        self, joint: JointPool, most_shots: int, most_bootstrapped: int, room: int, space: Space, **options: Any
-    ) -> None:
+    def __init__(self, joint: JointPool, limits: ShotLimits, room: int, space: Space, **options: Any) -> None:
         super().__init__(space, **options)
         self._joint = joint
-        self._most_shots = most_shots
-        self._most_bootstrapped = most_bootstrapped
+        self._limits = limits
         self._room = room
 
     def fits(self, candidate: Candidate) -> bool:
         """Whether each predictor's demonstrations are within its limits."""
         if candidate.mode == "retrieved":
             count = self._joint.retrieved(candidate)
-            most = self._most_bootstrapped if any(self._joint.made) else self._most_shots  # any of them may be found
-            return count <= most and count * self.mean_length <= self._room
+            # Any of them may be found: as many of each kind as there are.
+            kinds = [any(self._joint.made), not all(self._joint.made)]
+            allowed = self._limits.allow(count * kinds[0], count * kinds[1])
+            return allowed and count * self.mean_length <= self._room
         return all(self._within(shown) for shown in self._joint.by_predictor(candidate.demonstrations).values())
 
     def _within(self, shown: Sequence[int]) -> bool:
         made = sum(self._joint.made[number] for number in shown)
         tokens = sum(self._joint.tokens[number] for number in shown)
-        return len(shown) <= self._most_shots and made <= self._most_bootstrapped and tokens <= self._room
+        return self._limits.allow(made, len(shown) - made) and tokens <= self._room
 
 
 def joint_space(
     pool: JointPool,
     *,
-    most_shots: int,
-    most_bootstrapped: int,
+    limits: ShotLimits,
     modes: Sequence[str],
     styles: Sequence[str],
     names: Sequence[tuple[str, str]],
@@ -109,8 +129,7 @@ def joint_space(
 
     Args:
         pool: what may be shown; not empty.
-        most_shots: demonstrations of one predictor at most.
-        most_bootstrapped: bootstrapped ones of one predictor at most.
+        limits: how many one predictor may show.
         modes: among "static" and "retrieved".
         styles: words around the fields, the usual ones first.
         names: pairs of titles for input and output, the fields' own first.
@@ -120,7 +139,8 @@ def joint_space(
         context_tokens: tokens that one prompt may take.
     """
     shown = max(1, len(set(pool.predictors)))
-    counts = sorted({count * shown for count in (*_SHOTS, most_shots) if count <= most_shots})
+    most = limits.most(pool)
+    counts = sorted({count * shown for count in (*_SHOTS, most) if count <= most})
     space = Space(
         shots=tuple(count for count in counts if count <= len(pool.predictors)) or (0,),
         modes=tuple(modes),
@@ -132,8 +152,7 @@ def joint_space(
     )
     return JointSpace(
         pool,
-        most_shots,
-        most_bootstrapped,
+        limits,
         context_tokens - opening_tokens - longest_query,
         space,
         templates=styles,

@@ -17,10 +17,10 @@ import numpy as np
 from promptsearch.budget import Budget
 from promptsearch.candidate import Candidate
 from promptsearch.dspy.adapter import STYLES
-from promptsearch.dspy.compiling import Compilation
+from promptsearch.dspy.compiling import Compilation, Weighings
 from promptsearch.dspy.rows import Rows
 from promptsearch.events import Listener, Note, Progress
-from promptsearch.measurement import measure, paired_difference
+from promptsearch.measurement import Difference, Measurement, measure, paired_difference
 from promptsearch.search.base import Allowance, Scores, best_first
 from promptsearch.search.drawing import draw_balanced
 from promptsearch.search.front import choose
@@ -59,6 +59,15 @@ class RaceSettings:
     strategy: str
     prefer: str
     enough: float | None = None
+
+
+@dataclass(frozen=True)
+class _Finalist:
+    """A candidate with its calibration, and its scores on the rows that confirm."""
+
+    candidate: Candidate
+    weighings: Weighings
+    scores: Scores
 
 
 class DemoRace:
@@ -119,11 +128,21 @@ class DemoRace:
                 request = race.send({each: self._scores[each] for each in request.candidates})
         except StopIteration as finished:
             return list(finished.value)
-        except (_EndedError, KeyboardInterrupt):
+        except _EndedError:
             if not self._scores:
                 raise
-            race.close()
-            return leaders(self._scores, _MOST_FINALISTS)
+        except KeyboardInterrupt:
+            if not self._scores:
+                raise
+            said = "stopped by Ctrl-C after %d candidates; confirming the best so far (Ctrl-C again to quit at once)"
+            self._warn(said, len(self._scores))
+        race.close()
+        return leaders(self._scores, _MOST_FINALISTS)
+
+    def _warn(self, said: str, *values: object) -> None:
+        """Tell the log, which people see without a listener too."""
+        _logger.warning(said, *values)
+        self._listen(Note(said % values))
 
     def _zero(self) -> Candidate:
         """The program as it came, without demonstrations."""
@@ -231,85 +250,98 @@ class DemoRace:
 
     def finished(self, finalists: Sequence[Candidate]) -> Any:
         """The best finalist as a program, measured on rows that the search did not see, if there are enough."""
-        search, confirm = self._rows.search_items, self._rows.confirm_items
-        kept = list(finalists[:_MOST_FINALISTS])
-        weighings, late = [], []
-        for place, finalist in enumerate(kept):
-            self._listen(Progress("confirm", place / len(kept), alive=len(kept), tried=len(self._scores)))
-            seen = search[: self._scores[finalist].items] if finalist in self._scores else search
-            weighings.append(self._compilation.best_weighings(finalist, seen))
-            late.append(self._compilation.judged(finalist, confirm, weighings[-1]))
-        shortest = min((self._scores[each].items for each in kept if each in self._scores), default=0)
-        pooled = [
-            np.concatenate([self._early(finalist, shortest), self._steadied(scores)])
-            for finalist, scores in zip(kept, late, strict=True)
-        ]
-        tokens = [0.0 if self._space is None else self._space.prompt_tokens(each) for each in kept]
-        best = choose(pooled, tokens, self._settings.prefer)
-        winner = kept[best]
-        every = sorted({*search[: self._seen(winner)], *confirm})
-        program = self._compilation.program(winner, self._compilation.best_weighings(winner, every))
+        confirm = self._rows.confirm_items
+        kept = []
+        for place, candidate in enumerate(finalists[:_MOST_FINALISTS]):
+            self._listen(Progress("confirm", place / len(finalists), alive=len(finalists), tried=len(self._scores)))
+            kept.append(self._confirmed(candidate))
+        winner = kept[self._best_of(kept)]
+        zero = self._zero()
+        if zero in self._scores and all(each.candidate != zero for each in kept):
+            plain = self._confirmed(zero)  # is run on these rows in any case, to be compared with
+            kept.append(plain)
+            winner = [winner, plain][self._best_of([winner, plain])]
+        every = sorted({*self._seen(winner.candidate), *confirm})
+        program = self._compilation.program(
+            winner.candidate, self._compilation.best_weighings(winner.candidate, every)
+        )
         program._compiled = True
-        measured = measure(late[best].values)
-        plain = np.array([each.score for each in self._compilation.outcomes(self._zero(), confirm)])
-        improvement = paired_difference(late[best].values, plain)
+        measured = measure(winner.scores.values)
+        before = np.array([each.score for each in self._compilation.outcomes(zero, confirm)])
+        improvement = paired_difference(winner.scores.values, before)
         attach_results(
             program,
             {
-                "score": round(100 * float(late[best].values.mean()), 2),
+                "score": _percent(winner.scores),
                 "validation": measured,
                 "confirmed_apart": self._rows.confirmed_apart,
                 "improvement": improvement,
-                "candidate_programs": self._candidates(kept, weighings, late, winner),
+                "candidate_programs": self._candidates(kept, winner),
                 "trial_logs": self._trials(),
             },
         )
-        if self._rows.confirmed_apart:
-            said = f"confirmed on {len(confirm)} rows: {measured}; over no demonstrations {improvement}"
-        else:
-            said = f"too few rows to confirm on others than the search saw, so this is too high: {measured}"
-        self._listen(Note(said))
+        self._tell_result(measured, improvement)
         return program
 
-    def _seen(self, candidate: Candidate) -> int:
-        return self._scores[candidate].items if candidate in self._scores else len(self._rows.search_items)
+    def _confirmed(self, candidate: Candidate) -> _Finalist:
+        weighings = self._compilation.best_weighings(candidate, self._seen(candidate))
+        scores = self._compilation.judged(candidate, self._rows.confirm_items, weighings)
+        return _Finalist(candidate, weighings, scores)
+
+    def _best_of(self, finalists: Sequence[_Finalist]) -> int:
+        """Place of the best by the rows that confirm and the search rows that all of them ran on."""
+        known = [self._scores[each.candidate] for each in finalists if each.candidate in self._scores]
+        shortest = min((scores.items for scores in known), default=0)
+        pooled = [
+            np.concatenate([self._early(each.candidate, shortest), self._scaled(each.scores).steadied])
+            for each in finalists
+        ]
+        tokens = [0.0 if self._space is None else self._space.prompt_tokens(each.candidate) for each in finalists]
+        return choose(pooled, tokens, self._settings.prefer)
+
+    def _tell_result(self, measured: Measurement, improvement: Difference) -> None:
+        if set(self._scores) == {self._zero()}:
+            self._warn("nothing but the program without demonstrations was tried: the budget paid for no more")
+        rows = len(self._rows.confirm_items)
+        if self._rows.confirmed_apart:
+            self._listen(Note(f"confirmed on {rows} rows: {measured}; over no demonstrations {improvement}"))
+        else:
+            said = "the %d rows are too few to confirm on others than the search saw, so this is too high: %s"
+            self._warn(said, rows, measured)
+
+    def _seen(self, candidate: Candidate) -> list[int]:
+        """Search rows that a candidate ran on; all of them where it did not race."""
+        items = self._rows.search_items
+        return items[: self._scores[candidate].items] if candidate in self._scores else items
 
     def _early(self, candidate: Candidate, items: int) -> Any:
         return self._scores[candidate].upto(items).steadied if candidate in self._scores else np.zeros(0)
 
-    def _steadied(self, scores: Scores) -> Any:
-        return self._scaled(scores).steadied
-
-    def _candidates(
-        self, finalists: Sequence[Candidate], weighings: Sequence[Any], late: Sequence[Scores], winner: Candidate
-    ) -> list[dict[str, Any]]:
+    def _candidates(self, finalists: Sequence[_Finalist], winner: _Finalist) -> list[dict[str, Any]]:
         """What DSPy users find in ``candidate_programs``.
 
         The winner, the other finalists by their scores on the rows that confirm, then what else was tried, by its
-        scores on the search rows.
+        scores on the search rows that it ran on.
         """
-        found = []
-        for place, (candidate, weighed, scores) in enumerate(zip(finalists, weighings, late, strict=True)):
-            found.append(
-                (candidate != winner, -float(scores.values.mean()), place, candidate, weighed, scores.values)
+        best = sorted(finalists, key=lambda each: (each is not winner, -float(each.scores.values.mean())))
+        found = [
+            _candidate_program(
+                each.scores, number, self._compilation.program(each.candidate, each.weighings), confirmed=True
             )
-        found.sort(key=lambda each: each[:3])
-        programs = [
-            _candidate_program(-score, values, number, self._compilation.program(candidate, weighed))
-            for number, (_, score, _, candidate, weighed, values) in enumerate(found)
+            for number, each in enumerate(best)
         ]
-        others = [each for each in best_first(self._scores) if each not in finalists]
-        for candidate in others[: max(0, _CANDIDATE_PROGRAMS - len(programs))]:
-            values = self._measured[candidate].values
+        known = {each.candidate for each in finalists}
+        others = [each for each in best_first(self._scores) if each not in known]
+        for candidate in others[: max(0, _CANDIDATE_PROGRAMS - len(found))]:
             made = self._compilation.program(candidate)
-            programs.append(_candidate_program(float(values.mean()), values, len(programs), made))
-        return programs
+            found.append(_candidate_program(self._measured[candidate], len(found), made, confirmed=False))
+        return found
 
     def _trials(self) -> dict[int, dict[str, Any]]:
         """What was tried, in the order of the search."""
         return {
             number: {
-                "score": round(100 * float(seen.values.mean()), 2),
+                "score": _percent(seen),
                 "rows": seen.items,
                 "mode": candidate.mode,
                 "demonstrations": candidate.shots,
@@ -344,10 +376,16 @@ def without_results(program: Any) -> Any:
     return program
 
 
-def _candidate_program(score: float, values: Any, number: int, program: Any) -> dict[str, Any]:
+def _candidate_program(scores: Scores, number: int, program: Any, *, confirmed: bool) -> dict[str, Any]:
     return {
-        "score": round(100 * score, 2),
-        "subscores": [float(value) for value in values],
+        "score": _percent(scores),
+        "subscores": [float(value) for value in scores.values],
         "seed": number,
+        "confirmed": confirmed,
         "program": program,
     }
+
+
+def _percent(scores: Scores) -> float:
+    """A mean as DSPy writes it."""
+    return round(100 * float(scores.values.mean()), 2)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from promptsearch.data.splits import carve, in_turns
 from promptsearch.data.text import normalised
 from promptsearch.dspy.fields import written
 from promptsearch.errors import DataError
@@ -21,6 +22,7 @@ from promptsearch.errors import DataError
 __all__ = ["Rows", "digest", "plain_values", "split_rows"]
 
 _CONFIRMED_SHARE = 0.3  # of the validation rows
+_CONFIRMED = 20  # rows, where they are no more than half of the validation rows: fewer say next to nothing
 _FEWEST_CONFIRMED = 6
 _FEWEST_ROWS = 4
 _HELD_OUT_SHARE = 0.5  # of the training rows, where no validation rows are given
@@ -32,7 +34,8 @@ class Rows:
 
     Attributes:
         training: rows that demonstrations are made of.
-        validation: rows that are asked about, in the order of the search; the last ones confirm.
+        validation: rows that are asked about, in the order of the search, in which labels take turns; the last ones
+            confirm, and have each label's share.
         search: how many of them the search sees.
     """
 
@@ -62,10 +65,10 @@ def split_rows(trainset: Sequence[Any], valset: Sequence[Any] | None, seed: int)
     Args:
         trainset: examples with marked inputs.
         valset: likewise; none, or the training rows themselves, hold out half of those.
-        seed: of their order.
+        seed: of their division and order.
 
     Raises:
-        DataError: no rows, too few to hold some out, or rows that mark no inputs.
+        DataError: no rows, too few to hold some out, or rows that mark no inputs, or some that they do not have.
     """
     rng = np.random.default_rng([seed, 1])
     training, validation = list(trainset or ()), list(valset or ())
@@ -74,6 +77,11 @@ def split_rows(trainset: Sequence[Any], valset: Sequence[Any] | None, seed: int)
             if not hasattr(row, "inputs") or getattr(row, "_input_keys", None) is None:
                 raise DataError(
                     f"{name} row {number} marks no inputs; make it with dspy.Example(...).with_inputs(<their names>)"
+                )
+            if not row.inputs().toDict():
+                raise DataError(
+                    f"{name} row {number} marks the inputs {', '.join(sorted(row._input_keys)) or '(none)'}, and has "
+                    f"{', '.join(row.toDict())}; name some of these in .with_inputs(...)"
                 )
     if not training:
         raise DataError("the trainset has no rows; give examples that demonstrations can be made of")
@@ -85,13 +93,17 @@ def split_rows(trainset: Sequence[Any], valset: Sequence[Any] | None, seed: int)
         else:
             training = others
     if not validation:
-        training, validation = _held_out(training, rng)
-    else:
-        training = [training[at] for at in rng.permutation(len(training))]
-        validation = [validation[at] for at in rng.permutation(len(validation))]
-    confirmed = int(_CONFIRMED_SHARE * len(validation))
-    search = len(validation) - confirmed if confirmed >= _FEWEST_CONFIRMED else len(validation)
-    return Rows(training, validation, search)
+        training, validation = _held_out(training, seed)
+    training = [training[at] for at in rng.permutation(len(training))]
+    validation = [validation[at] for at in rng.permutation(len(validation))]
+    labels = _labels(validation)
+    search: tuple[int, ...] = tuple(range(len(validation)))
+    confirm: tuple[int, ...] = ()
+    size = max(int(_CONFIRMED_SHARE * len(validation)), min(_CONFIRMED, len(validation) // 2))
+    if size >= _FEWEST_CONFIRMED:
+        confirm, search = carve(search, size, labels, seed)
+    order = [*in_turns(search, labels), *confirm]
+    return Rows(training, [validation[at] for at in order], len(search))
 
 
 def plain_values(row: Any) -> Any:
@@ -106,8 +118,8 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-def _held_out(rows: Sequence[Any], rng: np.random.Generator) -> tuple[list[Any], list[Any]]:
-    """Rows in two halves; those with the same inputs are in one of them."""
+def _held_out(rows: Sequence[Any], seed: int) -> tuple[list[Any], list[Any]]:
+    """Rows in two halves, each with its share of every label; those with the same inputs are in one of them."""
     groups: dict[str, list[Any]] = {}
     for row in rows:
         groups.setdefault(_inputs(row), []).append(row)
@@ -115,9 +127,15 @@ def _held_out(rows: Sequence[Any], rng: np.random.Generator) -> tuple[list[Any],
         raise DataError(
             f"the trainset has {len(groups)} rows with inputs of their own; give at least {_FEWEST_ROWS}, or a valset"
         )
-    drawn = [list(groups.values())[at] for at in rng.permutation(len(groups))]
-    half = max(2, int(_HELD_OUT_SHARE * len(drawn)))
-    return [row for group in drawn[half:] for row in group], [row for group in drawn[:half] for row in group]
+    each = list(groups.values())
+    half = max(2, int(_HELD_OUT_SHARE * len(each)))
+    asked, shown = carve(tuple(range(len(each))), half, _labels([group[0] for group in each]), seed)
+    return [row for at in shown for row in each[at]], [row for at in asked for row in each[at]]
+
+
+def _labels(rows: Sequence[Any]) -> list[str]:
+    """What tells a row's answers from another's."""
+    return [digest(plain_values(row.labels())) for row in rows]
 
 
 def _inputs(row: Any) -> str:

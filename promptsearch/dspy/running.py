@@ -1,7 +1,7 @@
 """Runs programs on examples: many at once, each failure with its reason, nothing swallowed.
 
 Invariant: a language model that fails is an exception. An answer that cannot be read, a prompt that does not fit, and
-an error of the program itself are wrong answers, counted by reason; more than a stated number of the latter ends it.
+an error of the program or the metric are wrong answers, counted by reason; too many such errors are an exception.
 Leaves out: which programs, and what is written down.
 """
 
@@ -26,7 +26,7 @@ __all__ = ["Ran", "Runner", "score_of"]
 
 _NOT_UNDERSTOOD = "not understood"
 _TOO_LONG = "too long"
-_FAILED = "program failed"
+_FAILED = {"program": "program failed", "metric": "metric failed"}
 
 _logger = logging.getLogger("promptsearch.dspy")
 
@@ -74,11 +74,10 @@ class Runner:
 
         Raises:
             BackendError: the language model failed.
-            UserError: the metric gives no usable number.
-            Exception: the program's or the metric's own error, once this call had more than ``max_errors``, or where
-                no run went without.
+            UserError: the metric gives no usable number; or, with its cause, an error of the program or the metric,
+                once this call had more than ``max_errors``, or where no run went without.
         """
-        errors: list[Exception] = []
+        errors: list[_Mistake] = []
         with ExitStack() as stack:
             crowds = [stack.enter_context(each.crowd(self.threads, len(examples))) for each in _engines(program)]
 
@@ -91,17 +90,17 @@ class Runner:
 
             runs = map_in_threads(run_one, examples, self.threads)
         if errors and len(errors) == len(examples):
-            raise errors[0]  # it never works: no wrong answers, a mistake
+            first = errors[0]
+            raise UserError(f"the {first.whose} failed on every example: {first}; mend it") from first.error
         return runs
 
-    def _run_one(self, program: Any, example: Any, traced: bool, errors: list[Exception]) -> Ran:
+    def _run_one(self, program: Any, example: Any, traced: bool, errors: list[_Mistake]) -> Ran:
         noted: list[ScoredAnswer] = []
         token = ANSWERED.set(noted)
         try:
             with dspy.context(trace=[]):
                 prediction = program(**example.inputs())
                 trace = list(dspy.settings.trace)
-                score = score_of(self.metric(example, prediction, trace if traced else None))
         except (BackendError, UserError):
             raise
         except ContextWindowExceededError:
@@ -111,15 +110,46 @@ class Runner:
         except LMError as error:
             raise BackendError(f"the language model failed: {' '.join(str(error).split())[:300]}") from error
         except Exception as error:
-            errors.append(error)
-            if len(errors) > self.max_errors:
-                raise
-            if len(errors) == 1:
-                _logger.warning("the program failed on an example: %s", " ".join(str(error).split())[:200])
-            return Ran(0.0, _FAILED)
+            return self._failed(_Mistake("program", error), errors)
         finally:
             ANSWERED.reset(token)
+        try:
+            score = score_of(self.metric(example, prediction, trace if traced else None))
+        except (BackendError, UserError):
+            raise
+        except LMError as error:
+            raise BackendError(f"the metric's language model failed: {' '.join(str(error).split())[:300]}") from error
+        except Exception as error:
+            return self._failed(_Mistake("metric", error), errors)
         return Ran(score, "", prediction, tuple(trace) if traced else (), tuple(noted))
+
+    def _failed(self, mistake: _Mistake, errors: list[_Mistake]) -> Ran:
+        """A wrong answer, and the end where there were too many."""
+        errors.append(mistake)
+        if len(errors) > self.max_errors:
+            raise UserError(
+                f"the {mistake.whose} failed on more than max_errors={self.max_errors} examples, now with {mistake}; "
+                "mend it, or allow more"
+            ) from mistake.error
+        if len(errors) == 1:
+            _logger.warning("the %s failed on an example, which counts as wrong: %s", mistake.whose, mistake)
+        return Ran(0.0, _FAILED[mistake.whose])
+
+
+@dataclass(frozen=True)
+class _Mistake:
+    """An error of the user's own code.
+
+    Attributes:
+        whose: ``"program"`` or ``"metric"``.
+        error: the error.
+    """
+
+    whose: str
+    error: Exception
+
+    def __str__(self) -> str:
+        return f"{type(self.error).__name__}: {' '.join(str(self.error).split())[:200]}"
 
 
 def _engines(program: Any) -> list[LocalEngine]:

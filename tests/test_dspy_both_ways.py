@@ -36,7 +36,7 @@ def test_the_quick_start(
     try:
         exec(compile(code, "README", "exec", dont_inherit=True), names)
         program = names["optimized_program"]
-        assert program.validation.n == 6
+        assert program.validation.n == 10
         assert len(program.demos) + (0 if program.library is None else program.library.count) <= 4
         loaded = ps.dspy.load(tmp_path / "program.json", dspy.Predict(names["Route"]))
         for row in names["rows"][40:44]:
@@ -92,6 +92,8 @@ def test_examples_that_make_no_task() -> None:
         ps.Task.from_dspy([*rows(), dspy.Example(text="x").with_inputs("text")], Grade)
     with pytest.raises(DataError, match="the outputs label, colour"):
         ps.Task.from_dspy(rows(), "text -> label, colour")
+    with pytest.raises(DataError, match="is no signature"):
+        ps.Task.from_dspy(rows(), dspy.Predict)
 
 
 def test_there_and_back() -> None:

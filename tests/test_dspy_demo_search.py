@@ -144,6 +144,7 @@ def wrong(example: Any, prediction: Any, trace: object = None) -> bool:
     ("options", "said"),
     [
         ({"seed": 3}, "seed"),
+        ({"max_labeled_demos": 4}, "max_labeled_demos was '16', now it is '4'"),
         ({"metric": wrong}, "metric"),
         ({"student": dspy.ChainOfThought(Grade)}, "program"),
         ({"student": dspy.Predict(Grade.with_updated_fields("text", desc="a review"))}, "program"),
@@ -617,6 +618,13 @@ def test_files_of_other_programs(tmp_path: Path) -> None:
         load(tmp_path / "plain.json", TwoSteps())
     with pytest.raises(UserError, match=r"no dspy\.Module"):
         load(tmp_path / "plain.json", TwoSteps)
+    become_ours(dspy.Predict(Grade)).save(tmp_path / "ours.json")
+    with pytest.raises(UserError, match="has the fields text, label, and this one question, answer"):
+        load(tmp_path / "ours.json", dspy.Predict("question -> answer"))
+    with pytest.raises(UserError, match="holds a program of predictors"):
+        load(tmp_path / "ours.json")
+    with pytest.raises(UserError, match="cannot be read as a saved module"):
+        load(tmp_path / "nothing.json")
 
 
 def test_a_plain_file_stays_plain(tmp_path: Path) -> None:

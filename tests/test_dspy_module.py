@@ -14,7 +14,7 @@ import promptsearch as ps
 dspy = pytest.importorskip("dspy")
 
 from promptsearch.dspy.module import PromptModule, module_for  # noqa: E402
-from promptsearch.errors import ArtifactError, DataError  # noqa: E402
+from promptsearch.errors import ArtifactError, DataError, UserError  # noqa: E402
 
 TEXTS = ["item 3 is good", "item 4 is bad", "something else"]
 
@@ -81,6 +81,34 @@ def test_state_survives_on_disk(name: str, request: pytest.FixtureRequest, tmp_p
     other.load(str(tmp_path / "module.json"))
     assert other.prompt.candidate == prompt.candidate
     assert [other(text=text).probabilities for text in TEXTS] == [module(text=text).probabilities for text in TEXTS]
+
+
+@pytest.mark.parametrize("name", ["static", "retrieving"])
+@pytest.mark.usefixtures("reopened")
+def test_loads_without_a_program(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    module = request.getfixturevalue(name).to_dspy()
+    module.save(tmp_path / "module.json")
+    loaded = ps.dspy.load(tmp_path / "module.json")
+    assert [loaded(text=text).label for text in TEXTS] == [module(text=text).label for text in TEXTS]
+    assert repr(loaded) == repr(module)
+    with pytest.raises(UserError, match="needs no program"):
+        ps.dspy.load(tmp_path / "module.json", dspy.Predict("text -> label"))
+
+
+def test_exports_are_the_prompts(static: ps.Prompt, retrieving: ps.Prompt) -> None:
+    class Around(dspy.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.route = module_for(static)
+            self.answer = dspy.Predict("label -> answer")
+
+    (alone,) = ps.export(module_for(static), text="mine")
+    assert alone == ps.export(static, text="mine")[0]
+    assert alone.calibrated
+    assert alone.retrieved == 0
+    assert ps.export(module_for(retrieving))[0].retrieved == retrieving.candidate.shots
+    names = [each.name for each in ps.export(Around(), text="mine")]
+    assert names == ["route", "answer"]
 
 
 @pytest.mark.usefixtures("reopened")

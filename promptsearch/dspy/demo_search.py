@@ -66,6 +66,21 @@ _LOCAL_THREADS = 32  # their calls become one batch of the engine
 _MOST_BOOTSTRAPPED_ROWS = 200
 _ENOUGH_BOOTSTRAPPED = 64  # demonstrations of each predictor
 _BOOTSTRAPPING_SHARE = 0.25  # of the budget, for running the teacher
+_OF_THE_JOB = (
+    "budget",
+    "strategy",
+    "prefer",
+    "modes",
+    "adapter",
+    "words",
+    "scored",
+    "metric_threshold",
+    "max_bootstrapped_demos",
+    "max_labeled_demos",
+    "max_rounds",
+    "num_candidate_programs",
+    "stop_at_score",
+)  # settings that change what a search finds
 
 
 class DemoSearch(Teleprompter):  # type: ignore[misc]  # dspy has no types
@@ -306,9 +321,6 @@ class _Job:
         settings = self._settings
         rows = [plain_values(row) for row in (*self._rows.training, *self._rows.validation)]
         signatures = [_described(each.signature) for each in self._student.predictors()]
-        ways = [settings.strategy, settings.prefer, settings.modes, settings.adapter, settings.words, settings.scored]
-        demos = [settings.max_bootstrapped_demos, settings.max_labeled_demos, settings.max_rounds]
-        others = [settings.metric_threshold, settings.stop_at_score, settings.num_candidate_programs]
         teacher = None if self._teacher is None else [_described(p.signature) for p in self._teacher.predictors()]
         return {
             "kind": "DemoSearch",
@@ -320,8 +332,7 @@ class _Job:
             "model": str(getattr(self._lm, "model", "")),
             "model settings": digest(repr(sorted(getattr(self._lm, "kwargs", {}).items()))),
             "encoder": settings.encoder if isinstance(settings.encoder, str) else type(settings.encoder).__name__,
-            "settings": digest([ways, demos, others]),
-            "budget": str(settings.budget),
+            **{name: str(getattr(settings, name)) for name in _OF_THE_JOB},
         }
 
     # -- demonstrations -------------------------------------------------------------------------------------

@@ -17,10 +17,10 @@ from typing import Any
 import dspy
 from dspy.predict.parameter import Parameter
 
-from promptsearch.errors import ArtifactError
+from promptsearch.errors import ArtifactError, UserError
 from promptsearch.prompt import Prompt
 
-__all__ = ["PromptModule", "module_for"]
+__all__ = ["PromptModule", "holds_prompt", "module_for", "module_from"]
 
 _DOCUMENT = "prompt.json"
 
@@ -28,6 +28,39 @@ _DOCUMENT = "prompt.json"
 def module_for(prompt: Prompt) -> PromptModule:
     """A ``dspy.Module`` that predicts as ``prompt`` does."""
     return PromptModule(prompt)
+
+
+def module_from(path: str | Path) -> PromptModule:
+    """The module that ``module_for(prompt).save(path)`` wrote.
+
+    Raises:
+        ArtifactError: the file cannot be read.
+        UserError: it holds a program of another kind.
+    """
+    state = _state_in(path)
+    if not _is_of_prompt(state):
+        raise UserError(f"{str(path)!r} holds a program of predictors; give an instance of its class too")
+    return PromptModule(_prompt_in(state))
+
+
+def holds_prompt(path: str | Path) -> bool:
+    """Whether a file was written by a :class:`PromptModule`.
+
+    Raises:
+        ArtifactError: the file cannot be read.
+    """
+    return _is_of_prompt(_state_in(path))
+
+
+def _state_in(path: str | Path) -> Any:
+    try:
+        return json.loads(Path(path).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ArtifactError(f"{str(path)!r} cannot be read as a saved module ({error}); save it anew") from error
+
+
+def _is_of_prompt(state: Any) -> bool:
+    return isinstance(state, Mapping) and isinstance(state.get("prompt"), Mapping) and "index" in state
 
 
 class PromptModule(dspy.Module, Parameter):  # type: ignore[misc]  # dspy has no types
@@ -86,14 +119,21 @@ class PromptModule(dspy.Module, Parameter):  # type: ignore[misc]  # dspy has no
         Raises:
             ArtifactError: the state is none of a prompt.
         """
-        document, index = state.get("prompt"), state.get("index")
-        if not isinstance(document, Mapping) or not isinstance(index, Mapping):
-            raise ArtifactError("this state holds no promptsearch prompt; load what a PromptModule saved")
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, _DOCUMENT)
-            path.write_text(json.dumps(document), encoding="utf-8")
-            _write_index(Path(folder, Path(str(document.get("index") or "index")).name), index)
-            self.prompt = Prompt.load(path)
+        self.prompt = _prompt_in(state)
+
+    def __repr__(self) -> str:
+        return f"PromptModule({self.prompt!r})"
+
+
+def _prompt_in(state: Mapping[str, Any]) -> Prompt:
+    document, index = state.get("prompt"), state.get("index")
+    if not isinstance(document, Mapping) or not isinstance(index, Mapping):
+        raise ArtifactError("this state holds no promptsearch prompt; load what a PromptModule saved")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, _DOCUMENT)
+        path.write_text(json.dumps(document), encoding="utf-8")
+        _write_index(Path(folder, Path(str(document.get("index") or "index")).name), index)
+        return Prompt.load(path)
 
 
 def _write_index(folder: Path, files: Mapping[str, str]) -> None:

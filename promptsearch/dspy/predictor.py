@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
 import dspy
@@ -21,6 +22,7 @@ from promptsearch.dspy.adapter import STYLES, PlainAdapter
 from promptsearch.dspy.engine import LocalEngine
 from promptsearch.dspy.fields import choices_of
 from promptsearch.dspy.library import Library
+from promptsearch.dspy.module import holds_prompt, module_from
 from promptsearch.embed.base import Encoder
 from promptsearch.errors import ArtifactError, UserError
 
@@ -135,6 +137,7 @@ class Predict(dspy.Predict):  # type: ignore[misc]  # dspy has no types
         state: dict[str, Any] = super().dump_state(json_mode=json_mode)
         state[_KEY] = {
             "schema": _SCHEMA,
+            "fields": list(self.signature.fields),
             "adapter": self.adapter,
             "scored": self.scored,
             "style": self.style,
@@ -157,20 +160,27 @@ class Predict(dspy.Predict):  # type: ignore[misc]  # dspy has no types
             encoder: what encodes queries for found demonstrations; None for the default one.
 
         Raises:
-            ArtifactError: our part is damaged.
+            ArtifactError: our part is damaged, or of a predictor with other fields.
         """
         theirs = {name: value for name, value in state.items() if name != _KEY}
         ours = state.get(_KEY)
-        read = _read_state(ours, encoder or ENCODER.get()) if ours is not None else {"adapter": _CONFIGURED}
+        read = {"adapter": _CONFIGURED}
+        if ours is not None:
+            read = _read_state(ours, list(self.signature.fields), encoder or ENCODER.get())
         super().load_state(theirs, allow_unsafe_lm_state=allow_unsafe_lm_state)
         for name, value in read.items():
             setattr(self, name, value)
         return self
 
 
-def _read_state(state: Any, encoder: Encoder | None) -> dict[str, Any]:
-    """Our attributes from a saved state."""
+def _read_state(state: Any, fields: list[str], encoder: Encoder | None) -> dict[str, Any]:
+    """Our attributes from the saved state of a predictor with these fields."""
     try:
+        if state["fields"] != fields:
+            raise ArtifactError(
+                f"the saved predictor has the fields {', '.join(map(str, state['fields']))}, and this one "
+                f"{', '.join(fields)}; give an instance of the saved class"
+            )
         if state["schema"] != _SCHEMA or state["adapter"] not in (_PLAIN, _CONFIGURED):
             raise ValueError(f"schema {state['schema']!r}, adapter {state['adapter']!r}")
         if state["style"] not in STYLES:
@@ -234,7 +244,7 @@ def become_ours(program: Any, *, adapter: str = _PLAIN, scored: bool = True) -> 
     return program
 
 
-def load(path: Any, program: Any, *, encoder: Encoder | None = None, **options: Any) -> Any:
+def load(path: Any, program: Any = None, *, encoder: Encoder | None = None, **options: Any) -> Any:
     """Load a saved program's state into a program that was written with ``dspy.Predict``.
 
     DSPy's own ``program.load`` knows nothing of calibration and found demonstrations unless the program's predictors
@@ -242,7 +252,8 @@ def load(path: Any, program: Any, *, encoder: Encoder | None = None, **options: 
 
     Args:
         path: the JSON file that ``program.save`` wrote.
-        program: a fresh instance of the program's class.
+        program: a fresh instance of the program's class; None for a file of ``Prompt.to_dspy().save``, which needs
+            none.
         encoder: what encodes queries of a program that finds demonstrations; None for what the file names.
         **options: as of ``dspy.Module.load``.
 
@@ -251,11 +262,17 @@ def load(path: Any, program: Any, *, encoder: Encoder | None = None, **options: 
 
     Raises:
         ArtifactError: the file is damaged, or of another program.
-        UserError: ``program`` is no module.
+        UserError: ``program`` is no module, or None where one is needed.
     """
+    if program is None:
+        return module_from(path)
     if not isinstance(program, dspy.Module):
         raise UserError(f"program={program!r} is no dspy.Module; give an instance of the program's class")
     become_ours(program)
+    if program.predictors() and Path(path).suffix == ".json" and holds_prompt(path):
+        raise UserError(
+            f"{str(path)!r} holds the module of a prompt, which needs no program; call load with the path alone"
+        )
     token = ENCODER.set(encoder)
     try:
         program.load(path, **options)

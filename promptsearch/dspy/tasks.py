@@ -61,7 +61,14 @@ def _signature(given: Any) -> Any:
                 f"the program has {len(predictors)} predictors, and a task is the question of one; give a signature"
             )
         return predictors[0].signature
-    return dspy.signatures.ensure_signature(given)
+    if isinstance(given, str):
+        return dspy.signatures.ensure_signature(given)
+    if isinstance(given, type) and issubclass(given, dspy.Signature):
+        return given
+    raise DataError(
+        f"{given!r} is no signature; give a dspy.Signature, a text such as 'text -> label', or a program with one "
+        "predictor, such as dspy.Predict(signature)"
+    )
 
 
 def _row(example: Any, number: int, inputs: Sequence[str], output: str) -> dict[str, str]:

@@ -259,6 +259,7 @@ class _Run:
             "model_fingerprint": self._opened.engine.fingerprint,
             "encoder": near.encoder.fingerprint,
             "rows": near.splits.sizes,
+            "further_rows": len(near.splits.further),
             "rows_dropped": self._job.task.dropped,
             "duplicates_removed": {
                 "repeated": report.repeated,

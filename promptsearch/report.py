@@ -238,7 +238,8 @@ def _rows_used(result: Result) -> str:
         return ""
     names = {"pool": "to show", "search": "to search", "confirm": "to confirm", "test": "to test"}
     shown = ", ".join(f"{rows[name]:,} {words}" for name, words in names.items())
-    left_out = sum(removed.values())
+    further, left_out = result.facts.get("further_rows", 0), sum(removed.values())
+    shown += f", {further:,} whose characters alone the prior learns from" if further else ""
     return shown + (f"; {left_out:,} left out as repeated or nearly so" if left_out else "")
 
 

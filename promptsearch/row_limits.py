@@ -2,6 +2,7 @@
 
 An encoder's work grows with the bytes of all rows, the model's with its budget of tokens and its size. Without a
 limit a few thousand long rows take most of two minutes, and little is left to search with.
+What counts characters is much cheaper than an encoder, and learns from further rows.
 Invariant: the rows follow from tokens, bytes and the model's size alone. So a time and the tokens that its plan comes
 to take the same rows, whatever else was kept or measured on the machine.
 Leaves out: which rows; they are drawn in an order of their own, of which these are the first.
@@ -21,13 +22,15 @@ import numpy as np
 
 from promptsearch.data.splits import Splits
 
-__all__ = ["RowCounts", "RowLimit", "RowLimits", "drawn_order", "first_rows", "read_size"]
+__all__ = ["RowCounts", "RowLimit", "RowLimits", "drawn_order", "first_rows", "further_rows", "read_size"]
 
 # Bytes that the default encoder may read for a token that each million of the model's parameters reads. With the
 # packaged model, 135 million parameters, embedding then takes about a fifth of the time.
 _SHARES = (0.041, 0.009, 0.006, 0.009)  # for the parts in their order
 _FEWEST_POOL, _FEWEST_POOL_OF_A_LABEL, _FEWEST_OTHERS = 200, 8, (300, 200, 100)
 _FIRST_OF_A_LABEL = 4
+_CHARACTERS_A_BYTE = 12.0  # bytes of further rows, times labels, for each byte of the pool: a fifth of its seconds
+_MOST_CHARACTERS = 3_000_000  # bytes of pool and further rows together
 _LONGEST = 1024  # bytes of a text that the encoder reads; about its 256 tokens
 _STEP = 50  # rows
 
@@ -170,7 +173,24 @@ def drawn_order(pool: Sequence[int], labels: Sequence[str] | None, seed: int) ->
     return [*first, *rest]
 
 
-def first_rows(splits: Splits, drawn: Sequence[int], counts: RowCounts) -> Splits:
-    """The splits with the first rows of each part, of the pool those that are drawn first."""
+def first_rows(splits: Splits, drawn: Sequence[int], counts: RowCounts, further: Sequence[int] = ()) -> Splits:
+    """The splits with the first rows of each part, of the pool those that are drawn first, and further ones."""
     others = {name: getattr(splits, name)[: getattr(counts, name)] for name in ("search", "confirm", "test")}
-    return replace(splits, pool=tuple(sorted(drawn[: counts.pool])), **others)
+    return replace(splits, pool=tuple(sorted(drawn[: counts.pool])), further=tuple(further), **others)
+
+
+def further_rows(drawn: Sequence[int], sizes: Sequence[int], pool: int, labels: int) -> list[int]:
+    """The rows that are drawn next after those of the pool, as many as are worth counting their characters.
+
+    Args:
+        drawn: all pool rows in the order in which they are taken.
+        sizes: what is read of each row of the task, by number.
+        pool: how many of them the pool has.
+        labels: number of labels; 0 for free text, of which nothing is counted.
+    """
+    if not labels:
+        return []
+    taken = sum(sizes[row] for row in drawn[:pool])
+    most = min(_CHARACTERS_A_BYTE * taken / labels, _MOST_CHARACTERS - taken)
+    read = np.cumsum([sizes[row] for row in drawn[pool:]], dtype=np.int64)
+    return list(drawn[pool : pool + int(np.searchsorted(read, most, side="right"))])

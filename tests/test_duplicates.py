@@ -1,10 +1,12 @@
+from collections import Counter
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from promptsearch.data import duplicates
-from promptsearch.data.duplicates import DuplicateReport, near_duplicates, unique_rows, without_texts
+from promptsearch.data.duplicates import DuplicateReport, near_duplicates, near_texts, unique_rows, without_texts
 
 
 def unit(*angles):
@@ -84,3 +86,50 @@ def test_blocks_do_not_change_the_answer(monkeypatch, block_rows):
     found = near_duplicates(unit(*angles), unit(20, 60), threshold=float(np.cos(np.radians(5))))
     expected = [min(abs(angle - 20), abs(angle - 60)) <= 5 for angle in angles]
     assert found.tolist() == expected
+
+
+# -- texts --------------------------------------------------------------------------------------------------
+
+SENTENCE = "The delivery came two days late and the box was open when I got it."
+
+
+@pytest.mark.parametrize(
+    ("text", "near"),
+    [
+        (SENTENCE, True),
+        (SENTENCE.replace("two", "three"), True),
+        (SENTENCE.upper(), True),
+        (f"{SENTENCE} Thanks.", True),
+        ("When I got it the parcel had been opened, and it was late.", False),
+        ("The delivery man was friendly and called me two days before.", False),
+        ("", False),
+        ("The", False),
+    ],
+)
+def test_texts_that_were_changed_a_little_are_near(text, near):
+    assert near_texts([text, "other"], ["something else", SENTENCE]).tolist() == [near, False]
+
+
+def slow_near(text, reference):
+    runs = [Counter(each.lower()[at : at + 5] for at in range(len(each) - 4)) for each in (text, reference)]
+    lengths = [sum(count**2 for count in each.values()) ** 0.5 for each in runs]
+    shared = sum(count * runs[1][run] for run, count in runs[0].items())
+    return shared / (lengths[0] * lengths[1]) if all(lengths) else 0.0
+
+
+words = st.lists(st.sampled_from(["ab", "c", "def", "ghij", "好的"]), max_size=8).map(" ".join)
+
+
+@settings(deadline=None)
+@given(st.lists(words, min_size=1, max_size=6), st.lists(words, max_size=4))
+def test_near_texts_is_its_slow_twin(texts, references):
+    best = [max((slow_near(text, reference) for reference in references), default=0.0) for text in texts]
+    for found, similarity in zip(near_texts(texts, references).tolist(), best, strict=True):
+        assert found == (similarity >= 0.8) or abs(similarity - 0.8) < 1e-5
+
+
+def test_blocks_do_not_change_which_texts_are_near(monkeypatch):
+    texts = [f"{SENTENCE} {number}" if number % 3 else f"{number}" for number in range(20)]
+    whole = near_texts(texts, [SENTENCE])
+    monkeypatch.setattr(duplicates, "_BLOCK_ROWS", 3)
+    assert near_texts(texts, [SENTENCE]).tolist() == whole.tolist() == [bool(number % 3) for number in range(20)]

@@ -29,6 +29,7 @@ from promptsearch.examples import example_task
 from promptsearch.lm.base import FloatArray
 from promptsearch.pool import Pool
 from promptsearch.prior import (
+    Labelled,
     LabelPrior,
     LinearClassifier,
     NeighbourLabels,
@@ -447,6 +448,24 @@ def test_where_only_characters_tell_no_vector_is_needed() -> None:
     assert prior.description.endswith("linear classifier of characters")
     with pytest.raises(ValueError, match="vectors"):
         LabelPrior.from_dict(GOOD | {"vote_weight": 0.0}, 3).log_probabilities(["a"], None, None, 3)
+
+
+def test_further_rows_teach_the_classifier_of_characters_alone() -> None:
+    """They judge nothing, and need no vector."""
+    texts, golds = sentiments()
+    few = [0, 1, 40, 41] * 3  # two of six words
+    vectors = unit_vectors(np.random.default_rng(3).normal(size=(len(few), 8)))
+    near = neighbours_in(Pool(range(len(few)), vectors), golds[few], vectors)
+    shown = [texts[row] for row in few]
+    without = fit_label_prior(shown, vectors, golds[few], near, 2)
+    assert without == fit_label_prior(shown, vectors, golds[few], near, 2, Labelled())
+    taught = fit_label_prior(shown, vectors, golds[few], near, 2, Labelled(texts, golds))
+    whole = fit_ngram_classifier([*shown, *texts], np.append(golds[few], golds), 2)
+    assert taught.ngrams is not None
+    assert whole is not None
+    np.testing.assert_array_equal(taught.ngrams.linear.weights, whole.classifier.linear.weights)
+    assert taught.ngrams.linear.rows == len(few) + len(texts)
+    assert taught.ngrams.log_probabilities(["WARM", "COLD"], 2).argmax(1).tolist() == [0, 1]
 
 
 def test_rows_that_judge_are_the_smaller_sample(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from promptsearch.data.splits import Splits
 from promptsearch.embed.base import CHUNK
 from promptsearch.embed.cache import CachedEncoder
 from promptsearch.machine import encoder_speed
-from promptsearch.row_limits import RowCounts, RowLimit, RowLimits, drawn_order, first_rows
+from promptsearch.row_limits import RowCounts, RowLimit, RowLimits, drawn_order, first_rows, further_rows
 from promptsearch.run.workbench import Neighbourhood, embed_splits, with_prior
 
 LIMITS = st.builds(
@@ -98,6 +98,29 @@ def test_what_is_taken_are_first_rows(pool: int, test: int, seed: int) -> None:
     assert RowCounts.of(taken) == RowCounts(min(pool, 2000), 10, 20, min(test, 1300))
 
 
+@given(
+    st.lists(st.integers(0, 1024), min_size=1, max_size=60), st.integers(0, 70), st.integers(0, 80), st.integers(0, 9)
+)
+def test_further_rows_are_the_next_ones_that_are_cheap_enough(
+    sizes: list[int], pool: int, labels: int, seed: int
+) -> None:
+    drawn = drawn_order(range(len(sizes)), None, seed)
+    further = further_rows(drawn, sizes, pool, labels)
+    assert further == drawn[pool : pool + len(further)]
+    taken, read = sum(sizes[row] for row in drawn[:pool]), sum(sizes[row] for row in further)
+    if not labels:
+        assert not further
+        return
+    assert read * labels <= 12 * taken
+    left = drawn[pool + len(further) :]
+    assert not left or (read + sizes[left[0]]) * labels > 12 * taken
+
+
+def test_few_characters_are_counted_of_many_rows() -> None:
+    assert sum([1000] * len(further_rows(range(10_000), [1000] * 10_000, 2000, 2))) == 1_000_000
+    assert further_rows(range(10_000), [1000] * 10_000, 4000, 2) == []
+
+
 @given(st.sets(st.integers(0, 300), min_size=1), st.sets(st.integers(0, 300)), st.integers(0, 50))
 def test_the_order_of_some_rows_is_that_of_all(some: set[int], more: set[int], seed: int) -> None:
     every = drawn_order(sorted(some | more), None, seed)
@@ -140,6 +163,10 @@ def test_a_small_budget_takes_fewer_rows(tmp_path: Path) -> None:
     small = searched("15k tokens", notes, tmp_path)
     assert any("pool rows" in note and "the budget can make use of" in note for note in notes)
     assert small.facts["rows"]["pool"] < 700
+    assert small.facts["further_rows"] > 0
+    assert any("the prior's classifier of characters learns from" in note for note in notes)
+    said = f"{small.facts['further_rows']:,} whose characters alone the prior learns from"
+    assert said in " ".join(str(small).split())
     notes.clear()
     assert searched("15k tokens", notes, tmp_path).test == small.test  # from the record, with the same rows
     notes.clear()

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from promptsearch.data.duplicates import DuplicateReport
-from promptsearch.data.splits import Parts, Splits, in_turns, make_splits, remove_near_duplicates
+from promptsearch.data.splits import Parts, Splits, in_turns, make_splits, remove_near_duplicates, without_near_texts
 from promptsearch.data.text import normalised
 from promptsearch.errors import DataError
 
@@ -231,6 +231,17 @@ def test_near_duplicates_give_way_to_the_later_part():
     cleaned = remove_near_duplicates(splits, vectors, 0.95)
     assert cleaned == Splits((2, 3), (4,), (6, 7), (8, 9), DuplicateReport(repeated=1, near=3))
     assert remove_near_duplicates(cleaned, vectors, 0.95) == cleaned
+
+
+def test_further_rows_give_way_to_all_that_are_asked_about():
+    texts = ["The soup was cold.", "My parcel is lost again.", "Who wrote this novel?", "Rain until Tuesday night."]
+    texts += [f"{text}!" for text in texts] + ["Nothing of the kind."]
+    whole = Splits((0,), (1,), (2,), (3,), DuplicateReport(repeated=1), further=(4, 5, 6, 7, 8))
+    found = without_near_texts(whole, texts)
+    assert found.further == (4, 8)  # one like a row of the pool may stay, as within the pool
+    assert found.report == DuplicateReport(repeated=1, near=3)
+    assert set(found.searched) == {0, 1, 2, 4, 8}
+    assert found.sizes == whole.sizes
 
 
 def test_texts_alike_with_other_outputs_are_no_duplicates_where_outputs_count():

@@ -13,11 +13,23 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["NEAR_DUPLICATE_SIMILARITY", "DuplicateReport", "near_duplicates", "unique_rows", "without_texts"]
+from promptsearch.data.text import encodable
+
+__all__ = [
+    "NEAR_DUPLICATE_SIMILARITY",
+    "DuplicateReport",
+    "near_duplicates",
+    "near_texts",
+    "unique_rows",
+    "without_texts",
+]
 
 NEAR_DUPLICATE_SIMILARITY = 0.95
 """Cosine similarity of MiniLM embeddings from which two texts count as the same one reworded."""
 
+_NEAR_TEXT_SIMILARITY = 0.8  # of the counts of five characters: a word in ten or so is another one
+_RUN = 5  # characters
+_BUCKETS = 2**20
 _BLOCK_ROWS = 1024
 _ROUNDING = 1e-6
 
@@ -101,6 +113,28 @@ def near_duplicates(
             reference_block = reference_directions[reference_start : reference_start + _BLOCK_ROWS]
             best = (directions[block] @ reference_block.T).max(axis=1)
             found[block] |= best >= threshold - _ROUNDING
+    return found
+
+
+def near_texts(texts: Sequence[str], references: Sequence[str]) -> NDArray[np.bool_]:
+    """Say of each text whether it shares most runs of five characters with any reference.
+
+    This needs no vectors, and sees what was copied and changed a little, not what was said in other words. Texts of
+    fewer characters are similar to nothing.
+    """
+    found = np.zeros(len(texts), dtype=np.bool_)
+    if not len(texts) or not len(references):
+        return found
+    from sklearn.feature_extraction.text import HashingVectorizer
+
+    runs = HashingVectorizer(
+        analyzer="char", ngram_range=(_RUN, _RUN), n_features=_BUCKETS, alternate_sign=False, dtype=np.float32
+    )
+    others = runs.transform([encodable(text) for text in references]).T.tocsr()
+    for start in range(0, len(texts), _BLOCK_ROWS):
+        block = runs.transform([encodable(text) for text in texts[start : start + _BLOCK_ROWS]])
+        best = np.asarray((block @ others).max(axis=1).todense())[:, 0]
+        found[start : start + _BLOCK_ROWS] = best >= _NEAR_TEXT_SIMILARITY
     return found
 
 

@@ -18,6 +18,7 @@ from promptsearch.data.duplicates import (
     NEAR_DUPLICATE_SIMILARITY,
     DuplicateReport,
     near_duplicates,
+    near_texts,
     unique_rows,
     without_texts,
 )
@@ -25,7 +26,16 @@ from promptsearch.data.text import normalised
 from promptsearch.errors import DataError
 from promptsearch.optional import require
 
-__all__ = ["FEWEST_ROWS", "Parts", "Splits", "carve", "in_turns", "make_splits", "remove_near_duplicates"]
+__all__ = [
+    "FEWEST_ROWS",
+    "Parts",
+    "Splits",
+    "carve",
+    "in_turns",
+    "make_splits",
+    "remove_near_duplicates",
+    "without_near_texts",
+]
 
 FEWEST_ROWS = 20
 MOST_SEARCH_AND_CONFIRM = 500
@@ -55,6 +65,8 @@ class Splits:
         confirm: what finalists are compared on.
         test: read once, at the end.
         report: what was removed because it stood in two places.
+        further: rows like those of the pool that get no vectors and are never shown; what counts characters alone
+            learns from them.
     """
 
     pool: tuple[int, ...]
@@ -62,16 +74,17 @@ class Splits:
     confirm: tuple[int, ...]
     test: tuple[int, ...]
     report: DuplicateReport = field(default_factory=DuplicateReport)
+    further: tuple[int, ...] = ()
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Number of rows in each part, by name."""
+        """Number of rows in each of the four parts, by name."""
         return {name: len(getattr(self, name)) for name in _PRECEDENCE[::-1]}
 
     @property
     def searched(self) -> tuple[int, ...]:
         """All rows that a search may read: those of every part but the test."""
-        return (*self.pool, *self.search, *self.confirm)
+        return (*self.pool, *self.search, *self.confirm, *self.further)
 
 
 _PRECEDENCE = ("test", "confirm", "search", "pool")
@@ -132,7 +145,24 @@ def remove_near_duplicates(
         kept[name] = tuple(row for row, is_similar in zip(rows, similar, strict=True) if not is_similar)
         stronger.extend(kept[name])
     removed = sum(splits.sizes.values()) - len(stronger)
-    return _require_no_empty_part(Splits(**kept, report=splits.report + DuplicateReport(near=removed)))
+    report = splits.report + DuplicateReport(near=removed)
+    return _require_no_empty_part(Splits(**kept, further=splits.further, report=report))
+
+
+def without_near_texts(splits: Splits, texts: Sequence[str]) -> Splits:
+    """Remove further rows whose text is nearly that of a row that is asked about.
+
+    Args:
+        splits: the splits.
+        texts: of all rows of the task, by number.
+    """
+    if not splits.further:
+        return splits
+    asked = [texts[row] for row in (*splits.search, *splits.confirm, *splits.test)]
+    similar = near_texts([texts[row] for row in splits.further], asked)
+    kept = tuple(row for row, is_similar in zip(splits.further, similar, strict=True) if not is_similar)
+    report = splits.report + DuplicateReport(near=len(splits.further) - len(kept))
+    return replace(splits, further=kept, report=report)
 
 
 def _similar(

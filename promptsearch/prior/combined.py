@@ -11,7 +11,7 @@ Leaves out: the language model, and the weight of the prior in a prompt (:mod:`p
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from promptsearch.prior.ngrams import NgramClassifier, fit_ngram_classifier
 from promptsearch.prior.vote import NeighbourLabels, NeighbourVote, fit_neighbour_vote
 from promptsearch.probabilities import normalized, one_thread
 
-__all__ = ["LabelPrior", "fit_label_prior"]
+__all__ = ["LabelPrior", "Labelled", "fit_label_prior"]
 
 _LARGEST_WEIGHT = 4.0
 _PULL = 1.0  # of a Gaussian around weights that add up to 1: a standard deviation of 1
@@ -149,12 +149,26 @@ class LabelPrior:
         )
 
 
+@dataclass(frozen=True)
+class Labelled:
+    """Labelled texts.
+
+    Attributes:
+        texts: the texts.
+        golds: their label indices, shape (texts,).
+    """
+
+    texts: Sequence[str] = ()
+    golds: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+
+
 def fit_label_prior(
     texts: Sequence[str],
     vectors: NDArray[np.float32],
     golds: Sequence[int] | NDArray[np.int64],
     neighbours: NeighbourLabels,
     label_count: int,
+    further: Labelled = Labelled(),
 ) -> LabelPrior:
     """Fit vote, classifiers and their weights on the pool.
 
@@ -164,20 +178,23 @@ def fit_label_prior(
         golds: their label indices, shape (rows,).
         neighbours: of each pool row in the pool, itself left out.
         label_count: number of labels.
+        further: rows without vectors, which the classifier of characters is fitted on too.
     """
     right = np.asarray(golds, dtype=np.int64)
     vote = fit_neighbour_vote(neighbours, right, label_count)
     linear = fit_linear(vectors, right, label_count)
     rows = np.arange(len(right)) if linear is None else linear.rows
-    ngrams = fit_ngram_classifier([texts[row] for row in rows], right[rows], label_count)
-    among = np.arange(len(rows)) if ngrams is None else ngrams.rows  # what judges is the smaller of nested samples
+    counted, golds_counted = [*(texts[row] for row in rows), *further.texts], np.append(right[rows], further.golds)
+    ngrams = fit_ngram_classifier(counted, golds_counted, label_count)
+    told = np.arange(len(rows)) if ngrams is None else ngrams.rows
+    among = told[told < len(rows)]  # what judges are rows that all parts know
     judging = rows[among]
     judged = NeighbourLabels(neighbours.similarities[judging], neighbours.labels[judging])
     held_out = {_VOTE: vote.log_probabilities(judged, label_count)}
     if linear is not None:
         held_out[_LINEAR] = linear.held_out[among]
     if ngrams is not None:
-        held_out[_NGRAMS] = ngrams.held_out
+        held_out[_NGRAMS] = ngrams.held_out[: len(among)]
     if len(held_out) == 1:
         return LabelPrior(vote)
     chosen = _chosen_weights(np.stack(list(held_out.values())), right[judging])

@@ -26,7 +26,7 @@ from promptsearch.machine import encoder_speed, model_speed
 from promptsearch.multiple_choice import MultipleChoice, find_multiple_choice, may_name_options
 from promptsearch.prompting import PromptBuilder, answer_room
 from promptsearch.readout import READ_TOKENS, likeliest_tokens
-from promptsearch.row_limits import RowCounts, RowLimits, drawn_order, first_rows, read_size
+from promptsearch.row_limits import RowCounts, RowLimits, drawn_order, first_rows, further_rows, read_size
 from promptsearch.run.anchors import BASELINE_SHOTS, WORDING_SHOTS, nearest_count
 from promptsearch.run.job import Job
 from promptsearch.run.phases import FEWEST_CONFIRM, FEWEST_TEST, MOST_READ, Plan, make_plan, tokens_in_time
@@ -57,6 +57,7 @@ _LOOKED_SHARE = 0.02  # of the plan, that this may take
 _MOST_FINALISTS = 5
 _MOST_BASELINES = 5  # that are asked
 _FITTED_A_SECOND = 700_000  # bytes of pool rows times labels; where it is too high, the prior is fitted twice
+_COUNTING_SHARE = 0.4  # of that time, which characters alone take
 _MOST_FITTING = 12.0  # seconds: of many rows and labels a fit takes a part
 _LOADING_SECONDS = 6.0  # model and encoder, when nothing is cached
 
@@ -137,7 +138,7 @@ class Preparation:
         counts = self._row_counts(encoding, begun) if recorded is None else RowCounts(*recorded["rows"])
         fitted, fitting = counts, math.nan
         while True:
-            splits = first_rows(self._whole, self._drawn, counts)
+            splits = first_rows(self._whole, self._drawn, counts, self._further(counts))
             near = self._embed(splits, encoder)
             space = make_space(job.task, near.splits, job.space, self._engine, builder, self._room, near.matcher)
             if recorded is not None:
@@ -170,6 +171,9 @@ class Preparation:
         if fewer:
             taken = ", ".join(f"{getattr(counts, name):,} of {getattr(given, name):,} {name} rows" for name in fewer)
             job.listen(Note(f"the budget can make use of {taken}; a larger one takes more"))
+        if near.splits.further:
+            rows = f"{len(near.splits.further):,} further pool rows"
+            job.listen(Note(f"the prior's classifier of characters learns from {rows} too"))
         return Ground(near, space, Plan(**recorded["plan"]))
 
     def _row_limits(self) -> RowLimits | None:
@@ -215,10 +219,17 @@ class Preparation:
 
         return share(bisect_right(range(1, 101), readable, key=lambda percent: self._bytes_read(share(percent))))
 
+    def _further(self, counts: RowCounts) -> list[int]:
+        """Pool rows without vectors that the prior learns from, with so many that have some."""
+        return further_rows(self._drawn, self._sizes, counts.pool, len(self._job.task.labels or ()))
+
     def _fitting_seconds(self, counts: RowCounts) -> float:
         """What fitting the prior on so many rows will take, about."""
         size = sum(self._sizes[row] for row in self._drawn[: counts.pool])
-        return min(_MOST_FITTING, size * len(self._job.task.labels or ()) / _FITTED_A_SECOND)
+        further = sum(self._sizes[row] for row in self._further(counts))
+        return min(
+            _MOST_FITTING, (size + _COUNTING_SHARE * further) * len(self._job.task.labels or ()) / _FITTED_A_SECOND
+        )
 
     def _bytes_read(self, counts: RowCounts) -> int:
         """What the encoder reads of so many rows."""

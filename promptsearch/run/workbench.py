@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from promptsearch.candidate import Candidate
-from promptsearch.data.splits import Splits, remove_near_duplicates
+from promptsearch.data.splits import Splits, remove_near_duplicates, without_near_texts
 from promptsearch.embed.base import Encoder, token_encoder
 from promptsearch.embed.cache import CachedEncoder
 from promptsearch.errors import ContextError, DataError, UserError
@@ -22,7 +22,7 @@ from promptsearch.lm.base import Engine, FloatArray, WritesOn
 from promptsearch.matching import ItemMatcher, Matching
 from promptsearch.metrics import Metric
 from promptsearch.pool import Pool
-from promptsearch.prior import LabelPrior, NeighbourLabels, fit_label_prior
+from promptsearch.prior import Labelled, LabelPrior, NeighbourLabels, fit_label_prior
 from promptsearch.prompting import PromptBuilder
 from promptsearch.reasoning import one_line, sentences
 from promptsearch.routing import Router, fit_router
@@ -119,10 +119,10 @@ def embed_splits(
     vectors = np.zeros((len(task.examples), found.shape[1]), dtype=np.float32)
     vectors[ids] = found
     outputs = None if task.labels is not None else [example.output for example in task.examples]
-    kept = remove_near_duplicates(splits, vectors, outputs=outputs)
+    texts = [example.text for example in task.examples]
+    kept = without_near_texts(remove_near_duplicates(splits, vectors, outputs=outputs), texts)
     pool_ids = sorted(kept.pool)
     pool = Pool(pool_ids, vectors[pool_ids], encoder=cached.fingerprint)
-    texts = [example.text for example in task.examples]
     index = {word: number for number, word in enumerate(task.labels or ())}
     pool_labels = {number: index.get(task.examples[number].output, 0) for number in pool_ids}
     routers = {count: fit_router(pool.vectors, count, seed) for count in clusters}
@@ -145,11 +145,18 @@ def with_prior(task: Task, near: Neighbourhood) -> Neighbourhood:
     pool, count = near.pool, len(task.labels)
     pool_ids, items = pool.ids.tolist(), [*near.splits.search, *near.splits.confirm, *near.splits.test]
     label_of = np.zeros(len(task.examples), dtype=np.int64)
-    label_of[pool_ids] = [index[task.examples[number].output] for number in pool_ids]
-
-    texts = [task.examples[number].text for number in pool_ids]
+    further = list(near.splits.further)
+    for number in (*pool_ids, *further):
+        label_of[number] = index[task.examples[number].output]
     judged_by_others = nearest_labels(pool, label_of, pool.vectors, exclude=pool_ids)
-    prior = fit_label_prior(texts, pool.vectors, label_of[pool_ids], judged_by_others, count)
+    prior = fit_label_prior(
+        [task.examples[number].text for number in pool_ids],
+        pool.vectors,
+        label_of[pool_ids],
+        judged_by_others,
+        count,
+        Labelled([task.examples[number].text for number in further], label_of[further]),
+    )
     asked = near.matcher.queries(items)
     nearest = nearest_labels(pool, label_of, asked.vectors)
     priors = prior.log_probabilities(asked.texts, asked.vectors, nearest, count)

@@ -4,7 +4,8 @@ Statistics come from scipy where it has them; this module chooses which, by how 
 items (``benchmarks/coverage.py``). The interval of a paired right-or-wrong difference is Bonett and Price's
 adjusted Wald interval (J. Educ. Behav. Stat. 37, 2012): one more item that got better and one that got worse, so
 that few changed items are no certainty, as a resampling interval takes them for.
-Invariant: the value lies within its interval; the same scores give the same interval.
+Invariant: the value lies within its interval; the same scores give the same interval. Scores of a scale that reaches
+beyond 0 to 1 are measured as parts of the range that they take, which has 0 and 1 in it.
 """
 
 from __future__ import annotations
@@ -102,7 +103,9 @@ def measure(scores: Sequence[float] | FloatArray, failures: Mapping[str, int] | 
     Raises:
         DataError: no scores.
     """
-    values = _scores(scores)
+    given = _scores(scores)
+    least, range_ = _scale(given)
+    values = (given - least) / range_
     counted = tuple(sorted((failures or {}).items()))
     if np.isin(values, (0.0, 1.0)).all():
         from scipy.stats import binomtest
@@ -111,7 +114,8 @@ def measure(scores: Sequence[float] | FloatArray, failures: Mapping[str, int] | 
         low, high, name = float(interval.low), float(interval.high), "Wilson 95 %"
     else:
         low, high, name = _bootstrap_interval(values)
-    return Measurement(float(values.mean()), low, high, len(values), name, counted)
+    value, low, high = (least + range_ * number for number in (float(values.mean()), low, high))
+    return Measurement(value, low, high, len(values), name, counted)
 
 
 def measure_statistic(
@@ -132,13 +136,13 @@ def paired_difference(scores: Sequence[float] | FloatArray, others: Sequence[flo
     ours, theirs = _scores(scores), _scores(others)
     if len(ours) != len(theirs):
         raise DataError(f"{len(ours)} and {len(theirs)} scores cannot be paired; score the same items")
-    differences = ours - theirs
+    _, range_ = _scale(np.concatenate([ours, theirs]))
+    differences = (ours - theirs) / range_
     if np.isin(differences, (-1.0, 0.0, 1.0)).all():
         low, high, name = _bonett_price(differences)
     else:
-        within = bool(min(ours.min(), theirs.min()) >= 0 and max(ours.max(), theirs.max()) <= 1)
-        low, high, name = _t_interval(differences, bounded=within)
-    value = float(differences.mean())
+        low, high, name = _t_interval(differences)
+    value, low, high = (range_ * number for number in (float(differences.mean()), low, high))
     return Difference(value, low, high, _paired_p_value(differences), len(differences), name)
 
 
@@ -147,6 +151,12 @@ def _scores(scores: Sequence[float] | FloatArray) -> FloatArray:
     if values.ndim != 1 or len(values) == 0:
         raise DataError("a measurement needs at least one scored item; give some")
     return values
+
+
+def _scale(scores: FloatArray) -> tuple[float, float]:
+    """The least that scores can be, and the range from there to the most, as far as these tell."""
+    least = min(0.0, float(scores.min()))
+    return least, max(1.0, float(scores.max())) - least
 
 
 def _bonett_price(differences: FloatArray) -> tuple[float, float, str]:
@@ -159,15 +169,14 @@ def _bonett_price(differences: FloatArray) -> tuple[float, float, str]:
     return max(-1.0, middle - half), min(1.0, middle + half), "Bonett-Price 95 %"
 
 
-def _t_interval(differences: FloatArray, *, bounded: bool) -> tuple[float, float, str]:
-    """Student's interval of the mean, within -1 to 1 where that is all that differences can be."""
+def _t_interval(differences: FloatArray) -> tuple[float, float, str]:
+    """Student's interval of the mean, within -1 to 1."""
     if _one_value(differences):
         return _interval_of_one_value(float(differences[0]), len(differences), -1.0)
     from scipy.stats import ttest_1samp
 
     found = ttest_1samp(differences, 0.0).confidence_interval(_LEVEL)
-    least, most = (-1.0, 1.0) if bounded else (-math.inf, math.inf)
-    return max(least, float(found.low)), min(most, float(found.high)), "paired t 95 %"
+    return max(-1.0, float(found.low)), min(1.0, float(found.high)), "paired t 95 %"
 
 
 def _bootstrap_interval(values: FloatArray) -> tuple[float, float, str]:
@@ -197,13 +206,12 @@ def _interval_of_one_value(value: float, count: int, least: float) -> tuple[floa
     """Interval of a mean, from ``least`` to 1, where every item seen has the same value.
 
     Items with another value may be as many as Clopper and Pearson's interval of none in ``count`` allows, and may
-    have any value, of a larger scale where the one seen is of such.
+    have any value.
     """
     from scipy.stats import binomtest
 
     others = float(binomtest(0, count).proportion_ci(_LEVEL, method="exact").high)
-    low, high = min(least, value), max(1.0, value)
-    return value - others * (value - low), value + others * (high - value), "Clopper-Pearson 95 %"
+    return value - others * (value - least), value + others * (1.0 - value), "Clopper-Pearson 95 %"
 
 
 def _paired_p_value(differences: FloatArray) -> float:

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import promptsearch as ps
+from promptsearch.candidate import Candidate
 from promptsearch.errors import BackendError, BudgetError, DataError, UserError
 from promptsearch.events import Progress
 from promptsearch.lm.fake import FakeLM, ScriptedLM
@@ -25,7 +26,7 @@ dspy = pytest.importorskip("dspy")
 
 from promptsearch.dspy.bootstrapping import bootstrapped, labelled, unique  # noqa: E402
 from promptsearch.dspy.demo_search import DemoSearch  # noqa: E402
-from promptsearch.dspy.joint import ShotLimits  # noqa: E402
+from promptsearch.dspy.joint import JointPool, ShotLimits, joint_space  # noqa: E402
 from promptsearch.dspy.predictor import Predict, become_ours, load  # noqa: E402
 from promptsearch.dspy.running import Runner, score_of  # noqa: E402
 
@@ -145,6 +146,7 @@ def wrong(example: Any, prediction: Any, trace: object = None) -> bool:
     [
         ({"seed": 3}, "seed"),
         ({"max_labeled_demos": 4}, "max_labeled_demos was '16', now it is '4'"),
+        ({"teacher_settings": {"lm": ps.dspy.lm(FakeLM(0), cache=False)}}, "teacher"),
         ({"metric": wrong}, "metric"),
         ({"student": dspy.ChainOfThought(Grade)}, "program"),
         ({"student": dspy.Predict(Grade.with_updated_fields("text", desc="a review"))}, "program"),
@@ -376,6 +378,67 @@ def test_forward_is_never_asked_for_itself(caplog: pytest.LogCaptureFixture) -> 
     assert "discouraged" not in caplog.text
 
 
+def test_rows_that_happen_to_be_bad_are_no_mistake() -> None:
+    """Also where a few of them are all that is run: tried again, or first of all to tell the time."""
+
+    class Picky(TwoSteps):
+        def forward(self, text: str) -> Any:
+            if last_number(text) in bad:
+                raise ValueError("bad row")
+            return super().forward(text)
+
+    bad = {last_number(row.text) for row in ROWS[:3]}
+    for budget in ("200 evaluations", "2s"):
+        program = compiled(ScriptedLM(two_step_reply), Picky(), budget=budget, max_errors=100)
+        assert program.score > 0
+
+
+def test_a_judge_that_cannot_be_understood_counts_as_wrong() -> None:
+    """The judge is a model: what it writes is no mistake of the metric. Its calls are in no trace of the program."""
+    judge = dspy.Predict("label -> good: bool")
+    judge.lm = ps.dspy.lm(ScriptedLM(lambda prompt: " perhaps"), cache=False)
+
+    def judged(example: Any, prediction: Any, trace: object = None) -> bool:
+        if example.text.endswith(("3.", "4.")):
+            return bool(judge(label=prediction.label).good)
+        return right(example, prediction)
+
+    with dspy.context(adapter=dspy.ChatAdapter(), trace=[]):
+        program = compiled(better_with_examples(), metric=judged, max_errors=0)
+        assert list(dspy.settings.trace) == []
+    assert set(program.trial_logs[1]["failures"]) == {"metric failed"}
+
+
+def test_programs_that_can_be_called_are_taken() -> None:
+    class Fetching(dspy.ChainOfThought):  # type: ignore[misc]
+        def forward(self, text: str) -> Any:
+            return super().forward(text=text, context="none")
+
+    class Called(TwoSteps):
+        def __call__(self, **fields: Any) -> Any:
+            return super().__call__(**fields)
+
+    class Static(dspy.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.grade = dspy.Predict(Grade)
+
+        @staticmethod
+        def forward(text: str) -> Any:
+            return dspy.Prediction(label="good")
+
+    model = ScriptedLM(two_step_reply)
+    for student in (Fetching("text, context -> label: str"), Called(), Static()):
+        assert compiled(model, student, budget="60 evaluations").validation.n > 0
+
+
+def test_no_metric_compares_no_reasoning() -> None:
+    rows = [row.copy(reasoning=f"Reason {number}.").with_inputs("text") for number, row in enumerate(ROWS)]
+    with dspy.context(lm=ps.dspy.lm(better_with_examples(), cache=False)):
+        program = search(metric=None).compile(dspy.ChainOfThought(Grade), trainset=rows)
+    assert program.score > 0
+
+
 def test_a_search_that_tried_nothing_says_so(caplog: pytest.LogCaptureFixture) -> None:
     program = compiled(better_with_examples(), budget="20 evaluations")
     assert len(program.trial_logs) == 1
@@ -410,6 +473,7 @@ def test_the_first_interrupt_ends_the_search_and_says_so(caplog: pytest.LogCaptu
     program = compiled(better_with_examples(), progress=interrupt)
     assert len(program.trial_logs) == 3
     assert "stopped by Ctrl-C after 3 candidates" in caplog.text
+    assert "nothing but" not in caplog.text
 
 
 def test_rows_of_the_same_text_stay_on_one_side() -> None:
@@ -442,6 +506,31 @@ def test_limits_are_those_of_the_optimizer_that_it_replaces(most_made: int, most
     """Bootstrapped ones up to their limit; labelled rows fill up to theirs, counting what was bootstrapped."""
     allowed = ShotLimits(most_made, most).allow(made, rows)
     assert allowed == (made <= most_made and rows <= max(0, most - made))
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 1), st.booleans()), min_size=1, max_size=20),
+    st.integers(0, 5),
+    st.integers(0, 5),
+    st.integers(1, 12),
+)
+def test_whatever_is_found_keeps_to_the_limits(
+    demos: list[tuple[int, bool]], most_made: int, most: int, count: int
+) -> None:
+    """Each predictor finds so many of its own, in the worst case all of one kind."""
+    places, made = zip(*demos, strict=True)
+    pool = JointPool(places, ("",) * len(demos), (1,) * len(demos), made)
+    limits = ShotLimits(most_made, most)
+    room = {"opening_tokens": 1, "query_tokens": 1.0, "longest_query": 1, "context_tokens": 1000}
+    space = joint_space(pool, limits=limits, modes=("retrieved",), styles=("listed",), names=(("", ""),), **room)
+    candidate = Candidate(template="listed", mode="retrieved", count=count)
+    each = pool.retrieved(candidate)
+    by_place = [{kind for at, kind in demos if at == place} for place in set(places)]
+    worst = [
+        limits.allow(each if True in kinds else 0, 0) and limits.allow(0, each if False in kinds else 0)
+        for kinds in by_place
+    ]
+    assert space.fits(candidate) == all(worst)
 
 
 def test_labelled_rows_keep_to_their_limit() -> None:
@@ -623,8 +712,12 @@ def test_files_of_other_programs(tmp_path: Path) -> None:
         load(tmp_path / "ours.json", dspy.Predict("question -> answer"))
     with pytest.raises(UserError, match="holds a program of predictors"):
         load(tmp_path / "ours.json")
-    with pytest.raises(UserError, match="cannot be read as a saved module"):
+    with pytest.raises(UserError, match="No such file"):
         load(tmp_path / "nothing.json")
+    for text, said in (("[1]", "holds no saved module"), ("{", "is no JSON file")):
+        (tmp_path / "other.json").write_text(text)
+        with pytest.raises(UserError, match=said):
+            load(tmp_path / "other.json", dspy.Predict(Grade))
 
 
 def test_a_plain_file_stays_plain(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def reopened(monkeypatch: pytest.MonkeyPatch) -> None:
     """Loading opens the objects of this file, which no file can hold."""
     load = ps.Prompt.load.__func__  # type: ignore[attr-defined]
 
-    def with_objects(path: str | Path) -> ps.Prompt:
+    def with_objects(path: str | Path, encoder: object = None) -> ps.Prompt:
         prompt: ps.Prompt = load(ps.Prompt, path, model(task()), encoder=WordEncoder())
         return prompt
 
@@ -93,6 +93,18 @@ def test_loads_without_a_program(name: str, request: pytest.FixtureRequest, tmp_
     assert repr(loaded) == repr(module)
     with pytest.raises(UserError, match="needs no program"):
         ps.dspy.load(tmp_path / "module.json", dspy.Predict("text -> label"))
+    with pytest.raises(UserError, match="allow_pickle= belongs to a program"):
+        ps.dspy.load(tmp_path / "module.json", allow_pickle=True)
+
+
+def test_predictors_of_any_name_are_no_prompt(tmp_path: Path) -> None:
+    class Named(dspy.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.prompt, self.index = dspy.Predict("text -> label"), dspy.Predict("label -> place")
+
+    Named().save(tmp_path / "named.json")
+    assert len(ps.dspy.load(tmp_path / "named.json", Named()).predictors()) == 2
 
 
 def test_exports_are_the_prompts(static: ps.Prompt, retrieving: ps.Prompt) -> None:

@@ -55,11 +55,32 @@ def _are_alike(some: list[Any], others: list[Any]) -> None:
 @given(st.integers(0, 20))
 @settings(max_examples=10, deadline=None)
 def test_rows_of_the_same_text_are_held_out_together(seed: int) -> None:
-    rows = rows_of([12, 12], 0)
-    parts = split_rows([*rows, *rows], None, seed)
-    shown, asked = ({row.text for row in part} for part in (parts.training, parts.validation))
-    assert not shown & asked
-    assert len(parts.training) + len(parts.validation) == 2 * len(rows)
+    rows = rows_of([24, 24], 0)
+    twice = [*rows, *rows]
+    for parts in (split_rows(twice, None, seed), split_rows(twice[::3], twice, seed), split_rows(rows, twice, seed)):
+        held = (parts.training, parts.validation[: parts.search], parts.validation[parts.search :])
+        shown, searched, confirmed = ({row.text for row in part} for part in held)
+        assert not shown & (searched | confirmed)
+        assert not searched & confirmed
+        assert len(confirmed) >= 12
+    assert len(parts.training) + len(parts.validation) == len(rows)
+
+
+def test_a_row_in_both_parts_is_asked_about_unless_nothing_is_left_to_show() -> None:
+    rows = rows_of([24, 24], 0)
+    some = split_rows(rows[:30], rows[20:], 0)
+    assert {row.text for row in some.training} == {row.text for row in rows[:20]}
+    within = split_rows(rows[:20], rows, 0)
+    assert {row.text for row in within.training} == {row.text for row in rows[:20]}
+    assert {row.text for row in within.validation} == {row.text for row in rows[20:]}
+
+
+def test_fields_that_are_all_different_are_no_labels() -> None:
+    rows = [row.copy(id=number).with_inputs("text") for number, row in enumerate(rows_of([40, 8], 0))]
+    for seed in range(8):
+        parts = split_rows(rows, None, seed)
+        rare = [sum(row.label == 1 for row in part) for part in (parts.training, parts.validation)]
+        assert rare == [4, 4]
 
 
 def test_same_seed_same_division() -> None:

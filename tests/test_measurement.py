@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from promptsearch.errors import DataError
@@ -197,6 +197,28 @@ def test_a_clear_gain_is_clear() -> None:
     found = paired_difference(np.minimum(1, scores + 0.1 * rng.random(100)), scores)
     assert found.low > 0
     assert found.p_value < 1e-6
+
+
+@given(st.lists(st.tuples(st.sampled_from([0, 1]), st.sampled_from([0, 1])), min_size=2, max_size=40))
+def test_percents_are_shares_times_a_hundred(pairs: list[tuple[int, int]]) -> None:
+    ours, theirs = (np.array(each, dtype=float) for each in zip(*pairs, strict=True))
+    assume(max(ours.max(), theirs.max()) == 1)
+    share, percent = paired_difference(ours, theirs), paired_difference(100 * ours, 100 * theirs)
+    assert (percent.low, percent.value, percent.high) == pytest.approx(
+        (100 * share.low, 100 * share.value, 100 * share.high)
+    )
+    assert (percent.p_value, percent.interval) == (share.p_value, share.interval)
+    if ours.max() == 1:
+        one, other = measure(ours), measure(100 * ours)
+        assert (other.low, other.value, other.high) == pytest.approx((100 * one.low, 100 * one.value, 100 * one.high))
+
+
+@given(st.lists(st.tuples(st.floats(-50, 500), st.floats(-50, 500)), min_size=1, max_size=30))
+@settings(deadline=None, max_examples=40)
+def test_values_of_any_scale_lie_within_their_intervals(pairs: list[tuple[float, float]]) -> None:
+    ours, theirs = zip(*pairs, strict=True)
+    for found in (measure(ours), paired_difference(ours, theirs)):
+        assert found.low - 1e-6 <= found.value <= found.high + 1e-6
 
 
 def test_pairs_need_as_many() -> None:

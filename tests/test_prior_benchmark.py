@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from fakes import WordEncoder, numbered_task
 
-from benchmarks.prior import PARTS, measured, table
+from benchmarks.prior import PARTS, limited, measured, table
 from promptsearch.embed.cache import CachedEncoder
 from promptsearch.run.workbench import embed_splits, with_prior
 
@@ -19,8 +19,20 @@ def test_parts_are_measured_apart_and_together() -> None:
     for part, logs in (("vote", near.votes), ("together", near.priors)):
         hits = [int(logs[number].argmax()) == right[number] for number in test]
         assert cell[part]["value"] == pytest.approx(sum(hits) / len(hits))
-    assert {cell[part]["n"] for part in PARTS} == {len(test)}
+    assert {cell[part]["n"] for part in PARTS if part in cell} == {len(test)}
+    assert "further" not in cell
     assert cell["rows"] == near.splits.sizes
     (_, line) = table({"made up|300|0": cell}).split("\n")
     assert line.startswith("made up")
-    assert all(f"{100 * cell[part]['value']:.1f}" in line for part in PARTS)
+    assert all(f"{100 * cell[part]['value']:.1f}" in line for part in PARTS if part in cell)
+
+
+def test_rows_without_vectors_are_counted_apart() -> None:
+    """A budget of no tokens takes the fewest rows; one of many leaves none without vectors."""
+    task, encoder = numbered_task(1500), CachedEncoder(WordEncoder())
+    small, large = (limited(task, 0, encoder, tokens) for tokens in (1, 10**7))
+    assert small["rows"]["pool"] <= 200
+    assert small["rows"]["further"] > 0
+    assert small["further"]["n"] == small["together"]["n"] == large["together"]["n"]
+    assert large["rows"]["further"] == 0
+    assert large["further"] == large["together"]

@@ -7,7 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from promptsearch.data.duplicates import DuplicateReport
-from promptsearch.data.splits import Parts, Splits, in_turns, make_splits, remove_near_duplicates, without_near_texts
+from promptsearch.data.splits import (
+    Parts,
+    Splits,
+    carve,
+    in_turns,
+    make_splits,
+    remove_near_duplicates,
+    without_near_texts,
+)
 from promptsearch.data.text import normalised
 from promptsearch.errors import DataError
 
@@ -231,6 +239,18 @@ def test_near_duplicates_give_way_to_the_later_part():
     cleaned = remove_near_duplicates(splits, vectors, 0.95)
     assert cleaned == Splits((2, 3), (4,), (6, 7), (8, 9), DuplicateReport(repeated=1, near=3))
     assert remove_near_duplicates(cleaned, vectors, 0.95) == cleaned
+
+
+@pytest.mark.parametrize("rare", [1, 2])
+def test_a_lone_label_leaves_the_others_their_shares(rare):
+    """A label with one row is drawn with the most frequent one, as what cannot be divided; two of them together."""
+    strata = ["a"] * 40 + ["b"] * 20 + [f"rare {number}" for number in range(rare)]
+    for seed in range(8):
+        drawn, rest = carve(tuple(range(len(strata))), 30, strata, seed)
+        assert sorted((*drawn, *rest)) == list(range(len(strata)))
+        counts = Counter(strata[row] for row in drawn)
+        assert 19 <= counts["a"] <= 21
+        assert 9 <= counts["b"] <= 10
 
 
 def test_further_rows_give_way_to_all_that_are_asked_about():

@@ -36,7 +36,7 @@ from promptsearch.dspy.bootstrapping import (
 from promptsearch.dspy.checking import check_metric, check_name, check_rows, check_structure
 from promptsearch.dspy.compiling import Compilation
 from promptsearch.dspy.engine import LocalEngine
-from promptsearch.dspy.fields import choices_of, made_by_dspy, written
+from promptsearch.dspy.fields import RATIONALES, choices_of, made_by_dspy, written
 from promptsearch.dspy.joint import JointPool, ShotLimits, joint_space
 from promptsearch.dspy.library import Library, query_text
 from promptsearch.dspy.predictor import Predict, become_ours
@@ -117,7 +117,8 @@ class DemoSearch(Teleprompter):  # type: ignore[misc]  # dspy has no types
         stop_at_score: percent of the score at which the search ends, for a program that ran on all search rows; None
             for no such end.
         num_threads: runs at once; None for as many as suit the engine.
-        max_errors: errors of the program or the metric that are taken for wrong answers; None for DSPy's setting.
+        max_errors: errors of the program or the metric, in one run of a program over some rows, that are taken for
+            wrong answers; None for DSPy's setting.
 
     Raises:
         UserError: an argument is none of these.
@@ -216,7 +217,8 @@ class DemoSearch(Teleprompter):  # type: ignore[misc]  # dspy has no types
             rows, where half of them is held out) are the least. ``candidate_programs``: ``score``, ``subscores`` and
             ``program`` of the one returned, then of the other finalists by the rows that confirmed (``confirmed``),
             then of others by the search rows that they ran on. ``trial_logs``: what was tried, by number.
-            Ctrl-C ends the search, and what it found by then is confirmed and returned; a second one ends all.
+            Once there are candidates, Ctrl-C ends the search, and the best of them is confirmed and returned; a second
+            one ends all.
 
         Raises:
             UserError: the rows, the program or the metric cannot be used.
@@ -234,8 +236,9 @@ class DemoSearch(Teleprompter):  # type: ignore[misc]  # dspy has no types
 
 
 def _all_equal(example: Any, prediction: Any, trace: object = None) -> bool:
-    """Whether a prediction has all labels of an example."""
-    return all(prediction.get(name, None) == value for name, value in example.labels().items())
+    """Whether a prediction has all labels of an example, however they were reasoned."""
+    labels = {name: value for name, value in example.labels().items() if name not in RATIONALES}
+    return all(prediction.get(name, None) == value for name, value in labels.items())
 
 
 class _Job:
@@ -263,12 +266,13 @@ class _Job:
         self._local = isinstance(getattr(self._lm, "engine", None), LocalEngine)
         usual = "plain" if self._local else "configured"
         self._adapter = usual if settings.adapter == "auto" else settings.adapter
+        parts = {"trainset": list(trainset or ()), "valset": list(valset or ())}
+        check_rows(student, parts, labels_compared=settings.metric is _all_equal)
+        if teacher is not None:
+            check_structure(teacher, student)
         self._student = self._prepared(student)
         self._teacher = teacher
-        self._rows = split_rows(trainset, valset, settings.seed)
-        check_rows(
-            student, [*self._rows.training, *self._rows.validation], labels_compared=settings.metric is _all_equal
-        )
+        self._rows = split_rows(parts["trainset"], parts["valset"], settings.seed)
         errors = settings.max_errors if settings.max_errors is not None else dspy.settings.max_errors
         self._runner = Runner(settings.metric, settings.num_threads or self._usual_threads(), errors)
         self._store = RunStore(None if settings.run is None else Path(settings.run), self._identity())
@@ -327,11 +331,11 @@ class _Job:
             "seed": str(settings.seed),
             "rows": digest(rows),
             "program": digest([type(self._student).__qualname__, signatures]),
-            "teacher": digest([teacher, repr(sorted(settings.teacher_settings))]),
+            "teacher": digest([teacher, _plain_settings(settings.teacher_settings)]),
             "metric": digest(function_identity(settings.metric)),
             "model": str(getattr(self._lm, "model", "")),
             "model settings": digest(repr(sorted(getattr(self._lm, "kwargs", {}).items()))),
-            "encoder": settings.encoder if isinstance(settings.encoder, str) else type(settings.encoder).__name__,
+            "encoder": "" if settings.encoder is None else _named(settings.encoder),
             **{name: str(getattr(settings, name)) for name in _OF_THE_JOB},
         }
 
@@ -353,7 +357,7 @@ class _Job:
         shown = unique([*made, *ready] if self._teacher else [*ready, *made], self._student)
         counts = {source: sum(each.source == source for each in shown) for source in ("labelled", "bootstrapped")}
         self._listen(Note(f"demonstrations: {counts['labelled']} labelled, {counts['bootstrapped']} bootstrapped"))
-        if not shown:
+        if not shown and (settings.max_labeled_demos or settings.max_bootstrapped_demos):
             _logger.warning("no demonstration was found: no training row holds all fields, and no run was accepted")
         values = [[each.predictor, plain_values(each.fields), each.source, each.row] for each in shown]
         self._store.record_fact("demonstrations", values)
@@ -419,7 +423,6 @@ class _Job:
             shown = show_some(teacher, ready, self._rows.training, rng, parts=self._adapter == "plain")
         else:
             teacher, shown = self._teacher.deepcopy(), frozenset()
-            check_structure(teacher, self._student)
         if "lm" in self._settings.teacher_settings:  # a predictor's own would go before it
             teacher.set_lm(self._settings.teacher_settings["lm"])
         return teacher, shown
@@ -494,6 +497,21 @@ class _Job:
             longest_query=max(lengths, default=0) + min(answer, 512),
             context_tokens=self._lm.engine.engine.context_tokens if self._local else 4 * DEFAULT_CONTEXT,
         )
+
+
+def _plain_settings(settings: dict[str, Any]) -> list[Any]:
+    """DSPy's settings as plain values; of a language model what tells it from others."""
+    return [
+        [name, _named(value) if hasattr(value, "kwargs") else repr(value)] for name, value in sorted(settings.items())
+    ]
+
+
+def _named(thing: Any) -> str:
+    """What tells a language model or an encoder from others, as far as it says."""
+    if isinstance(thing, str):
+        return thing
+    said = [str(getattr(thing, name)) for name in ("model", "fingerprint", "name", "kwargs") if hasattr(thing, name)]
+    return " ".join([type(thing).__name__, *said])
 
 
 def _described(signature: Any) -> list[Any]:

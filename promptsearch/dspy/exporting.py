@@ -30,8 +30,8 @@ class Exported:
         name: of its predictor in the program; ``"prompt"`` for a prompt of this package.
         text: the prompt as one text; the inputs stand as ``{name}`` where no values were given.
         messages: the prompt as chat messages.
-        retrieved: demonstrations that are found for each query; the text shows those for the values that were given.
-            0 where all queries are shown the same.
+        retrieved: demonstrations that are found for each query, or for its kind where a prompt has routes; the text
+            shows those for the values that were given. 0 where all queries are shown the same.
         calibrated: whether answers are chosen by calibrated log-probabilities, which no text can hold.
     """
 

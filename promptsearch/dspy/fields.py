@@ -23,6 +23,7 @@ from promptsearch.lm.llamacpp.json_schema import schema_to_gbnf
 from promptsearch.lm.wrapped import match_label
 
 __all__ = [
+    "RATIONALES",
     "Choices",
     "Shape",
     "choices_of",
@@ -34,6 +35,9 @@ __all__ = [
     "shape_of",
     "written",
 ]
+
+RATIONALES = ("reasoning", "rationale")
+"""Names of outputs that lead to an answer and are none."""
 
 _MOST_CHOICES = 200
 

@@ -45,6 +45,14 @@ class JointPool:
         numbers = {key: number for number, key in enumerate(sorted(set(keys)))}
         return [numbers[key] for key in keys]
 
+    @property
+    def kinds(self) -> set[frozenset[bool]]:
+        """For each predictor that has any, whether it has bootstrapped demonstrations, labelled ones, or both."""
+        found: dict[int, set[bool]] = {}
+        for place, made in zip(self.predictors, self.made, strict=True):
+            found.setdefault(place, set()).add(made)
+        return {frozenset(kinds) for kinds in found.values()}
+
     def by_predictor(self, shown: Sequence[int]) -> Mapping[int, tuple[int, ...]]:
         """The members of each predictor in an ordered set, in their order."""
         found: dict[int, list[int]] = {place: [] for place in sorted(set(self.predictors))}
@@ -75,6 +83,10 @@ class ShotLimits:
             return False
         return labelled == 0 or bootstrapped + labelled <= self.labelled
 
+    def most_retrieved(self, kinds: frozenset[bool]) -> int:
+        """The most that may be found of a predictor's demonstrations of such kinds, whichever they are."""
+        return min(self.bootstrapped if made else self.labelled for made in kinds)
+
     def most(self, pool: JointPool) -> int:
         """The most of a pool that any predictor may show."""
         return max(self.bootstrapped * any(pool.made), self.labelled * (not all(pool.made)))
@@ -96,15 +108,13 @@ class JointSpace(SearchSpace):
         self._joint = joint
         self._limits = limits
         self._room = room
+        self._most_retrieved = min(limits.most_retrieved(kinds) for kinds in joint.kinds)
 
     def fits(self, candidate: Candidate) -> bool:
         """Whether each predictor's demonstrations are within its limits."""
         if candidate.mode == "retrieved":
             count = self._joint.retrieved(candidate)
-            # Any of them may be found: as many of each kind as there are.
-            kinds = [any(self._joint.made), not all(self._joint.made)]
-            allowed = self._limits.allow(count * kinds[0], count * kinds[1])
-            return allowed and count * self.mean_length <= self._room
+            return count <= self._most_retrieved and count * self.mean_length <= self._room
         return all(self._within(shown) for shown in self._joint.by_predictor(candidate.demonstrations).values())
 
     def _within(self, shown: Sequence[int]) -> bool:

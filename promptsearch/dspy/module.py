@@ -30,8 +30,12 @@ def module_for(prompt: Prompt) -> PromptModule:
     return PromptModule(prompt)
 
 
-def module_from(path: str | Path) -> PromptModule:
+def module_from(path: str | Path, encoder: object = None) -> PromptModule:
     """The module that ``module_for(prompt).save(path)`` wrote.
+
+    Args:
+        path: the file.
+        encoder: another encoder than the saved one; None opens the saved one.
 
     Raises:
         ArtifactError: the file cannot be read.
@@ -40,7 +44,7 @@ def module_from(path: str | Path) -> PromptModule:
     state = _state_in(path)
     if not _is_of_prompt(state):
         raise UserError(f"{str(path)!r} holds a program of predictors; give an instance of its class too")
-    return PromptModule(_prompt_in(state))
+    return PromptModule(_prompt_in(state, encoder))
 
 
 def holds_prompt(path: str | Path) -> bool:
@@ -54,13 +58,24 @@ def holds_prompt(path: str | Path) -> bool:
 
 def _state_in(path: str | Path) -> Any:
     try:
-        return json.loads(Path(path).read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise ArtifactError(f"{str(path)!r} cannot be read as a saved module ({error}); save it anew") from error
+        state = json.loads(Path(path).read_text("utf-8"))
+    except OSError as error:
+        raise ArtifactError(
+            f"{str(path)!r} cannot be read ({error.strerror}); give the JSON file that save wrote"
+        ) from error
+    except ValueError as error:
+        raise ArtifactError(f"{str(path)!r} is no JSON file of a saved module ({error}); save it anew") from error
+    if not isinstance(state, Mapping):
+        raise ArtifactError(f"{str(path)!r} holds no saved module; give the JSON file that save wrote")
+    return state
 
 
-def _is_of_prompt(state: Any) -> bool:
-    return isinstance(state, Mapping) and isinstance(state.get("prompt"), Mapping) and "index" in state
+def _is_of_prompt(state: Mapping[str, Any]) -> bool:
+    """Whether a state is what :meth:`PromptModule.dump_state` gives; predictors can have any names."""
+    document, index = state.get("prompt"), state.get("index")
+    if set(state) - {"metadata"} != {"prompt", "index"} or not isinstance(document, Mapping):
+        return False
+    return "signature" not in document and isinstance(index, Mapping) and "signature" not in index
 
 
 class PromptModule(dspy.Module, Parameter):  # type: ignore[misc]  # dspy has no types
@@ -125,7 +140,7 @@ class PromptModule(dspy.Module, Parameter):  # type: ignore[misc]  # dspy has no
         return f"PromptModule({self.prompt!r})"
 
 
-def _prompt_in(state: Mapping[str, Any]) -> Prompt:
+def _prompt_in(state: Mapping[str, Any], encoder: object = None) -> Prompt:
     document, index = state.get("prompt"), state.get("index")
     if not isinstance(document, Mapping) or not isinstance(index, Mapping):
         raise ArtifactError("this state holds no promptsearch prompt; load what a PromptModule saved")
@@ -133,7 +148,7 @@ def _prompt_in(state: Mapping[str, Any]) -> Prompt:
         path = Path(folder, _DOCUMENT)
         path.write_text(json.dumps(document), encoding="utf-8")
         _write_index(Path(folder, Path(str(document.get("index") or "index")).name), index)
-        return Prompt.load(path)
+        return Prompt.load(path, encoder=encoder)
 
 
 def _write_index(folder: Path, files: Mapping[str, str]) -> None:

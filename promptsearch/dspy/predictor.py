@@ -1,7 +1,8 @@
 """A ``dspy.Predict`` that can do what a search finds: calibrated choices, and demonstrations found for each query.
 
 It is DSPy's own class with more state. That state is saved in the program's JSON beside the demonstrations, and names
-the adapter that it belongs to, so that a loaded program predicts the same whatever adapter is configured by then.
+the adapter that it belongs to: the plain one, under which a loaded program predicts the same whatever is configured
+by then, or whichever is configured.
 Invariant: without that state it behaves as ``dspy.Predict`` does under its adapter.
 Leaves out: finding the state, see :mod:`promptsearch.dspy.demo_search`.
 """
@@ -254,8 +255,8 @@ def load(path: Any, program: Any = None, *, encoder: Encoder | None = None, **op
         path: the JSON file that ``program.save`` wrote.
         program: a fresh instance of the program's class; None for a file of ``Prompt.to_dspy().save``, which needs
             none.
-        encoder: what encodes queries of a program that finds demonstrations; None for what the file names.
-        **options: as of ``dspy.Module.load``.
+        encoder: what encodes queries of a program or prompt that needs them; None for what the file names.
+        **options: as of ``dspy.Module.load``; none without a program.
 
     Returns:
         The program, loaded.
@@ -265,14 +266,16 @@ def load(path: Any, program: Any = None, *, encoder: Encoder | None = None, **op
         UserError: ``program`` is no module, or None where one is needed.
     """
     if program is None:
-        return module_from(path)
+        if options:
+            raise UserError(f"{sorted(options)[0]}= belongs to a program, and none is given; leave it out")
+        return module_from(path, encoder)
     if not isinstance(program, dspy.Module):
         raise UserError(f"program={program!r} is no dspy.Module; give an instance of the program's class")
-    become_ours(program)
     if program.predictors() and Path(path).suffix == ".json" and holds_prompt(path):
         raise UserError(
             f"{str(path)!r} holds the module of a prompt, which needs no program; call load with the path alone"
         )
+    become_ours(program)
     token = ENCODER.set(encoder)
     try:
         program.load(path, **options)

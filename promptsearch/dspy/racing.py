@@ -106,6 +106,7 @@ class DemoRace:
         self._scores: dict[Candidate, Scores] = {}  # as strategies know them
         self._measured: dict[Candidate, Scores] = {}  # as the metric gave them
         self._asked = 0
+        self._ended_early = False  # by Ctrl-C, or because a program is good enough
         self._bounds: tuple[float, float] | None = None
 
     # -- the race -------------------------------------------------------------------------------------------
@@ -136,6 +137,7 @@ class DemoRace:
                 raise
             said = "stopped by Ctrl-C after %d candidates; confirming the best so far (Ctrl-C again to quit at once)"
             self._warn(said, len(self._scores))
+            self._ended_early = True
         race.close()
         return leaders(self._scores, _MOST_FINALISTS)
 
@@ -189,7 +191,8 @@ class DemoRace:
         found = [usual] if 0 in space.shots else []
         counts = [count for count in space.shots if count]
         if "retrieved" in space.space.modes:
-            found += [replace(usual, mode="retrieved", count=count) for count in counts[:3][-1:]]
+            retrieving = [replace(usual, mode="retrieved", count=count) for count in counts[:3]]
+            found += [each for each in retrieving if space.fits(each)][-1:]
         few = usual
         if "static" in space.space.modes:
             drawn = [replace(usual, demonstrations=draw_balanced(space, count, self._rng)) for count in counts[1:]]
@@ -219,6 +222,7 @@ class DemoRace:
     def _end_if_enough(self, candidate: Candidate, items: int) -> None:
         seen, enough = self._measured[candidate], self._settings.enough
         if enough is not None and seen.items == items and 100 * float(seen.values.mean()) >= enough:
+            self._ended_early = True
             raise _EndedError
 
     def _scaled(self, seen: Scores) -> Scores:
@@ -250,17 +254,13 @@ class DemoRace:
 
     def finished(self, finalists: Sequence[Candidate]) -> Any:
         """The best finalist as a program, measured on rows that the search did not see, if there are enough."""
-        confirm = self._rows.confirm_items
+        confirm, zero = self._rows.confirm_items, self._zero()
         kept = []
-        for place, candidate in enumerate(finalists[:_MOST_FINALISTS]):
-            self._listen(Progress("confirm", place / len(finalists), alive=len(finalists), tried=len(self._scores)))
+        candidates = self._with_zero(finalists[:_MOST_FINALISTS])
+        for place, candidate in enumerate(candidates):
+            self._listen(Progress("confirm", place / len(candidates), alive=len(candidates), tried=len(self._scores)))
             kept.append(self._confirmed(candidate))
         winner = kept[self._best_of(kept)]
-        zero = self._zero()
-        if zero in self._scores and all(each.candidate != zero for each in kept):
-            plain = self._confirmed(zero)  # is run on these rows in any case, to be compared with
-            kept.append(plain)
-            winner = [winner, plain][self._best_of([winner, plain])]
         every = sorted({*self._seen(winner.candidate), *confirm})
         program = self._compilation.program(
             winner.candidate, self._compilation.best_weighings(winner.candidate, every)
@@ -283,6 +283,20 @@ class DemoRace:
         self._tell_result(measured, improvement)
         return program
 
+    def _with_zero(self, finalists: Sequence[Candidate]) -> list[Candidate]:
+        """The finalists and the program without demonstrations, which runs on the rows that confirm in any case.
+
+        It is run on as many search rows as they were, so that all are compared on the same ones.
+        """
+        zero = self._zero()
+        if zero not in self._scores or zero in finalists:
+            return list(finalists)
+        items = max((self._scores[each].items for each in finalists if each in self._scores), default=0)
+        if self._scores[zero].items < items:
+            self._measured[zero] = self._compilation.raced(zero, self._rows.search_items[:items])
+            self._scores[zero] = self._scaled(self._measured[zero])
+        return [*finalists, zero]
+
     def _confirmed(self, candidate: Candidate) -> _Finalist:
         weighings = self._compilation.best_weighings(candidate, self._seen(candidate))
         scores = self._compilation.judged(candidate, self._rows.confirm_items, weighings)
@@ -300,7 +314,8 @@ class DemoRace:
         return choose(pooled, tokens, self._settings.prefer)
 
     def _tell_result(self, measured: Measurement, improvement: Difference) -> None:
-        if set(self._scores) == {self._zero()}:
+        tried = [each for each in self._scores if each.shots or each.mode != "static"]
+        if self._scores and not tried and not self._ended_early:
             self._warn("nothing but the program without demonstrations was tried: the budget paid for no more")
         rows = len(self._rows.confirm_items)
         if self._rows.confirmed_apart:

@@ -62,48 +62,44 @@ class Rows:
 def split_rows(trainset: Sequence[Any], valset: Sequence[Any] | None, seed: int) -> Rows:
     """Training and validation rows in the order of the search.
 
+    Rows with the same inputs are in one part, so that no row is searched on and confirms.
+
     Args:
         trainset: examples with marked inputs.
-        valset: likewise; none, or the training rows themselves, hold out half of those.
+        valset: likewise; none, or the training rows themselves, hold out half of those. A row in both is asked about,
+            unless hardly a training row would be left.
         seed: of their division and order.
 
     Raises:
-        DataError: no rows, too few to hold some out, or rows that mark no inputs, or some that they do not have.
+        DataError: no rows, or too few to hold some out.
     """
     rng = np.random.default_rng([seed, 1])
     training, validation = list(trainset or ()), list(valset or ())
-    for name, rows in (("trainset", training), ("valset", validation)):
-        for number, row in enumerate(rows):
-            if not hasattr(row, "inputs") or getattr(row, "_input_keys", None) is None:
-                raise DataError(
-                    f"{name} row {number} marks no inputs; make it with dspy.Example(...).with_inputs(<their names>)"
-                )
-            if not row.inputs().toDict():
-                raise DataError(
-                    f"{name} row {number} marks the inputs {', '.join(sorted(row._input_keys)) or '(none)'}, and has "
-                    f"{', '.join(row.toDict())}; name some of these in .with_inputs(...)"
-                )
     if not training:
         raise DataError("the trainset has no rows; give examples that demonstrations can be made of")
     if validation:
-        asked = {_inputs(row) for row in validation}
-        others = [row for row in training if _inputs(row) not in asked]
-        if len(others) < max(2, len(training) // 10):
-            validation = []  # the rows are the same: half of them must be held out
-        else:
+        others, apart = _without(training, validation), _without(validation, training)
+        if len(others) >= max(2, len(training) // 10):
             training = others
+        elif len(apart) >= max(2, len(validation) // 10):
+            validation = apart
+        else:
+            validation = []  # the rows are the same: half of them must be held out
     if not validation:
-        training, validation = _held_out(training, seed)
+        groups = _groups(training)
+        if len(groups) < _FEWEST_ROWS:
+            raise DataError(
+                f"the trainset has {len(groups)} rows with inputs of their own; give at least {_FEWEST_ROWS}, or a "
+                "valset"
+            )
+        validation, training = _divided(training, max(2, int(_HELD_OUT_SHARE * len(groups))), seed)
     training = [training[at] for at in rng.permutation(len(training))]
     validation = [validation[at] for at in rng.permutation(len(validation))]
-    labels = _labels(validation)
-    search: tuple[int, ...] = tuple(range(len(validation)))
-    confirm: tuple[int, ...] = ()
-    size = max(int(_CONFIRMED_SHARE * len(validation)), min(_CONFIRMED, len(validation) // 2))
-    if size >= _FEWEST_CONFIRMED:
-        confirm, search = carve(search, size, labels, seed)
-    order = [*in_turns(search, labels), *confirm]
-    return Rows(training, [validation[at] for at in order], len(search))
+    groups = _groups(validation)
+    size = max(int(_CONFIRMED_SHARE * len(groups)), min(_CONFIRMED, len(groups) // 2))
+    confirm, search = _divided(validation, size, seed) if size >= _FEWEST_CONFIRMED else ([], validation)
+    turns = in_turns(range(len(search)), _labels(search))
+    return Rows(training, [*(search[at] for at in turns), *confirm], len(search))
 
 
 def plain_values(row: Any) -> Any:
@@ -118,24 +114,34 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-def _held_out(rows: Sequence[Any], seed: int) -> tuple[list[Any], list[Any]]:
-    """Rows in two halves, each with its share of every label; those with the same inputs are in one of them."""
+def _without(rows: Sequence[Any], others: Sequence[Any]) -> list[Any]:
+    """The rows whose inputs no other row has."""
+    known = {_inputs(row) for row in others}
+    return [row for row in rows if _inputs(row) not in known]
+
+
+def _groups(rows: Sequence[Any]) -> list[list[Any]]:
+    """Rows with the same inputs together."""
     groups: dict[str, list[Any]] = {}
     for row in rows:
         groups.setdefault(_inputs(row), []).append(row)
-    if len(groups) < _FEWEST_ROWS:
-        raise DataError(
-            f"the trainset has {len(groups)} rows with inputs of their own; give at least {_FEWEST_ROWS}, or a valset"
-        )
-    each = list(groups.values())
-    half = max(2, int(_HELD_OUT_SHARE * len(each)))
-    asked, shown = carve(tuple(range(len(each))), half, _labels([group[0] for group in each]), seed)
-    return [row for at in shown for row in each[at]], [row for at in asked for row in each[at]]
+    return list(groups.values())
+
+
+def _divided(rows: Sequence[Any], size: int, seed: int) -> tuple[list[Any], list[Any]]:
+    """The rows of so many different inputs, with each label's share, and the other rows."""
+    groups = _groups(rows)
+    labels = _labels([group[0] for group in groups])
+    drawn, rest = carve(tuple(range(len(groups))), size, labels, seed)
+    return [row for at in drawn for row in groups[at]], [row for at in rest for row in groups[at]]
 
 
 def _labels(rows: Sequence[Any]) -> list[str]:
-    """What tells a row's answers from another's."""
-    return [digest(plain_values(row.labels())) for row in rows]
+    """What tells a row's answers from another's; fields that no two rows have alike tell nothing."""
+    told = [plain_values(row.labels()) for row in rows]
+    names = {name for values in told for name in values}
+    alike = {name for name in names if len({digest(values.get(name)) for values in told}) < len(rows)}
+    return [digest({name: value for name, value in values.items() if name in alike}) for values in told]
 
 
 def _inputs(row: Any) -> str:

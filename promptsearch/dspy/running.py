@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import logging
 import math
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import dspy
@@ -27,6 +28,8 @@ __all__ = ["Ran", "Runner", "score_of"]
 _NOT_UNDERSTOOD = "not understood"
 _TOO_LONG = "too long"
 _FAILED = {"program": "program failed", "metric": "metric failed"}
+
+_ENOUGH_TO_JUDGE = 4  # runs that all failed: no rows that happen to be bad
 
 _logger = logging.getLogger("promptsearch.dspy")
 
@@ -63,6 +66,8 @@ class Runner:
     metric: Callable[..., Any]
     threads: int
     max_errors: int
+    _worked: threading.Event = field(default_factory=threading.Event, repr=False, compare=False)
+    _warned: threading.Event = field(default_factory=threading.Event, repr=False, compare=False)
 
     def run(self, program: Any, examples: Sequence[Any], *, traced: bool = False) -> list[Ran]:
         """Run a program on examples.
@@ -75,7 +80,7 @@ class Runner:
         Raises:
             BackendError: the language model failed.
             UserError: the metric gives no usable number; or, with its cause, an error of the program or the metric,
-                once this call had more than ``max_errors``, or where no run went without.
+                once this call had more than ``max_errors``, or where no run of this runner ever went without.
         """
         errors: list[_Mistake] = []
         with ExitStack() as stack:
@@ -89,38 +94,44 @@ class Runner:
                         finished()
 
             runs = map_in_threads(run_one, examples, self.threads)
-        if errors and len(errors) == len(examples):
+        if len(errors) < len(examples):
+            self._worked.set()
+        elif len(errors) >= _ENOUGH_TO_JUDGE and not self._worked.is_set():
             first = errors[0]
             raise UserError(f"the {first.whose} failed on every example: {first}; mend it") from first.error
         return runs
 
     def _run_one(self, program: Any, example: Any, traced: bool, errors: list[_Mistake]) -> Ran:
         noted: list[ScoredAnswer] = []
-        token = ANSWERED.set(noted)
-        try:
-            with dspy.context(trace=[]):
+        with dspy.context(trace=[]):
+            token = ANSWERED.set(noted)
+            try:
                 prediction = program(**example.inputs())
                 trace = list(dspy.settings.trace)
-        except (BackendError, UserError):
-            raise
-        except ContextWindowExceededError:
-            return Ran(0.0, _TOO_LONG)
-        except AdapterParseError:
-            return Ran(0.0, _NOT_UNDERSTOOD)
-        except LMError as error:
-            raise BackendError(f"the language model failed: {' '.join(str(error).split())[:300]}") from error
-        except Exception as error:
-            return self._failed(_Mistake("program", error), errors)
-        finally:
-            ANSWERED.reset(token)
-        try:
-            score = score_of(self.metric(example, prediction, trace if traced else None))
-        except (BackendError, UserError):
-            raise
-        except LMError as error:
-            raise BackendError(f"the metric's language model failed: {' '.join(str(error).split())[:300]}") from error
-        except Exception as error:
-            return self._failed(_Mistake("metric", error), errors)
+            except (BackendError, UserError):
+                raise
+            except ContextWindowExceededError:
+                return Ran(0.0, _TOO_LONG)
+            except AdapterParseError:
+                return Ran(0.0, _NOT_UNDERSTOOD)
+            except LMError as error:
+                raise BackendError(f"the language model failed: {' '.join(str(error).split())[:300]}") from error
+            except Exception as error:
+                return self._failed(_Mistake("program", error), errors)
+            finally:
+                ANSWERED.reset(token)
+            try:
+                score = score_of(self.metric(example, prediction, trace if traced else None))
+            except (BackendError, UserError):
+                raise
+            except (ContextWindowExceededError, AdapterParseError):
+                return Ran(0.0, _FAILED["metric"])  # a judge that a model is: no mistake of its writer
+            except LMError as error:
+                raise BackendError(
+                    f"the metric's language model failed: {' '.join(str(error).split())[:300]}"
+                ) from error
+            except Exception as error:
+                return self._failed(_Mistake("metric", error), errors)
         return Ran(score, "", prediction, tuple(trace) if traced else (), tuple(noted))
 
     def _failed(self, mistake: _Mistake, errors: list[_Mistake]) -> Ran:
@@ -131,7 +142,8 @@ class Runner:
                 f"the {mistake.whose} failed on more than max_errors={self.max_errors} examples, now with {mistake}; "
                 "mend it, or allow more"
             ) from mistake.error
-        if len(errors) == 1:
+        if not self._warned.is_set():
+            self._warned.set()
             _logger.warning("the %s failed on an example, which counts as wrong: %s", mistake.whose, mistake)
         return Ran(0.0, _FAILED[mistake.whose])
 

@@ -11,12 +11,10 @@ from typing import Any
 
 import dspy
 
-from promptsearch.dspy.fields import choices_of, is_text, made_by_dspy, written
+from promptsearch.dspy.fields import RATIONALES, choices_of, is_text, made_by_dspy, written
 from promptsearch.errors import DataError
 
 __all__ = ["task_arguments"]
-
-_RATIONALES = ("reasoning", "rationale")
 
 
 def task_arguments(trainset: Sequence[Any], signature: Any) -> dict[str, Any]:
@@ -30,7 +28,7 @@ def task_arguments(trainset: Sequence[Any], signature: Any) -> dict[str, Any]:
         DataError: the signature has several outputs, or an example lacks a field.
     """
     asked = _signature(signature)
-    outputs = [name for name in asked.output_fields if name not in _RATIONALES]
+    outputs = [name for name in asked.output_fields if name not in RATIONALES]
     if len(outputs) != 1:
         raise DataError(
             f"the signature has the outputs {', '.join(outputs) or 'none'}, and a task has one; give a signature "
@@ -38,7 +36,7 @@ def task_arguments(trainset: Sequence[Any], signature: Any) -> dict[str, Any]:
         )
     output, inputs = outputs[0], list(asked.input_fields)
     rows = [_row(example, number, inputs, output) for number, example in enumerate(trainset)]
-    reasoning = next((name for name in _RATIONALES if rows and all(row.get(name) for row in rows)), None)
+    reasoning = next((name for name in RATIONALES if rows and all(row.get(name) for row in rows)), None)
     field = asked.output_fields[output]
     choices = choices_of(field)
     instruction = asked.instructions.strip()

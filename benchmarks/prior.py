@@ -67,17 +67,18 @@ def limited(task: ps.Task, seed: int, encoder: CachedEncoder, tokens: int) -> di
         encoder,
         lambda done, total: None,
     )
-    test, cell = list(near.splits.test), {}
+    test, cell, said_by = list(near.splits.test), {}, ""
     judge = near.judge(task, task.require_metric(), prior=False)
     for part, splits in (("together", replace(near.splits, further=())), ("further", near.splits)):
         began = time.perf_counter()
         fitted = with_prior(task, replace(near, splits=splits))
         seconds = time.perf_counter() - began
+        assert fitted.prior is not None
+        said_by = fitted.prior.description
         said = np.stack([fitted.priors[item] for item in test])
         cell[part] = judge.measure(test, judge.judge_labels(test, said)).to_dict()
-        assert fitted.prior is not None
     rows = {**near.splits.sizes, "further": len(near.splits.further)}
-    return {**cell, "rows": rows, "prior": fitted.prior.description, "seconds": seconds}
+    return {**cell, "rows": rows, "prior": said_by, "seconds": seconds}
 
 
 def measured(task: ps.Task, seed: int, encoder: CachedEncoder) -> dict[str, Any]:

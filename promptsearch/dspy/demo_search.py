@@ -217,8 +217,8 @@ class DemoSearch(Teleprompter):  # type: ignore[misc]  # dspy has no types
             rows, where half of them is held out) are the least. ``candidate_programs``: ``score``, ``subscores`` and
             ``program`` of the one returned, then of the other finalists by the rows that confirmed (``confirmed``),
             then of others by the search rows that they ran on. ``trial_logs``: what was tried, by number.
-            Once there are candidates, Ctrl-C ends the search, and the best of them is confirmed and returned; a second
-            one ends all.
+            Once there are candidates, Ctrl-C ends the search, and the best of them is confirmed and returned; a
+            second one ends all.
 
         Raises:
             UserError: the rows, the program or the metric cannot be used.

@@ -33,7 +33,7 @@ from promptsearch.run.preparation import Ground, Preparation, may_read, next_tok
 from promptsearch.run.reasoning_space import let_reason
 from promptsearch.run.searching import Outcome, search
 from promptsearch.run.study import Study
-from promptsearch.run.workbench import Neighbourhood, check_space
+from promptsearch.run.workbench import Neighbourhood, check_space, fitting_rows
 from promptsearch.search.front import PREFERENCES
 from promptsearch.search.registry import STRATEGIES
 from promptsearch.search.space import SearchSpace, Space
@@ -143,6 +143,7 @@ class _Run:
         self._opened = opened
         self._encoder = encoder
         self._source = source
+        self._too_long: tuple[int, ...] = ()
 
     def result(self, splits: Splits, run: str | Path | None) -> Result:
         """Set up, search, measure."""
@@ -152,6 +153,8 @@ class _Run:
             job.listen(Note(f"model: {self._opened.description}"))
             if len(store):
                 job.listen(Note(f"going on with {str(run)!r}, where {len(store):,} calls of the model are recorded"))
+            given_test = len(splits.test)
+            splits, self._too_long = fitting_rows(job.task, splits, self._opened.engine)
             preparation = Preparation(job, splits, self._opened.engine)
             builder = preparation.lay_out(store)
             store.require_same({"encoder": self._encoder.fingerprint})
@@ -173,7 +176,7 @@ class _Run:
             )
             compared = with_unreasoned(baselines, outcome.winner)
             measured = FinalMeasurement(job, study, near).measure(outcome, compared, store)
-            return self._result(near, study, outcome, measured, rationales, len(splits.test))
+            return self._result(near, study, outcome, measured, rationales, given_test)
         finally:
             store.close()
 
@@ -242,7 +245,7 @@ class _Run:
             facts=facts,
             notes=(
                 *measurement_notes(test, baselines, differences, given_test, outcome.stopped_by),
-                *rows_notes(self._job.task),
+                *rows_notes(self._job.task, self._too_long),
                 *setup_notes(self._job.limits, self._job.meter.cost.seconds.get("setup", 0.0)),
                 *processor_notes(self._opened.engine, self._job.limits),
             ),
@@ -261,6 +264,7 @@ class _Run:
             "rows": near.splits.sizes,
             "further_rows": len(near.splits.further),
             "rows_dropped": self._job.task.dropped,
+            "rows_too_long": len(self._too_long),
             "duplicates_removed": {
                 "repeated": report.repeated,
                 "conflicting": report.conflicting,

@@ -389,7 +389,8 @@ def _read_manifest(folder: Path) -> _Manifest:
         raw = json.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise ArtifactError(
-            f"{folder} holds no pool (no {MANIFEST}); a prompt needs the folder that was saved with it beside it"
+            f"{str(folder)!r} is no folder of a saved prompt's index, which has to lie beside the prompt's file; "
+            "move both, or save the prompt anew"
         ) from error
     except (OSError, ValueError) as error:
         raise _damaged(folder, f"{MANIFEST} cannot be read") from error

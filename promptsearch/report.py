@@ -225,7 +225,7 @@ def _failures(measured: Measurement) -> str:
 
 def _stopped_by(result: Result) -> str:
     """What ended the search, after "stopped"."""
-    reasons = {"strategy": "by the strategy, which was done", "interrupt": "by Ctrl-C"}
+    reasons = {"strategy": "when the strategy had no more to try that it could pay for", "interrupt": "by Ctrl-C"}
     for unit in ("seconds", "tokens", "evaluations"):
         reasons[unit] = f"when its share of the budget in {unit} was spent"
     return reasons.get(result.stopped_by, result.stopped_by)
@@ -237,7 +237,11 @@ def _rows_used(result: Result) -> str:
     if not rows:
         return ""
     names = {"pool": "to show", "search": "to search", "confirm": "to confirm", "test": "to test"}
-    shown = ", ".join(f"{rows[name]:,} {words}" for name, words in names.items())
+    read = {"confirm": result.validation.n, "test": result.facts.get("test_rows_measured", rows["test"])}
+    shown = ", ".join(
+        f"{rows[name]:,} {words}" + (f" ({read[name]:,} read)" if read.get(name, rows[name]) < rows[name] else "")
+        for name, words in names.items()
+    )
     further, left_out = result.facts.get("further_rows", 0), sum(removed.values())
     shown += f", {further:,} whose characters alone the prior learns from" if further else ""
     return shown + (f"; {left_out:,} left out as repeated or nearly so" if left_out else "")

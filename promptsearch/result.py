@@ -5,6 +5,7 @@ Invariant: ``Result.test`` was measured on rows that no choice saw; every baseli
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,7 +93,7 @@ class Trials(list[Trial]):
         return pandas.DataFrame([trial.to_dict() for trial in self])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """What :func:`promptsearch.optimize` returns.
 
@@ -178,6 +179,13 @@ class Result:
         from promptsearch.report import write_report
 
         return write_report(self, Path(path))
+
+    def __repr__(self) -> str:
+        return f"<Result {self.test} on test rows, {self.prompt!r}>"
+
+    def _repr_html_(self) -> str:
+        """What notebooks show."""
+        return f"<pre>{html.escape(str(self))}</pre>"
 
     def __str__(self) -> str:
         from promptsearch.report import text_table

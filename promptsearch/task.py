@@ -122,6 +122,7 @@ class Task:
     answer_form: AnswerForm
     _space: LabelSpace | None
     _score_function: Callable[..., Any] | None
+    _places: list[tuple[str, int]]
 
     def __init__(
         self,
@@ -164,6 +165,7 @@ class Task:
                 self._warn_of_labels(rows)
         self._space = resolve_labels(labels, [_present(row[self.output]) for row in rows])
         self.examples = self._examples(read.values())
+        self._places = [(source.name, number) for source in read.values() for number in source.rows]
         self.parts = _parts([len(read[name].rows) if name in read else 0 for name in given])
         texts = [] if self.is_classification else [text for example in self.examples for text in example.answers]
         self.answer_form = AnswerForm.of(texts, answer)
@@ -197,6 +199,15 @@ class Task:
         for example in self.examples:
             _feed(digest, [example.inputs, example.output, example.rationale, example.answers])
         return digest.hexdigest()
+
+    def row_name(self, number: int) -> str:
+        """Where an example stands in what was given, such as "row 12 of data 'reviews.csv'"; rows count from 1.
+
+        Args:
+            number: place in `examples`.
+        """
+        source, row = self._places[number]
+        return f"row {row} of {source}"
 
     def split(self, seed: int = 0) -> Splits:
         """Divide `examples` into pool, search, confirm and test; same seed, same splits.
@@ -366,7 +377,7 @@ class Task:
                 f"the saved task {quoted(spec)} cannot be used ({type(error).__name__}: {error}); save anew"
             ) from error
         task.examples, task.parts, task.dropped = (), Parts(()), 0
-        task._score_function = None
+        task._score_function, task._places = None, []
         return task
 
     def _warn_of_labels(self, rows: list[Row]) -> None:

@@ -220,7 +220,9 @@ def test_rows_that_are_probably_mistakes_are_named() -> None:
 
 def test_a_time_that_is_too_short_names_one_that_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("promptsearch.run.preparation.model_speed", lambda *_, **__: 10.0)
-    with pytest.raises(BudgetError, match=r"the budget of 5 s comes to .* tokens .* allow some [1-9]\d+ seconds"):
+    with pytest.raises(
+        BudgetError, match=r"the budget of 5 s, which comes to .* tokens, .* with some [1-9]\d+ seconds"
+    ):
         search(budget=ps.Budget(seconds=5.0))
 
 
@@ -404,7 +406,7 @@ def test_the_first_limit_met_ends_the_search() -> None:
 def test_a_budget_for_next_to_nothing_is_refused_at_once(budget: str) -> None:
     task = numbered_task()
     lm = WatchedLM(golds_of(task))
-    with pytest.raises(BudgetError, match="allow") as caught:
+    with pytest.raises(BudgetError, match="is too small for this task") as caught:
         search(task, lm, budget)
     assert str(caught.value).splitlines() == [str(caught.value)]
     assert lm.calls == []
@@ -532,11 +534,51 @@ def without(column: str) -> Callable[[], ps.Task]:
     return lambda: ps.Task([{"text": "x", "label": "y"}] * 30, inputs=column, output="label")
 
 
-def one_long_row() -> ps.Task:
-    rows = numbered_rows(60)
-    return ps.Task(
-        [*rows[:-1], {**rows[-1], "text": "so " * 500}], inputs="text", output="label", test=rows[:0] or None
-    )
+def long_rows(count: int) -> ps.Task:
+    """The first so many of 60 rows are too long for a model of 300 tokens."""
+    rows = [{**row, "text": f"{row['text']} {'so ' * 500}"} for row in numbered_rows(60)[:count]]
+    return ps.Task([*rows, *numbered_rows(60)[count:]], inputs="text", output="label")
+
+
+def test_rows_that_are_too_long_are_left_out_and_named() -> None:
+    of = long_rows(9)
+    result = search(of, WatchedLM(golds_of(of), context_tokens=300))
+    (note,) = (note for note in result.notes if "Too long for the model" in note)
+    left_out = result.facts["rows_too_long"]
+    assert 3 <= left_out <= 9  # those that are shown at most are no items
+    assert note.count(" of data") == min(4, left_out)
+    assert result.test.failures == ()
+
+
+def test_contradictions_and_labels_alike_are_told() -> None:
+    rows = numbered_rows(120)
+    contradicted = [{**row, "label": "bad" if row["label"] == "good" else "good"} for row in rows[:3]]
+    loud = [{**row, "label": row["label"].upper()} for row in rows[100:]]
+    of = ps.Task([*rows[:100], *loud, *contradicted], inputs="text", output="label")
+    result = search(of)
+    (told,) = (note for note in result.notes if note.startswith("The same text with other outputs"))
+    assert "row 1 of data, row 2 of data, row 3 of data, row 121 of data and 2 more" in told
+    (alike,) = (note for note in result.notes if note.startswith("Labels that differ in case"))
+    assert "'BAD' and 'bad'" in alike
+
+
+def test_rows_are_named_as_in_their_files(tmp_path: Path) -> None:
+    """By their place among all rows of the file, blank ones counted."""
+    path = tmp_path / "rows.csv"
+    path.write_text("text,label\n,bad\n" + "".join(f"text {n}x,{'good' if n % 2 else 'bad'}\n" for n in range(30)))
+    of = ps.Task(path, inputs="text", output="label", test=numbered_rows(40))
+    assert of.row_name(0) == f"row 2 of data {str(path)!r}"
+    assert of.row_name(30) == "row 1 of test"
+
+
+def test_a_result_is_short_in_a_shell_and_a_table_in_a_notebook() -> None:
+    result = search()
+    assert len(repr(result).splitlines()) == 1
+    assert len(repr(result)) < 400
+    assert f"{100 * result.test.value:.1f} %" in repr(result)
+    page = result._repr_html_()
+    assert page.startswith("<pre>accuracy")
+    assert "<" not in page[5:-6]
 
 
 def free_text() -> ps.Task:
@@ -554,7 +596,11 @@ def free_text() -> ps.Task:
         (lambda lm: search(numbered_task(labels={"bad": "x", "good": "x "}), lm), DataError, "'x'"),
         (lambda lm: search(seen_before(), lm), DataError, "test"),
         (lambda lm: search(numbered_task(instruction="so " * 500), lm), ContextError, "instruction"),
-        (lambda lm: search(one_long_row(), lm), ContextError, "row 59"),
+        (
+            lambda lm: search(long_rows(60), lm),
+            ContextError,
+            "rows are too long for the model, and leave none to ask about; the longest, row",
+        ),
         (lambda lm: search(None, lm, "0s"), BudgetError, "budget"),
         (lambda lm: search(None, lm, ps.Budget(tokens=float("nan"))), BudgetError, "nan"),  # type: ignore[arg-type]
         (lambda lm: search(None, lm, strategy=["greedy"]), UserError, "strategy"),

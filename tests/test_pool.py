@@ -264,7 +264,7 @@ def test_a_manifest_that_is_none(tmp_path: Path, content: bytes) -> None:
 
 
 def test_no_pool_at_all(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="holds no pool"):
+    with pytest.raises(ArtifactError, match="is no folder of a saved prompt's index"):
         Pool.load(tmp_path / "nothing")
 
 

@@ -5,10 +5,11 @@ Leaves out: showing them (:mod:`promptsearch.result`, :mod:`promptsearch.report`
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 
 from promptsearch.budget import Budget
+from promptsearch.data.text import normalised
 from promptsearch.lm.base import Engine
 from promptsearch.lm.llamacpp.busy import QUIET_SHARE
 from promptsearch.measurement import Difference, Measurement
@@ -19,6 +20,7 @@ from promptsearch.task import Task
 __all__ = ["measurement_notes", "processor_notes", "rows_notes", "setup_notes"]
 
 _FEWEST_OF_A_LABEL = 3
+_SHOWN_ROWS = 4
 _LONG_SETUP = 0.4  # of a time budget
 _LESS_OF_IT = ("without_readout", "without_readout_alone", "single", "single_alone")
 _UNREAD = ("empty answer", "not understood")
@@ -43,7 +45,8 @@ def measurement_notes(
         said, value = _WITHOUT_MODEL[best], baselines[best]
         if value.value > test.value:
             notes.append(
-                f"{said} did better on the test rows ({value} against {test}): consider it instead of a prompt."
+                f"{said} did better on the test rows ({value} against {test}): a classifier without a language model "
+                "may serve better here than a prompt."
             )
         elif differences[best].low <= 0:
             notes.append(
@@ -86,9 +89,26 @@ def measurement_notes(
     return tuple(notes)
 
 
-def rows_notes(task: Task) -> tuple[str, ...]:
-    """Rows that are probably not what was meant."""
+def rows_notes(task: Task, too_long: Sequence[int]) -> tuple[str, ...]:
+    """Rows that are probably not what was meant, and those that were left out for it.
+
+    Args:
+        task: the task.
+        too_long: rows that the model cannot be asked about, by number.
+    """
     notes = []
+    if too_long:
+        notes.append(
+            f"Too long for the model, and left out: {_rows(task, too_long)}. A prompt cannot answer such items."
+        )
+    conflicting = _conflicting(task)
+    if conflicting:
+        notes.append(
+            f"The same text with other outputs, and left out: {_rows(task, conflicting)}. Which of them is right?"
+        )
+    alike = _labels_alike(task.labels or ())
+    if alike:
+        notes.append(f"Labels that differ in case or spaces only: {alike}. The model takes them for different ones.")
     counts = Counter(example.output for example in task.examples)
     rare = [label for label in task.labels or () if 0 < counts[label] < _FEWEST_OF_A_LABEL]
     if rare:
@@ -99,6 +119,28 @@ def rows_notes(task: Task) -> tuple[str, ...]:
         rows = "row" if task.dropped == 1 else "rows"
         notes.append(f"Left out {task.dropped:,} {rows} without an input or an output.")
     return tuple(notes)
+
+
+def _rows(task: Task, numbers: Sequence[int]) -> str:
+    """Some rows by name, and how many more."""
+    shown = ", ".join(task.row_name(number) for number in numbers[:_SHOWN_ROWS])
+    return shown + (f" and {len(numbers) - _SHOWN_ROWS:,} more" if len(numbers) > _SHOWN_ROWS else "")
+
+
+def _conflicting(task: Task) -> list[int]:
+    """Rows of the data whose text stands there with another output too."""
+    outputs: dict[str, set[str]] = defaultdict(set)
+    texts = {number: normalised(task.examples[number].text) for number in task.parts.train}
+    for number, text in texts.items():
+        outputs[text].add(task.examples[number].output)
+    return [number for number, text in texts.items() if len(outputs[text]) > 1]
+
+
+def _labels_alike(labels: Sequence[str]) -> str:
+    groups: dict[str, list[str]] = defaultdict(list)
+    for label in labels:
+        groups[" ".join(label.casefold().split())].append(repr(label))
+    return ", ".join(" and ".join(group) for group in groups.values() if len(group) > 1)
 
 
 def setup_notes(limits: Budget, seconds: float) -> tuple[str, ...]:

@@ -173,10 +173,11 @@ def require_enough(budget: Budget, plan: Plan, space: SearchSpace, zero_shot: Ca
     needed = rows if plan.unit == "evaluations" else space.price(zero_shot, rows)
     if plan.total < needed:
         wanted = f"{_ENOUGH * needed:,.0f} {plan.unit}"
+        comes_to = f", which comes to {plan.total:,} {plan.unit}," if plan.unit not in str(budget) else ""
         if plan.tokens_per_second and budget.seconds is not None:
             lacking = (_ENOUGH * needed - plan.total) / plan.tokens_per_second
             wanted = f"{-(-(budget.seconds + lacking) // 10) * 10:.0f} seconds on this machine"
         raise BudgetError(
-            f"the budget of {budget} comes to {plan.total:,} {plan.unit} and this task needs about {needed:,.0f} to "
-            f"try and measure one prompt; allow some {wanted}"
+            f"the budget of {budget}{comes_to} is too small for this task, which needs about {needed:,.0f} "
+            f"{plan.unit} to try and measure a single prompt; with some {wanted} there is something to search among"
         )

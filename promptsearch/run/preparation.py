@@ -32,7 +32,7 @@ from promptsearch.run.job import Job
 from promptsearch.run.phases import FEWEST_CONFIRM, FEWEST_TEST, MOST_READ, Plan, make_plan, tokens_in_time
 from promptsearch.run.workbench import (
     Neighbourhood,
-    check_lengths,
+    check_instructions,
     demonstrations_of,
     embed_splits,
     make_space,
@@ -111,7 +111,7 @@ class Preparation:
         listed = None if isinstance(engine, GeneratedChoice) else self._multiple_choice()
         builder = PromptBuilder(engine, job.task.inputs, job.task.output, shown, self._room, listed)
         space = make_space(job.task, splits, job.space, engine, builder, self._room)
-        check_lengths(job.task, space, splits, engine, builder)
+        check_instructions(space)
         return builder
 
     def _multiple_choice(self) -> MultipleChoice | None:

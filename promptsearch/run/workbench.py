@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,7 @@ from promptsearch.matching import ItemMatcher, Matching
 from promptsearch.metrics import Metric
 from promptsearch.pool import Pool
 from promptsearch.prior import Labelled, LabelPrior, NeighbourLabels, fit_label_prior
-from promptsearch.prompting import PromptBuilder
+from promptsearch.prompting import PromptBuilder, answer_room
 from promptsearch.reasoning import one_line, sentences
 from promptsearch.routing import Router, fit_router
 from promptsearch.scoring import Judge
@@ -36,11 +37,12 @@ from promptsearch.template import CHAT_TEMPLATES, OPTION_TEMPLATES, PLAIN_TEMPLA
 
 __all__ = [
     "Neighbourhood",
-    "check_lengths",
+    "check_instructions",
     "check_space",
     "count_rationales",
     "demonstrations_of",
     "embed_splits",
+    "fitting_rows",
     "make_space",
     "nearest_labels",
     "require_candidates",
@@ -49,6 +51,7 @@ __all__ = [
 ]
 
 _NEIGHBOURS = 32
+_FORM_TOKENS = 64  # of a prompt beside its instruction and the item, at most
 _LISTED_LABELS = 20
 _NAMING_WORDS = 3
 _SAMPLED_ANSWERS = 200
@@ -487,11 +490,11 @@ def _unshown_tokens(task: Task, engine: Engine) -> float:
     return max(0.0, task.answer_form.tokens_within(engine.context_tokens) - _answer_tokens(task, engine))
 
 
-def check_lengths(task: Task, space: SearchSpace, splits: Splits, engine: Engine, builder: PromptBuilder) -> None:
-    """Refuse an instruction or an item that cannot fit even without demonstrations.
+def check_instructions(space: SearchSpace) -> None:
+    """Refuse an instruction that leaves no room for an item.
 
     Raises:
-        ContextError: naming the instruction or the row.
+        ContextError: naming it.
     """
     room = space.lengths.context
     for instruction, tokens in space.lengths.instructions.items():
@@ -499,18 +502,41 @@ def check_lengths(task: Task, space: SearchSpace, splits: Splits, engine: Engine
             raise ContextError(
                 f"the instruction {instruction[:40]!r}... has {tokens} tokens and the model takes {room}; shorten it"
             )
-    longest = max(space.lengths.instructions.values())
-    for number in [*splits.search, *splits.confirm, *splits.test]:
-        example = task.examples[number]
-        if len(example.text.encode("utf-8", "surrogatepass")) + longest + 64 < room:
-            continue
-        prompt = builder.render(Candidate(instruction=space.instructions[0]), (), example.fields)
-        tokens = engine.count_tokens([prompt])[0]
-        if tokens > room:
-            raise ContextError(
-                f"row {number} ({example.text[:40]!r}...) has {tokens} tokens with the instruction and the model "
-                f"takes {room}; shorten or drop it"
-            )
+
+
+def fitting_rows(task: Task, splits: Splits, engine: Engine) -> tuple[Splits, tuple[int, ...]]:
+    """The splits without rows that the model cannot be asked about, and these rows.
+
+    Args:
+        task: the task.
+        splits: its splits.
+        engine: the model.
+
+    Raises:
+        ContextError: no row of a part fits.
+    """
+    kept_free = answer_room(engine, task.labels, task.answer_form)
+    builder, room = PromptBuilder(engine, task.inputs, task.output, {}, kept_free), engine.context_tokens - kept_free
+    most = max(engine.count_tokens([text or " " for text in usable_instructions(task, vary=True)])) + _FORM_TOKENS
+    if most >= room:
+        return splits, ()  # the instruction's fault, see :func:`check_instructions`
+    parts = {name: getattr(splits, name) for name in ("search", "confirm", "test")}
+    asked = [row for rows in parts.values() for row in rows]
+    texts = [task.examples[row].text.encode("utf-8", "surrogatepass") for row in asked]
+    suspects = [row for row, text in zip(asked, texts, strict=True) if len(text) + most >= room]
+    tokens = engine.count_tokens([_bare(task.examples[row], builder) for row in suspects]) if suspects else []
+    too_long = {row: count for row, count in zip(suspects, tokens, strict=True) if count + most > room}
+    if not too_long:
+        return splits, ()
+    kept: dict[str, Any] = {name: tuple(row for row in rows if row not in too_long) for name, rows in parts.items()}
+    if not all(kept.values()):
+        longest = max(too_long, key=too_long.__getitem__)
+        raise ContextError(
+            f"{len(too_long)} rows are too long for the model, and leave none to ask about; the longest, "
+            f"{task.row_name(longest)}, has {too_long[longest]:,} tokens, and the model takes {room - most:,} beside "
+            "the instruction; shorten them"
+        )
+    return replace(splits, **kept), tuple(sorted(too_long))
 
 
 def _bare(example: Example, builder: PromptBuilder) -> str:

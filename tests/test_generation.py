@@ -340,6 +340,26 @@ def test_nested_groups_give_the_texts_of_one_by_one(engine: LlamaEngine, half_fi
             assert each.generate(prompts, params) == [alone[prompt] for prompt in prompts]
 
 
+def test_long_questions_after_one_opening_give_the_texts_of_one_by_one(engine: LlamaEngine, half_file: Path) -> None:
+    """Read in tiles beside each other, some of them a little before their question; warm as cold."""
+    start = "".join(f"Message: {message}\n" for message in MESSAGES[:14])
+    own = [" ".join(MESSAGES[number : number + 2 + number % 6]) + "\nTeam:" for number in range(20, 41)]
+    prompts = [Rendered([Segment(start), Segment(each)], shared=len(start)) for each in own]
+    lengths = engine.count_tokens([each.removeprefix(start) for each in prompts])
+    assert min(lengths) < 64 < 120 < max(lengths)
+    params = GenerationParams(max_tokens=3, log_probabilities=True)
+    with LlamaEngine(half_file, name="half", fingerprint="half", threads=2) as half:
+        for each in (engine, half):
+            each.forget()
+            alone = []
+            for prompt in prompts:
+                each.forget()
+                alone += each.generate([prompt], params)
+            assert each.generate(prompts, params) == alone
+            assert each.generate(prompts[::-1], params) == alone[::-1]
+            assert each.generate(prompts[3:5], params) == alone[3:5]
+
+
 def test_the_next_call_goes_on_from_what_it_shares(engine: LlamaEngine) -> None:
     params = GenerationParams(max_tokens=2, log_probabilities=True)
     prompts = [copying(message, 3) for message in MESSAGES[:4]]

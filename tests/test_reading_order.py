@@ -13,9 +13,12 @@ from promptsearch.lm.llamacpp.reading_order import (
     TILE,
     before_the_last,
     count_together,
+    first_read,
     in_tiles,
+    is_all_tiled,
     pieces,
     rounds,
+    side_by_side,
     start_positions,
     tiled_length,
     token_of,
@@ -98,22 +101,55 @@ def test_pieces_cover_a_rest_each_read_in_its_own_way(length: int, opening: int,
 def test_marks_follow_from_the_prompt_and_its_opening(length: int, opening: int) -> None:
     opening = min(opening, length)
     path = in_tiles(tuple(range(length)), opening)
-    tiled = tiled_length(path)
+    tiled, own = tiled_length(path), length - opening
     assert [token_of(token) for token in path] == list(range(length))
     assert [token != number for number, token in enumerate(path)] == [True] * tiled + [False] * (length - tiled)
+    if opening and own >= 48:
+        assert tiled == (length if length >= TILE else 0)
+        assert is_all_tiled(path) == (length >= TILE)
+        return
     assert tiled % TILE == 0
     assert tiled <= max(0, length - 2)
-    if length - opening >= 512:
+    if own >= 512:
         assert 128 <= length - tiled < 128 + TILE
     else:
         assert tiled <= opening
 
 
-@given(st.integers(128, 700), st.integers(2, 511), st.integers(2, 511))
-def test_prompts_with_one_opening_are_read_alike_up_to_its_end(opening: int, one: int, other: int) -> None:
+@given(st.integers(128, 700), st.integers(2, 47), st.integers(2, 47), st.integers(48, 700))
+def test_prompts_with_one_opening_are_read_alike_up_to_its_end(opening: int, one: int, other: int, long: int) -> None:
     start = tuple(range(opening))
-    lengths = {tiled_length(in_tiles((*start, *(-1,) * own), opening)) for own in (one, other)}
-    assert lengths == {opening // TILE * TILE}
+    paths = [in_tiles((*start, *(-1,) * own), opening) for own in (one, other, long)]
+    end = opening // TILE * TILE
+    assert {tiled_length(path) for path in paths[:2]} == {end}
+    assert len({path[:end] for path in paths}) == 1
+
+
+@given(st.lists(st.integers(64, 400), min_size=1, max_size=40), st.integers(0, 60))
+def test_prompts_side_by_side_are_read_once_each_to_their_ends(lengths: list[int], held: int) -> None:
+    ordered = sorted(lengths)
+    start = min(held, ordered[0])
+    seen: list[int] = []
+    for size, members in side_by_side(ordered, start, 512):
+        assert size >= TILE
+        assert size * len(members) <= 512 or len(members) == 1
+        for at in members:
+            assert size >= ordered[at] - start  # all that is new
+            assert size <= ordered[at]
+        seen += members
+    assert seen == list(range(len(ordered)))
+
+
+def test_questions_of_a_few_lines_after_one_opening_are_read_side_by_side() -> None:
+    start = tuple(range(1000, 1400))
+    own = [tuple(range(5000 + 100 * number, 5050 + 101 * number)) for number in range(24)]
+    paths = sorted(in_tiles((*start, *each), len(start)) for each in own)
+    starts = start_positions(paths)
+    assert set(starts) == {400}
+    assert count_together(paths, starts) == 24
+    assert before_the_last(400, paths[0]) == len(paths[0]) - TILE
+    assert first_read(paths[0], 400) == len(paths[0]) - TILE
+    assert first_read(paths[-1], 400) == min(400, len(paths[-1]) - TILE)
 
 
 @given(st.integers(0, 700), st.integers(2, 900), st.integers(1, 700))
@@ -139,8 +175,8 @@ def test_held_tokens_leave_enough_to_read(shared: int, length: int, opening: int
     tiled, held = tiled_length(path), before_the_last(shared, path)
     assert held <= min(shared, length - 2)
     assert min(held, tiled) in {0, tiled} or TILE <= held <= tiled - TILE
-    assert held <= tiled or held >= tiled + 2
-    assert shared - held < 2 * TILE or held == tiled or held == length - 2
+    assert held <= tiled or held >= tiled + 2 or held == length - 2
+    assert shared - held < 2 * TILE or held in (tiled, length - 2, length - TILE)
 
 
 @given(st.lists(st.integers(2, 300), min_size=1, max_size=150), st.integers(63, 600))

@@ -7,11 +7,11 @@ this saves are worth more than the tokens that only some of them share, which ea
 Long stretches are read in *tiles*, the name that llama.cpp's attention has for the way in which it takes 64 tokens of
 a sequence and more: faster, and rounded in another way. So that a prompt's numbers are the same however it is
 cut, its tokens are marked: those that are only ever read in tiles, and the others, which never are. What was read in
-the one way serves no prompt that reads it in the other.
+the one way serves no prompt that reads it in the other. Where less than a tile is new, tokens before it are read
+again.
 
 Invariant: all of it follows from the prompts, and from what is known of their openings, not from what a memory holds,
-so that the same call reads as many tokens whatever ran before. A prompt's tiled tokens are its first ones, and at
-least two others follow.
+so that the same call reads as many tokens whatever ran before. A prompt's tiled tokens are its first ones.
 Leaves out: memory, and decoding (:mod:`promptsearch.lm.llamacpp.stem`).
 """
 
@@ -27,9 +27,12 @@ __all__ = [
     "TILE",
     "before_the_last",
     "count_together",
+    "first_read",
     "in_tiles",
+    "is_all_tiled",
     "pieces",
     "rounds",
+    "side_by_side",
     "start_positions",
     "tiled_length",
     "token_of",
@@ -40,9 +43,12 @@ Tokens = tuple[int, ...]
 TILE = 64
 """Tokens of a sequence in a batch, from which on attention adds up in tiles."""
 _TILED = 1 << 30  # added to a token's number
-_LONG_REST = 512  # tokens after what other prompts share
+_TILED_REST = 48  # tokens after a known opening, from which on reading a tile for them takes no longer
+_LONG_REST = 512  # tokens of a prompt whose opening is not known
+_ENDING = 2 * TILE  # of such a prompt, not read in tiles: questions about one text differ there, and share the rest
 _LONG_OPENING = 2 * TILE  # shorter ones take a batch or two in either way
-_ENDING = 2 * TILE  # of a long prompt, not read in tiles: questions about one text differ there, and share the rest
+_MOST_SIDE_BY_SIDE = 4 * TILE  # tokens of a prompt that is read in tiles beside others
+_ALONE_COST = 1.4  # of a token in tiles, where no other prompt is read beside it
 
 _BATCH_COST = 10  # tokens: a batch of 12 takes as long as some 22 of those of a large one
 _PIECE = TILE - 1
@@ -51,19 +57,23 @@ _PIECE = TILE - 1
 def in_tiles(path: Tokens, opening: int, continued: int = 0) -> Tokens:
     """A prompt with marks for what is read in tiles.
 
-    That is all of a prompt whose own part has 512 tokens and more, but for its ending; of others what they share with
-    other prompts, if it has 128 tokens and more, so that it ends at one place for all of these. A prompt that goes on
-    from another is read as that one was, and only its ending is new.
+    That is all of a prompt whose opening is known, unless hardly anything follows it; then its opening, if that has
+    128 tokens and more, up to one place for all that begin so. Where no opening is known, other prompts may differ in
+    a few tokens at the end: of one with 512 tokens and more all but its ending is read in tiles, and of others
+    nothing. A prompt that goes on from another is read as that one was, and only its ending is new.
 
     Args:
         path: tokens of a prompt.
         opening: how many of its first tokens other prompts begin with too; 0 where that is not known.
         continued: how many tokens the prompt has that it goes on from; 0 for none.
     """
-    length = continued or len(path)
-    shared = opening if opening >= _LONG_OPENING else 0
-    tiled = length - _ENDING if length - opening >= _LONG_REST else shared
-    tiled = max(0, min(tiled, length - 2, len(path) - 2)) // TILE * TILE
+    length = min(continued or len(path), len(path))
+    if opening and length - opening >= _TILED_REST:
+        tiled = length if length >= TILE else 0
+    else:
+        shared = opening if opening >= _LONG_OPENING else 0
+        tiled = length - _ENDING if length - opening >= _LONG_REST else shared
+        tiled = max(0, min(tiled, length - 2)) // TILE * TILE
     return (*(token + _TILED for token in path[:tiled]), *path[tiled:])
 
 
@@ -75,6 +85,16 @@ def token_of(marked: int) -> int:
 def tiled_length(path: Tokens) -> int:
     """How many of a prompt's tokens are marked: the first ones."""
     return bisect_left(path, True, key=lambda token: token < _TILED)
+
+
+def is_all_tiled(path: Tokens) -> bool:
+    """Whether all of a prompt is read in tiles."""
+    return tiled_length(path) == len(path) > 0
+
+
+def first_read(path: Tokens, start: int) -> int:
+    """Where reading begins once so many tokens of a prompt are there: before them where less than a tile is left."""
+    return min(start, len(path) - TILE) if is_all_tiled(path) else start
 
 
 def start_positions(paths: Sequence[Tokens]) -> list[int]:
@@ -102,6 +122,10 @@ def count_together(paths: Sequence[Tokens], starts: Sequence[int]) -> int:
         starts: from which position on each is read.
     """
     start, count = starts[0], 1
+    if is_all_tiled(paths[0]):
+        while count < len(paths) and starts[count] == start and _may_stand_beside(paths, count, start):
+            count += 1
+        return count
     if len(paths[0]) - start < 2 or start < tiled_length(paths[0]):
         return 1
     while count < len(paths) and starts[count] == start and len(paths[count]) - start >= 2:
@@ -111,8 +135,15 @@ def count_together(paths: Sequence[Tokens], starts: Sequence[int]) -> int:
     return count
 
 
+def _may_stand_beside(paths: Sequence[Tokens], at: int, start: int) -> bool:
+    """Whether a prompt can be read in tiles beside the one before it, from a position that they share."""
+    pair = paths[at - 1 : at + 1]
+    short = all(len(path) - start <= _MOST_SIDE_BY_SIDE for path in pair)
+    return short and is_all_tiled(pair[1]) and common_length(*pair) >= start
+
+
 def before_the_last(shared: int, path: Tokens) -> int:
-    """The most of ``shared`` tokens of a prompt that can be held: two at least are read, and no part of a tile."""
+    """The most of ``shared`` tokens of a prompt that can be held: two at least are read, or a tile."""
     return _cut(min(shared, len(path) - 2), tiled_length(path))
 
 
@@ -135,6 +166,8 @@ def _group(paths: Sequence[Tokens], walked: Sequence[int], first: int) -> tuple[
         walked: where each one would begin if it were read by itself.
         first: the group's first prompt.
     """
+    if is_all_tiled(paths[first]):
+        return _tiled_group(paths, walked, first)
     held, found, most = walked[first], (1, walked[first]), 0
     shared, kept, tiled = len(paths[first]) - 2, held, tiled_length(paths[first])
     for at in range(first + 1, len(paths)):
@@ -150,6 +183,27 @@ def _group(paths: Sequence[Tokens], walked: Sequence[int], first: int) -> tuple[
         if worth <= most:
             break
         found, most = (count, position), worth
+    return found
+
+
+def _tiled_group(paths: Sequence[Tokens], walked: Sequence[int], first: int) -> tuple[int, int]:
+    """The same for prompts that are all read in tiles: side by side, each with a tile at least."""
+    held, found, most = walked[first], (1, walked[first]), 0.0
+    shared, alone = len(paths[first]), _ALONE_COST * (len(paths[first]) - held)
+    for at in range(first + 1, len(paths)):
+        if not is_all_tiled(paths[at]):
+            break
+        shared = min(shared, common_length(paths[at - 1], paths[at]))
+        alone += _ALONE_COST * (len(paths[at]) - walked[at])
+        position = shared if shared >= held + TILE else min(shared, held)
+        position = position if position >= TILE else 0
+        group = paths[first : at + 1]
+        if any(len(path) - position > _MOST_SIDE_BY_SIDE for path in group):
+            break
+        together = _ALONE_COST * max(0, position - held) + sum(max(TILE, len(path) - position) for path in group)
+        if alone - together <= most:
+            break
+        found, most = (at - first + 1, position), alone - together
     return found
 
 
@@ -188,6 +242,28 @@ def pieces(path: Tokens, start: int, batch: int) -> Iterator[tuple[int, int]]:
 def _evenly(start: int, end: int, most: int) -> Iterator[tuple[int, int]]:
     count = -(-(end - start) // most)
     yield from pairwise(start + (end - start) * piece // count for piece in range(count + 1))
+
+
+def side_by_side(lengths: Sequence[int], start: int, most: int) -> Iterator[tuple[int, list[int]]]:
+    """Read prompts in tiles, several in a batch: of each the same number of its last tokens.
+
+    Args:
+        lengths: tokens of each prompt, ascending, at least a tile.
+        start: how many tokens of each are there already.
+        most: tokens of a batch, at least as many as any prompt has after these.
+
+    Yields:
+        How many tokens are read of each, and of which prompts, ascending.
+    """
+    taken: list[int] = []
+    for at, length in enumerate(lengths):
+        size = max(TILE, length - start)
+        if taken and (size * (len(taken) + 1) > most or size > lengths[taken[0]]):
+            yield max(TILE, lengths[taken[-1]] - start), taken
+            taken = []
+        taken.append(at)
+    if taken:
+        yield max(TILE, lengths[taken[-1]] - start), taken
 
 
 def rounds(lengths: Sequence[int], most: int) -> Iterator[tuple[int, list[int]]]:

@@ -26,8 +26,11 @@ from promptsearch.lm.llamacpp.context import Context
 from promptsearch.lm.llamacpp.reading_order import (
     before_the_last,
     count_together,
+    first_read,
+    is_all_tiled,
     pieces,
     rounds,
+    side_by_side,
     start_positions,
     token_of,
 )
@@ -138,7 +141,10 @@ class Stem:
         if len(paths) == 1:
             if not self._holds(newest):
                 self._hold(newest, start)
-                self._prediction = feed(self.context, newest, start, STEM).copy()
+                first = first_read(newest, start)
+                if first < start:
+                    self.context.cut(STEM, first)
+                self._prediction = feed(self.context, newest, first, STEM).copy()
                 self.path = newest
             assert self._prediction is not None
             self.context.fork(STEM, sequences)
@@ -146,7 +152,8 @@ class Stem:
         self._hold(newest, start)
         if start:
             self.context.fork(STEM, sequences)
-        found = _feed_together(self.context, paths, start, sequences)
+        feed_group = _feed_side_by_side if is_all_tiled(newest) else _feed_together
+        found = feed_group(self.context, paths, start, sequences)
         self.context.drop([STEM])
         self.context.fork(found[-1][0], [STEM])
         self.path, self._prediction = newest, found[-1][1]
@@ -238,6 +245,32 @@ def _feed_together(context: Context, paths: Sequence[Tokens], start: int, sequen
                 ending[at] = len(rows) - 1
         logits = context.decode(rows, [row for last in ending.values() for row in (last - 1, last)])
         found.update({at: (places[at], logits[2 * place + 1].copy()) for place, at in enumerate(ending)})
+    return [found[at] for at in range(len(paths))]
+
+
+def _feed_side_by_side(
+    context: Context, paths: Sequence[Tokens], start: int, sequences: Sequence[int]
+) -> list[Brought]:
+    """Decode paths in tiles from position ``start`` on, or a little before it where less than a tile is new.
+
+    llama.cpp runs equally many tokens of each sequence together, and neighbours only: shorter paths get the lower
+    sequences, and those of about one length are read in a batch.
+    """
+    ascending = sorted(range(len(paths)), key=lambda at: len(paths[at]))
+    places = dict(zip(ascending, sequences, strict=True))
+    found: dict[int, Brought] = {}
+    for size, members in side_by_side([len(paths[at]) for at in ascending], start, context.batch):
+        rows: list[Row] = []
+        taken = [ascending[member] for member in members]
+        for at in taken:
+            first = len(paths[at]) - size
+            if first < start:
+                context.cut(places[at], first)
+            context.tokens_decoded -= first_read(paths[at], start) - first  # it would not read these by itself
+            rows += _rows(paths[at], range(first, len(paths[at])), places[at])
+        ends = [size * (place + 1) for place in range(len(taken))]
+        logits = context.decode(rows, [row for end in ends for row in (end - 2, end - 1)])
+        found.update({at: (places[at], logits[2 * place + 1].copy()) for place, at in enumerate(taken)})
     return [found[at] for at in range(len(paths))]
 
 

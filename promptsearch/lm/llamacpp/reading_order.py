@@ -189,22 +189,29 @@ def _group(paths: Sequence[Tokens], walked: Sequence[int], first: int) -> tuple[
 def _tiled_group(paths: Sequence[Tokens], walked: Sequence[int], first: int) -> tuple[int, int]:
     """The same for prompts that are all read in tiles: side by side, each with a tile at least."""
     held, found, most = walked[first], (1, walked[first]), 0.0
-    shared, alone = len(paths[first]), _ALONE_COST * (len(paths[first]) - held)
+    shared = longest = len(paths[first])
+    alone, beside, position = _ALONE_COST * (shared - held), 0, -1  # tokens' time; the latter from a position on
     for at in range(first + 1, len(paths)):
         if not is_all_tiled(paths[at]):
             break
-        shared = min(shared, common_length(paths[at - 1], paths[at]))
+        shared, longest = min(shared, common_length(paths[at - 1], paths[at])), max(longest, len(paths[at]))
         alone += _ALONE_COST * (len(paths[at]) - walked[at])
-        position = shared if shared >= held + TILE else min(shared, held)
-        position = position if position >= TILE else 0
-        group = paths[first : at + 1]
-        if any(len(path) - position > _MOST_SIDE_BY_SIDE for path in group):
+        before, position = position, _where_tiles_begin(shared, held)
+        if longest - position > _MOST_SIDE_BY_SIDE:
             break
-        together = _ALONE_COST * max(0, position - held) + sum(max(TILE, len(path) - position) for path in group)
-        if alone - together <= most:
+        new = paths[at : at + 1] if position == before else paths[first : at + 1]
+        beside = (beside if position == before else 0) + sum(max(TILE, len(path) - position) for path in new)
+        saved = alone - beside - _ALONE_COST * max(0, position - held)
+        if saved <= most:
             break
-        found, most = (at - first + 1, position), alone - together
+        found, most = (at - first + 1, position), saved
     return found
+
+
+def _where_tiles_begin(shared: int, held: int) -> int:
+    """Where prompts that share so many tokens begin side by side, if the first one finds ``held`` of them."""
+    position = shared if shared >= held + TILE else min(shared, held)
+    return position if position >= TILE else 0
 
 
 def _positions(shared: int, held: int, tiled: int) -> set[int]:

@@ -259,7 +259,7 @@ def _feed_side_by_side(
     ascending = sorted(range(len(paths)), key=lambda at: len(paths[at]))
     places = dict(zip(ascending, sequences, strict=True))
     found: dict[int, Brought] = {}
-    for size, members in side_by_side([len(paths[at]) for at in ascending], start, context.batch):
+    for size, members in side_by_side([len(paths[at]) for at in ascending], start, context.at_once):
         rows: list[Row] = []
         taken = [ascending[member] for member in members]
         for at in taken:

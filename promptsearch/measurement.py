@@ -5,7 +5,7 @@ items (``benchmarks/coverage.py``). The interval of a paired right-or-wrong diff
 adjusted Wald interval (J. Educ. Behav. Stat. 37, 2012): one more item that got better and one that got worse, so
 that few changed items are no certainty, as a resampling interval takes them for.
 Invariant: the value lies within its interval; the same scores give the same interval. Scores of a scale that reaches
-beyond 0 to 1 are measured as parts of the range that they take, which has 0 and 1 in it.
+beyond -1 to 1 are measured as parts of the range that they take, which has 0 and 1 in it.
 """
 
 from __future__ import annotations
@@ -154,9 +154,12 @@ def _scores(scores: Sequence[float] | FloatArray) -> FloatArray:
 
 
 def _scale(scores: FloatArray) -> tuple[float, float]:
-    """The least that scores can be, and the range from there to the most, as far as these tell."""
-    least = min(0.0, float(scores.min()))
-    return least, max(1.0, float(scores.max())) - least
+    """The least that scores can be, and the range from there to the most, as far as these tell.
+
+    Scores within -1 to 1 may be differences themselves, and are taken as they are.
+    """
+    least, most = min(0.0, float(scores.min())), max(1.0, float(scores.max()))
+    return (0.0, 1.0) if least >= -1.0 and most <= 1.0 else (least, most - least)
 
 
 def _bonett_price(differences: FloatArray) -> tuple[float, float, str]:

@@ -158,6 +158,13 @@ def test_a_run_belongs_to_its_job(options: dict[str, Any], said: str, tmp_path: 
         compiled(better_with_examples(), **{"run": tmp_path / "run", "budget": "200 evaluations", **options})
 
 
+def test_settings_that_are_objects_are_the_same_job_in_another_process(tmp_path: Path) -> None:
+    """By their kind: where they lie in memory tells nothing."""
+    for _ in range(2):
+        settings = {"adapter": ps.dspy.PlainAdapter()}
+        compiled(better_with_examples(), run=tmp_path / "run", budget="100 evaluations", teacher_settings=settings)
+
+
 def test_killed_while_it_makes_demonstrations(tmp_path: Path) -> None:
     def run(at: int) -> tuple[Any, int]:
         asked: list[int] = []

@@ -19,7 +19,11 @@ __all__ = ["check_metric", "check_name", "check_rows", "check_structure"]
 
 
 def check_metric(metric: object) -> None:
-    """Refuse a metric that cannot be called as DSPy calls it."""
+    """Refuse a metric that cannot be called as DSPy calls it.
+
+    Raises:
+        UserError: it takes other arguments.
+    """
     if metric is None:
         return
     try:
@@ -34,7 +38,11 @@ def check_metric(metric: object) -> None:
 
 
 def check_name(argument: str, given: object, known: Sequence[str] | dict[str, Any]) -> None:
-    """Refuse a name that is not known."""
+    """Refuse a name that is not known.
+
+    Raises:
+        UserError: naming those that are.
+    """
     if not isinstance(given, str) or given not in known:
         raise UserError(f"{argument}={given!r} is unknown; give one of {', '.join(known)}")
 
@@ -144,7 +152,11 @@ def _check_choices(signature: Any, rows: Sequence[Any]) -> None:
 
 
 def check_structure(teacher: Any, student: Any) -> None:
-    """Refuse a teacher whose predictors do not have the student's fields."""
+    """Refuse a teacher whose predictors do not have the student's fields.
+
+    Raises:
+        UserError: naming what lacks.
+    """
     theirs, ours = teacher.named_predictors(), student.named_predictors()
     if len(theirs) != len(ours):
         raise UserError(

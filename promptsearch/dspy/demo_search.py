@@ -335,7 +335,7 @@ class _Job:
             "metric": digest(function_identity(settings.metric)),
             "model": str(getattr(self._lm, "model", "")),
             "model settings": digest(repr(sorted(getattr(self._lm, "kwargs", {}).items()))),
-            "encoder": "" if settings.encoder is None else _named(settings.encoder),
+            "encoder": settings.encoder if isinstance(settings.encoder, str) else type(settings.encoder).__name__,
             **{name: str(getattr(settings, name)) for name in _OF_THE_JOB},
         }
 
@@ -500,18 +500,15 @@ class _Job:
 
 
 def _plain_settings(settings: dict[str, Any]) -> list[Any]:
-    """DSPy's settings as plain values; of a language model what tells it from others."""
-    return [
-        [name, _named(value) if hasattr(value, "kwargs") else repr(value)] for name, value in sorted(settings.items())
-    ]
+    """DSPy's settings as plain values, alike in every process: of objects their kind, of language models the name."""
+    return [[name, _plain_setting(value)] for name, value in sorted(settings.items())]
 
 
-def _named(thing: Any) -> str:
-    """What tells a language model or an encoder from others, as far as it says."""
-    if isinstance(thing, str):
-        return thing
-    said = [str(getattr(thing, name)) for name in ("model", "fingerprint", "name", "kwargs") if hasattr(thing, name)]
-    return " ".join([type(thing).__name__, *said])
+def _plain_setting(value: Any) -> Any:
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    told = [str(getattr(value, "model", "")), repr(sorted(getattr(value, "kwargs", {}).items()))]
+    return [type(value).__name__, *(told if isinstance(value, dspy.BaseLM) else [])]
 
 
 def _described(signature: Any) -> list[Any]:

@@ -153,8 +153,7 @@ class _Run:
             job.listen(Note(f"model: {self._opened.description}"))
             if len(store):
                 job.listen(Note(f"going on with {str(run)!r}, where {len(store):,} calls of the model are recorded"))
-            given_test = len(splits.test)
-            splits, self._too_long = fitting_rows(job.task, splits, self._opened.engine)
+            splits, self._too_long = fitting_rows(job.task, splits, self._opened.engine, vary=job.space.instructions)
             preparation = Preparation(job, splits, self._opened.engine)
             builder = preparation.lay_out(store)
             store.require_same({"encoder": self._encoder.fingerprint})
@@ -176,7 +175,7 @@ class _Run:
             )
             compared = with_unreasoned(baselines, outcome.winner)
             measured = FinalMeasurement(job, study, near).measure(outcome, compared, store)
-            return self._result(near, study, outcome, measured, rationales, given_test)
+            return self._result(near, study, outcome, measured, rationales, len(splits.test))
         finally:
             store.close()
 

@@ -271,10 +271,9 @@ def _usable_strata(labels: list[str], size: int) -> list[int] | None:
     """Strata by number, single rows together in one, a lone one in the largest; None where they are too many."""
     counts = Counter(labels)
     numbers = {label: number for number, label in enumerate(sorted(counts), start=1)}
-    singles = [label for label, count in counts.items() if count == 1]
-    if len(singles) == 1:
-        numbers[singles[0]] = numbers[max(sorted(counts), key=counts.__getitem__)]
-    strata = [0 if label in singles and len(singles) > 1 else numbers[label] for label in labels]
+    lone = sum(count == 1 for count in counts.values()) == 1
+    of_singles = numbers[max(numbers, key=counts.__getitem__)] if lone else 0
+    strata = [numbers[label] if counts[label] > 1 else of_singles for label in labels]
     stratum_counts = Counter(strata)
     if min(stratum_counts.values()) < 2 or len(stratum_counts) > min(size, len(labels) - size):
         return None

@@ -173,7 +173,8 @@ def require_enough(budget: Budget, plan: Plan, space: SearchSpace, zero_shot: Ca
     needed = rows if plan.unit == "evaluations" else space.price(zero_shot, rows)
     if plan.total < needed:
         wanted = f"{_ENOUGH * needed:,.0f} {plan.unit}"
-        comes_to = f", which comes to {plan.total:,} {plan.unit}," if plan.unit not in str(budget) else ""
+        given = plan.total in (budget.tokens, budget.evaluations)
+        comes_to = "" if given else f", which comes to {plan.total:,} {plan.unit},"
         if plan.tokens_per_second and budget.seconds is not None:
             lacking = (_ENOUGH * needed - plan.total) / plan.tokens_per_second
             wanted = f"{-(-(budget.seconds + lacking) // 10) * 10:.0f} seconds on this machine"

@@ -504,20 +504,21 @@ def check_instructions(space: SearchSpace) -> None:
             )
 
 
-def fitting_rows(task: Task, splits: Splits, engine: Engine) -> tuple[Splits, tuple[int, ...]]:
+def fitting_rows(task: Task, splits: Splits, engine: Engine, *, vary: bool) -> tuple[Splits, tuple[int, ...]]:
     """The splits without rows that the model cannot be asked about, and these rows.
 
     Args:
         task: the task.
         splits: its splits.
         engine: the model.
+        vary: whether all instructions are searched among.
 
     Raises:
         ContextError: no row of a part fits.
     """
     kept_free = answer_room(engine, task.labels, task.answer_form)
     builder, room = PromptBuilder(engine, task.inputs, task.output, {}, kept_free), engine.context_tokens - kept_free
-    most = max(engine.count_tokens([text or " " for text in usable_instructions(task, vary=True)])) + _FORM_TOKENS
+    most = max(engine.count_tokens([text or " " for text in usable_instructions(task, vary=vary)])) + _FORM_TOKENS
     if most >= room:
         return splits, ()  # the instruction's fault, see :func:`check_instructions`
     parts = {name: getattr(splits, name) for name in ("search", "confirm", "test")}

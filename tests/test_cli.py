@@ -22,7 +22,7 @@ from promptsearch.cli.items import item_of, items_of
 from promptsearch.data.records import read_rows
 from promptsearch.data.text import json_value
 from promptsearch.errors import BackendError
-from promptsearch.lm.fake import FakeLM
+from promptsearch.lm.fake import FakeLM, ScriptedLM
 from promptsearch.lm.llamacpp.agreement import Agreement
 from promptsearch.lm.llamacpp.speed import Speed
 from promptsearch.lm.llamacpp.weights import WeightTable, WeightType
@@ -321,6 +321,28 @@ def test_a_blank_line_keeps_its_place(saved: Path) -> None:
     found = run("predict", saved, "--json", stdin=f"{item}\n\n{item}\n").json["predictions"]
     assert [each["failure"] for each in found] == [None, "no text", None]
     assert found[1]["output"] is None
+
+
+@pytest.mark.usefixtures("opened")
+def test_a_text_without_a_prediction_is_no_success(saved: Path) -> None:
+    assert_one_line(run("predict", saved, json.dumps({"a": "a7", "b": " "})), 2, "TEXT", "'b'")
+    endless = json.dumps({"a": "a7", "b": "b7 " * 200_000})
+    assert_one_line(run("predict", saved, endless), 2, "TEXT is too long", "shorten")
+    assert run("predict", saved, stdin=f"{endless}\n").out == "\ttoo long\n"
+
+
+def test_an_answer_that_is_not_understood_is_no_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from promptsearch import prompt
+
+    silent = OpenedModel(ScriptedLM(lambda _: ""), "silent")
+    monkeypatch.setattr(prompt, "open_engine", lambda *_: silent)
+    rows = [{"question": f"{number} + {number}", "answer": str(2 * number)} for number in range(20)]
+    of = ps.Task(rows, inputs="question", output="answer", labels=False)
+    saved = ps.Prompt(of, of.examples[:1], silent).save(tmp_path / "prompt.json")
+    told = run("predict", saved, "5 + 5")
+    assert (told.code, told.out, told.err) == (1, "\tnot understood\n", "")
+    assert run("predict", saved, "--json", "5 + 5").json["predictions"][0]["failure"] == "not understood"
+    assert run("predict", saved, stdin="5 + 5\n").code == 0
 
 
 @pytest.mark.usefixtures("opened")

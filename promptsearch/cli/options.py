@@ -26,6 +26,7 @@ __all__ = [
     "ReportOption",
     "RunOption",
     "SaveOption",
+    "SavedWeightsOption",
     "SeedOption",
     "WeightsOption",
     "check_targets",
@@ -48,6 +49,10 @@ WeightsOption = Annotated[
         help="Weight type of a GGUF model: auto (the fastest here that answers as the file's own), as-is, BF16, F16 "
         "or Q8_0.",
     ),
+]
+SavedWeightsOption = Annotated[
+    str | None,
+    typer.Option("--weights", help="Weight type, as for optimize. Without it the prompt's own, or auto for --model."),
 ]
 EncoderOption = Annotated[
     str | None,

@@ -9,12 +9,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from promptsearch.cli.options import EncoderOption, JsonOption, ModelOption, PromptArgument, check_targets
+from promptsearch.cli.options import (
+    EncoderOption,
+    JsonOption,
+    ModelOption,
+    PromptArgument,
+    SavedWeightsOption,
+    check_targets,
+)
 from promptsearch.cli.printing import confusion_lines, prediction_line, prediction_values, print_json
 from promptsearch.errors import UserError
 from promptsearch.files import index_beside
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from promptsearch.cli.items import Item
     from promptsearch.prediction import Prediction
 
 __all__ = ["evaluate", "predict", "show"]
@@ -38,26 +48,44 @@ def predict(
     ] = None,
     model: ModelOption = None,
     encoder: EncoderOption = None,
+    weights: SavedWeightsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Predict one item, a file of them, or the lines of standard input."""
+    """Predict one item, a file of them, or the lines of standard input.
+
+    A TEXT without a prediction ends with 2 where it is blank or too long, with 1 where the model's answer is not
+    understood. Of several items, such ones keep their places.
+    """
     if text is not None and file is not None:
         raise UserError("TEXT and --file are both given; give one of them")
     check_targets({"--save": save}, prompt, index_beside(prompt), file, model)
     from promptsearch.cli.items import items_of, reads_standard_input, write_predictions
     from promptsearch.data.records import require_written_type
+    from promptsearch.data.text import is_missing, listed
     from promptsearch.loading import load
 
     if save is not None:
         require_written_type(save)
-    loaded = load(prompt, model, encoder=encoder)
+    loaded = load(prompt, model, encoder=encoder, weights=weights)
     if reads_standard_input(text, file) and sys.stdin.isatty():
         print("reading items, one a line, until Ctrl-D", file=sys.stderr)
     items = items_of(loaded.task.inputs, text, file)
+    if text is not None and items[0].is_blank:
+        blank = [column for column in loaded.task.inputs if is_missing(items[0].row.get(column))]
+        raise UserError(f"TEXT holds nothing for {listed(blank)}; give a text to predict")
     found = iter(loaded.predict([item.row for item in items if not item.is_blank]))
     predictions = [_nothing_to_predict() if item.is_blank else next(found) for item in items]
+    if text is not None and predictions[0].failure == "too long":
+        raise UserError("TEXT is too long for the model's context after the prompt's demonstrations; shorten it")
     if save is not None:
         write_predictions(save, loaded.task.output, items, predictions)
+    _print(predictions, items, save, as_json=as_json)
+    if text is not None and predictions[0].failure is not None:
+        raise typer.Exit(1)
+
+
+def _print(predictions: Sequence[Prediction], items: Sequence[Item], save: Path | None, *, as_json: bool) -> None:
+    """What was predicted, or where it was written."""
     if as_json:
         saved = {} if save is None else {"saved": str(save)}
         print_json({"predictions": [prediction_values(each) for each in predictions], **saved})
@@ -76,12 +104,7 @@ def evaluate(
     file: Annotated[str, typer.Argument(metavar="FILE", help="Labelled rows.")],
     model: ModelOption = None,
     encoder: EncoderOption = None,
-    weights: Annotated[
-        str | None,
-        typer.Option(
-            "--weights", help="Weight type, as for optimize. Without it the prompt's own, or auto for --model."
-        ),
-    ] = None,
+    weights: SavedWeightsOption = None,
     save: Annotated[
         Path | None,
         typer.Option("--save", help="Write the rows with predictions and scores: csv, tsv, jsonl or json."),

@@ -88,6 +88,23 @@ def test_blocks_do_not_change_the_answer(monkeypatch, block_rows):
     assert found.tolist() == expected
 
 
+def test_texts_that_an_encoder_takes_for_the_same_need_common_characters(monkeypatch):
+    texts = ["ร้านนี้อาหารอร่อยมาก", "บริการช้าและไม่สุภาพเลย", "ร้านนี้อาหารอร่อยมากครับ"]
+    vectors = np.ones((3, 2), dtype=np.float32)
+    assert near_duplicates(vectors, vectors[:1], 0.95).tolist() == [True, True, True]
+    for block_rows in (1, 2, 1000):
+        monkeypatch.setattr(duplicates, "_BLOCK_ROWS", block_rows)
+        assert near_duplicates(vectors, vectors[:1], 0.95, (texts, texts[:1])).tolist() == [True, False, True]
+        assert near_duplicates(vectors, vectors[:2], 0.95, (texts, texts[:2])).tolist() == [True, True, True]
+        assert not near_duplicates(-vectors, vectors[:1], 0.95, (texts, texts[:1])).any()
+
+
+def test_a_pair_that_is_near_and_a_pair_with_common_characters_make_no_duplicate():
+    sentence, other = "my parcel is lost", "who wrote this novel"
+    found = near_duplicates(unit(0, 90), unit(90, 0), 0.99, ([sentence, sentence], [sentence, other]))
+    assert found.tolist() == [False, True]
+
+
 # -- texts --------------------------------------------------------------------------------------------------
 
 SENTENCE = "The delivery came two days late and the box was open when I got it."

@@ -275,6 +275,15 @@ def test_texts_alike_with_other_outputs_are_no_duplicates_where_outputs_count():
     assert found.report.near == 1
 
 
+def test_near_vectors_of_other_texts_make_no_duplicates_where_texts_count():
+    splits = Splits(pool=(0, 1), search=(2,), confirm=(3,), test=(4,))
+    texts = ["ab cd ef", "gh ij kl", "mn op qr", "st uv wx", "gh ij kl."]
+    alike = np.ones((5, 2), dtype=np.float32)
+    found = remove_near_duplicates(splits, alike, 0.95, texts=texts)
+    assert (found.pool, found.search, found.confirm, found.report.near) == ((0,), (2,), (3,), 1)
+    assert remove_near_duplicates(splits, alike, 0.95, list("ababa"), texts).pool == (0, 1)
+
+
 def test_near_duplicates_that_leave_nothing_are_refused():
     splits = Splits(pool=(0,), search=(1,), confirm=(2,), test=(3,))
     with pytest.raises(DataError, match="pool and search and confirm"):

@@ -124,6 +124,7 @@ def remove_near_duplicates(
     vectors: NDArray[np.float32],
     threshold: float = NEAR_DUPLICATE_SIMILARITY,
     outputs: Sequence[str] | None = None,
+    texts: Sequence[str] | None = None,
 ) -> Splits:
     """Remove rows that are too similar to a row of a part with precedence.
 
@@ -133,6 +134,8 @@ def remove_near_duplicates(
         threshold: cosine similarity from which two texts count as one.
         outputs: output of each row, where texts that are alike but have other outputs are no duplicates, as of
             problems that differ in a number; None where the texts alone decide.
+        texts: input text of each row, where near vectors alone make no duplicates, see
+            :func:`promptsearch.data.duplicates.near_duplicates`.
 
     Raises:
         DataError: a part is left empty.
@@ -141,7 +144,7 @@ def remove_near_duplicates(
     stronger = list(splits.test)
     for name in _PRECEDENCE[1:]:
         rows: tuple[int, ...] = getattr(splits, name)
-        similar = _similar(rows, stronger, vectors, threshold, outputs)
+        similar = _similar(rows, stronger, vectors, threshold, outputs, texts)
         kept[name] = tuple(row for row, is_similar in zip(rows, similar, strict=True) if not is_similar)
         stronger.extend(kept[name])
     removed = sum(splits.sizes.values()) - len(stronger)
@@ -171,10 +174,16 @@ def _similar(
     vectors: NDArray[np.float32],
     threshold: float,
     outputs: Sequence[str] | None,
+    texts: Sequence[str] | None,
 ) -> NDArray[np.bool_]:
     """Which rows are near duplicates of a reference."""
+
+    def near(ours: Sequence[int], theirs: Sequence[int]) -> NDArray[np.bool_]:
+        read = None if texts is None else ([texts[row] for row in ours], [texts[row] for row in theirs])
+        return near_duplicates(vectors[list(ours)], vectors[list(theirs)], threshold, read)
+
     if outputs is None:
-        return near_duplicates(vectors[list(rows)], vectors[list(references)], threshold)
+        return near(rows, references)
     found = np.zeros(len(rows), dtype=np.bool_)
     by_output: dict[str, list[int]] = {}
     for row in references:
@@ -183,8 +192,7 @@ def _similar(
     for place, row in enumerate(rows):
         places.setdefault(outputs[row], []).append(place)
     for output, own in places.items():
-        others = by_output.get(output, [])
-        found[own] = near_duplicates(vectors[[rows[place] for place in own]], vectors[others], threshold)
+        found[own] = near([rows[place] for place in own], by_output.get(output, []))
     return found
 
 

@@ -27,7 +27,7 @@ from promptsearch.result import Result, Trial, Trials
 from promptsearch.run.anchors import first_candidates
 from promptsearch.run.final_measurement import FinalMeasurement, Measured, with_unreasoned
 from promptsearch.run.job import Job
-from promptsearch.run.notes import measurement_notes, processor_notes, rows_notes, setup_notes
+from promptsearch.run.notes import encoder_notes, measurement_notes, processor_notes, rows_notes, setup_notes
 from promptsearch.run.phases import require_enough
 from promptsearch.run.preparation import Ground, Preparation, may_read, next_tokens, search_in_turns
 from promptsearch.run.reasoning_space import let_reason
@@ -245,6 +245,7 @@ class _Run:
             notes=(
                 *measurement_notes(test, baselines, differences, given_test, outcome.stopped_by),
                 *rows_notes(self._job.task, self._too_long),
+                *encoder_notes(near.indistinct),
                 *setup_notes(self._job.limits, self._job.meter.cost.seconds.get("setup", 0.0)),
                 *processor_notes(self._opened.engine, self._job.limits),
             ),

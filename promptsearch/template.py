@@ -76,6 +76,18 @@ class Template:
             cue = cue.replace("{output}", _literal(output_name))
         return replace(self, field=field, cue=cue)
 
+    def form(self, names: tuple[str, str], inputs: Sequence[str], output: str) -> tuple[str, ...]:
+        """What tells this template with some names from others: equal ones give equal prompts.
+
+        Args:
+            names: for input and output, as in :meth:`named`.
+            inputs: the input columns.
+            output: the output column.
+        """
+        named = self.named(*names)
+        field = "" if len(inputs) > 1 else named.field.format(name=title(inputs[0]), text="{text}")
+        return field, named.cue.format(output=title(output)), named.separator, named.chat, str(named.premise_weight)
+
     @property
     def joint(self) -> str:
         """Between the inputs and the cue: a new line, or a space where the cue is an arrow."""

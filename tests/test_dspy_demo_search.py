@@ -528,7 +528,7 @@ def test_whatever_is_found_keeps_to_the_limits(
     places, made = zip(*demos, strict=True)
     pool = JointPool(places, ("",) * len(demos), (1,) * len(demos), made)
     limits = ShotLimits(most_made, most)
-    room = {"opening_tokens": 1, "query_tokens": 1.0, "longest_query": 1, "context_tokens": 1000}
+    room = {"opening_tokens": 1, "query_tokens": 1.0, "long_query": 1, "context_tokens": 1000}
     space = joint_space(pool, limits=limits, modes=("retrieved",), styles=("listed",), names=(("", ""),), **room)
     candidate = Candidate(template="listed", mode="retrieved", count=count)
     each = pool.retrieved(candidate)

@@ -7,20 +7,23 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from fakes import WatchedLM, WordEncoder, golds_of, last_number, numbered_rows, numbered_task
+from numpy.typing import NDArray
 
 import promptsearch as ps
 from promptsearch.candidate import Candidate
 from promptsearch.errors import ArtifactError, BudgetError, ContextError, DataError, ModelError, UserError
 from promptsearch.events import Event, Note
 from promptsearch.lm.fake import FakeLM, ScriptedLM
+from promptsearch.prompting import PromptBuilder
 from promptsearch.result import Trial
+from promptsearch.template import Demonstration
 
 BUDGET = "1500 evaluations"
 
@@ -540,14 +543,66 @@ def long_rows(count: int) -> ps.Task:
     return ps.Task([*rows, *numbered_rows(60)[count:]], inputs="text", output="label")
 
 
-def test_rows_that_are_too_long_are_left_out_and_named() -> None:
+def test_rows_that_are_too_long_are_named_and_wrong_in_the_test() -> None:
     of = long_rows(9)
     result = search(of, WatchedLM(golds_of(of), context_tokens=300))
     (note,) = (note for note in result.notes if "Too long for the model" in note)
-    left_out = result.facts["rows_too_long"]
-    assert 3 <= left_out <= 9  # those that are shown at most are no items
-    assert note.count(" of data") == min(4, left_out)
-    assert result.test.failures == ()
+    too_long = result.facts["rows_too_long"]
+    assert 3 <= too_long <= 9  # those that are shown at most are no items
+    assert note.count(" of data") == min(4, too_long)
+    in_test = sum(len(of.examples[row].text) > 1000 for row in of.split(0).test)
+    assert dict(result.test.failures) == {"too long": in_test}
+    assert result.test.n == len(of.split(0).test)
+    assert result.test.value <= 1 - in_test / result.test.n
+
+
+def test_a_single_long_row_forbids_no_demonstrations() -> None:
+    asked = numbered_rows(40, seed=1)
+    asked[7]["text"] = f"{'so ' * 200}{asked[7]['text']}"
+    of = ps.Task(numbered_rows(60), inputs="text", output="label", validation=asked)
+    result = search(of, WatchedLM(golds_of(of), reliability=by_shots, context_tokens=300))
+    assert result.facts["rows_too_long"] == 0
+    assert max(trial.candidate.shots for trial in result.trials) >= 16
+
+
+class ReadsLatin(WordEncoder):
+    """Takes all that is written in other letters for one and the same."""
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        return super().encode([text if text.isascii() else "?" for text in texts])
+
+
+def test_a_language_that_the_encoder_cannot_read_loses_no_rows() -> None:
+    thai = "กขคงจฉชซญดตถทธนบปผฝพฟมยรลวสหอ"
+    words = ["".join(np.random.default_rng(number).choice(list(thai), 24)) for number in range(80)]
+    of = ps.Task(
+        [{"text": word, "label": "ab"[at % 2]} for at, word in enumerate(words)], inputs="text", output="label"
+    )
+    result = search(of, encoder=ReadsLatin())
+    assert result.facts["duplicates_removed"]["near"] == 0
+    (note,) = (note for note in result.notes if "cannot tell" in note)
+    assert "100%" in note
+    assert not any("cannot tell" in note for note in search().notes)
+
+
+@pytest.mark.parametrize("strategy", ["halving", "greedy", "tpe", "random"])
+def test_no_two_trials_ask_by_the_same_prompt(strategy: str) -> None:
+    """Templates that show no names, or a column twice named, are one candidate under all names."""
+    rows = [{**row, "topic": f"topic {number}"} for number, row in enumerate(numbered_rows(100))]
+    of = ps.Task(rows, inputs=["text", "topic"], output="label", instruction="Say the mood of this review or letter.")
+    model = FakeLM(lambda prompt: "good", reliability=0.7)
+    result = search(of, model, strategy=strategy, space=ps.Space(modes=("static",)))
+    builder = PromptBuilder(
+        model,
+        of.inputs,
+        of.output,
+        {at: Demonstration(each.fields, each.output) for at, each in enumerate(of.examples)},
+        4,
+    )
+    tried = {trial.candidate for trial in result.trials}
+    prompts = {str(builder.render(each, each.demonstrations, of.examples[0].fields)) for each in tried}
+    assert len(tried) > 20
+    assert len(prompts) == len(tried)
 
 
 def test_contradictions_and_labels_alike_are_told() -> None:

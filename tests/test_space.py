@@ -58,7 +58,7 @@ def make(
             instructions={text: len(text.split()) for text in instructions},
             demonstrations={number: number - 90 for number in ids},
             query=20.0,
-            longest_query=longest,
+            long_query=longest,
             context=context,
         ),
     )
@@ -78,7 +78,7 @@ seeds = st.integers(0, 2**32 - 1)
 def require_candidate(space: SearchSpace, candidate: Candidate) -> None:
     """It fits, holds distinct examples of the pool, and names what there is."""
     assert space.fits(candidate)
-    tokens = space.prefix_tokens(candidate) + space.lengths.longest_query
+    tokens = space.prefix_tokens(candidate) + space.lengths.long_query
     assert tokens <= space.lengths.context or candidate.mode == "retrieved"
     assert len(set(candidate.demonstrations)) == len(candidate.demonstrations)
     assert set(candidate.demonstrations) <= set(space.pool.tolist())
@@ -140,7 +140,7 @@ def require_reasoning(space: SearchSpace, candidate: Candidate) -> None:
     assert candidate.samples in space.space.samples
     assert (candidate.shots == 0) == (candidate.reasoning == "cue")
     if candidate.mode == "static":
-        tokens = space.prefix_tokens(candidate) + space.lengths.longest_query + candidate.thinking_tokens
+        tokens = space.prefix_tokens(candidate) + space.lengths.long_query + candidate.thinking_tokens
         assert tokens < space.lengths.context
     if candidate.reasoning in ("gold", "self"):
         shown = candidate.demonstrations or candidate.among or tuple(space.pool.tolist())

@@ -63,6 +63,32 @@ def test_names() -> None:
     assert next(iter(TEMPLATES)) == "fields"
 
 
+PAIRS = [
+    ("", ""),
+    ("Text", ""),
+    ("Review", ""),
+    ("", "Mood"),
+    ("Review", "Mood"),
+    ("Mood", "Review"),
+    ("{text}", "}"),
+]
+
+
+@pytest.mark.parametrize("columns", [("text",), ("text", "topic")])
+def test_forms_are_alike_exactly_where_prompts_are(columns: tuple[str, ...]) -> None:
+    item = dict.fromkeys(columns, "so so")
+    shown = [Demonstration(item, "fine", "It says so.")]
+    by_form: dict[tuple[str, ...], set[tuple[str, ...]]] = {}
+    for template in (*PLAIN_TEMPLATES, *CHAT_TEMPLATES):
+        for names in PAIRS:
+            named = template.named(*names)
+            thoughts = ("", "Think") if template.takes_reasoning else ("",)
+            prompts = tuple(str(renderer(*columns).render(named, "Say it.", shown, item, each)) for each in thoughts)
+            by_form.setdefault(template.form(names, columns, "label"), set()).add(prompts)
+    assert all(len(prompts) == 1 for prompts in by_form.values())
+    assert len({prompts for found in by_form.values() for prompts in found}) == len(by_form)
+
+
 def test_the_usual_form() -> None:
     shown = [Demonstration({"customer_text": "Fine."}, "good"), Demonstration({"customer_text": "Poor."}, "bad")]
     prompt = renderer("customer_text").render(TEMPLATES["fields"], "Say it.", shown, {"customer_text": "Well."})

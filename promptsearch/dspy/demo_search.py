@@ -53,7 +53,7 @@ from promptsearch.pool import Pool
 from promptsearch.run.workbench import naming_pairs
 from promptsearch.search.front import PREFERENCES
 from promptsearch.search.registry import STRATEGIES
-from promptsearch.search.space import SearchSpace
+from promptsearch.search.space import SearchSpace, long_query
 from promptsearch.store import Call, RunStore
 from promptsearch.task import function_identity
 
@@ -494,7 +494,7 @@ class _Job:
             names=self._names() if self._searches_words else (("", ""),),
             opening_tokens=max(openings),
             query_tokens=float(np.mean(lengths)) if lengths else 0.0,
-            longest_query=max(lengths, default=0) + min(answer, 512),
+            long_query=(long_query(lengths) if lengths else 0) + min(answer, 512),
             context_tokens=self._lm.engine.engine.context_tokens if self._local else 4 * DEFAULT_CONTEXT,
         )
 

@@ -132,7 +132,7 @@ def joint_space(
     names: Sequence[tuple[str, str]],
     opening_tokens: int,
     query_tokens: float,
-    longest_query: int,
+    long_query: int,
     context_tokens: int,
 ) -> JointSpace:
     """The space.
@@ -145,7 +145,7 @@ def joint_space(
         names: pairs of titles for input and output, the fields' own first.
         opening_tokens: tokens of one predictor's instructions, the longest.
         query_tokens: mean tokens of a query and its answers.
-        longest_query: tokens of the longest one.
+        long_query: tokens that hardly a query and its answer have more of.
         context_tokens: tokens that one prompt may take.
     """
     shown = max(1, len(set(pool.predictors)))
@@ -163,7 +163,7 @@ def joint_space(
     return JointSpace(
         pool,
         limits,
-        context_tokens - opening_tokens - longest_query,
+        context_tokens - opening_tokens - long_query,
         space,
         templates=styles,
         names=names,
@@ -174,7 +174,7 @@ def joint_space(
             instructions={"": opening_tokens},
             demonstrations=dict(enumerate(pool.tokens)),
             query=query_tokens,
-            longest_query=longest_query,
+            long_query=long_query,
             context=context_tokens,
         ),
     )

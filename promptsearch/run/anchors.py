@@ -109,9 +109,10 @@ def _wordings(
     count = max((count for count in space.shots if count <= WORDING_SHOTS), default=0)
     few = replace(random, demonstrations=random.demonstrations[:count])
     own = [replace(few, instruction=text) for text in given]
-    others = [
+    others: list[Candidate] = [
         *(replace(few, input_name=names[0], output_name=names[1]) for names in space.names[1:]),
         *(replace(few, instruction=text) for text in space.instructions[1:] if text not in given),
         *(replace(few, template=name) for name in space.templates[1:]),
     ]
+    others = [each for each in dict.fromkeys(map(space.usual, others)) if each != few]
     return [few, *own, *(others[place] for place in rng.permutation(len(others)))]

@@ -17,9 +17,10 @@ from promptsearch.result import BASELINE_NAMES
 from promptsearch.run.phases import WANTED_TEST
 from promptsearch.task import Task
 
-__all__ = ["measurement_notes", "processor_notes", "rows_notes", "setup_notes"]
+__all__ = ["encoder_notes", "measurement_notes", "processor_notes", "rows_notes", "setup_notes"]
 
 _FEWEST_OF_A_LABEL = 3
+_MANY_INDISTINCT = 0.2
 _SHOWN_ROWS = 4
 _LONG_SETUP = 0.4  # of a time budget
 _LESS_OF_IT = ("without_readout", "without_readout_alone", "single", "single_alone")
@@ -99,7 +100,8 @@ def rows_notes(task: Task, too_long: Sequence[int]) -> tuple[str, ...]:
     notes = []
     if too_long:
         notes.append(
-            f"Too long for the model, and left out: {_rows(task, too_long)}. A prompt cannot answer such items."
+            f"Too long for the model: {_rows(task, too_long)}. A prompt has no answer to such items: among test rows "
+            "they count as wrong, others were left out."
         )
     conflicting = _conflicting(task)
     if conflicting:
@@ -141,6 +143,21 @@ def _labels_alike(labels: Sequence[str]) -> str:
     for label in labels:
         groups[" ".join(label.casefold().split())].append(repr(label))
     return ", ".join(" and ".join(group) for group in groups.values() if len(group) > 1)
+
+
+def encoder_notes(indistinct: float) -> tuple[str, ...]:
+    """That an encoder takes other texts for the same, as one does that does not know their language.
+
+    Args:
+        indistinct: share of the texts whose vector is that of another text.
+    """
+    if indistinct < _MANY_INDISTINCT:
+        return ()
+    return (
+        f"The encoder cannot tell {indistinct:.0%} of the texts from others, as where it does not know their "
+        "language: what is found by similarity tells little here. Give an encoder= that knows it, such as "
+        "'paraphrase-multilingual-MiniLM-L12-v2'.",
+    )
 
 
 def setup_notes(limits: Budget, seconds: float) -> tuple[str, ...]:

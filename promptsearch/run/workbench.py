@@ -30,7 +30,7 @@ from promptsearch.routing import Router, fit_router
 from promptsearch.scoring import Judge
 from promptsearch.search.attention import LinearAttention
 from promptsearch.search.drawing import retrieved_counts, routed_counts, usable_clusters
-from promptsearch.search.space import Chooser, Clusters, Lengths, Rationales, SearchSpace, Space
+from promptsearch.search.space import Chooser, Clusters, Lengths, Rationales, SearchSpace, Space, long_query
 from promptsearch.select.registry import selector
 from promptsearch.task import Example, Task
 from promptsearch.template import CHAT_TEMPLATES, OPTION_TEMPLATES, PLAIN_TEMPLATES, TEMPLATES, Demonstration
@@ -71,6 +71,7 @@ class Neighbourhood:
         prior: what pool rows say about labels; None for free text, and until :func:`with_prior` fits it.
         priors: log-probabilities of labels by the prior, by item; empty where there is none.
         votes: the same by the neighbours' vote alone.
+        indistinct: share of the texts whose vector is that of another text.
     """
 
     splits: Splits
@@ -80,6 +81,7 @@ class Neighbourhood:
     prior: LabelPrior | None = None
     priors: Mapping[int, FloatArray] = field(default_factory=dict)
     votes: Mapping[int, FloatArray] = field(default_factory=dict)
+    indistinct: float = 0.0
 
     def router(self, candidate: Candidate) -> Router | None:
         """What sends queries to the routes of a candidate; None where it has none."""
@@ -123,7 +125,7 @@ def embed_splits(
     vectors[ids] = found
     outputs = None if task.labels is not None else [example.output for example in task.examples]
     texts = [example.text for example in task.examples]
-    kept = without_near_texts(remove_near_duplicates(splits, vectors, outputs=outputs), texts)
+    kept = without_near_texts(remove_near_duplicates(splits, vectors, outputs=outputs, texts=texts), texts)
     pool_ids = sorted(kept.pool)
     pool = Pool(pool_ids, vectors[pool_ids], encoder=cached.fingerprint)
     index = {word: number for number, word in enumerate(task.labels or ())}
@@ -137,7 +139,13 @@ def embed_splits(
         {count: router for count, router in routers.items() if router is not None},
     )
     matcher = ItemMatcher(matching, vectors, texts)
-    return Neighbourhood(kept, pool, cached, matcher)
+    return Neighbourhood(kept, pool, cached, matcher, indistinct=_indistinct(found))
+
+
+def _indistinct(vectors: NDArray[np.float32]) -> float:
+    """Share of vectors that stand there more than once, but for rounding."""
+    _, counts = np.unique(vectors.round(3), axis=0, return_counts=True)
+    return float(counts[counts > 1].sum() / len(vectors))
 
 
 def with_prior(task: Task, near: Neighbourhood) -> Neighbourhood:
@@ -291,19 +299,27 @@ def make_space(
     if space.templates is None and builder.multiple_choice is not None:
         templates += tuple(template.name for template in OPTION_TEMPLATES)
     _check_templates(templates, builder)
+    names = usable_names(task, space)
+    forms = {
+        name: {pair: TEMPLATES[name].form(pair, task.inputs, task.output) for pair in names} for name in templates
+    }
+    if space.templates is None:  # the columns' own names may make two templates one
+        templates = tuple({forms[name][names[0]]: name for name in reversed(templates)}.values())[::-1]
     templates = _ending_templates(templates, task, builder)
     instructions = usable_instructions(task, vary=space.instructions)
     labels = {word: number for number, word in enumerate(task.labels or ())}
     queries = [*splits.search, *splits.confirm, *splits.test]
+    most = engine.context_tokens - room
     tokens = engine.count_tokens([_bare(task.examples[number], builder) for number in queries])
+    tokens = [count for count in tokens if count <= most] or tokens  # others are never asked
     shown = engine.count_tokens([_shown(task.examples[number], builder) for number in splits.pool])
     counted = engine.count_tokens([text or " " for text in instructions])
     lengths = Lengths(
         instructions=dict(zip(instructions, counted, strict=True)),
         demonstrations=dict(zip(splits.pool, shown, strict=True)),
         query=float(np.mean(tokens)) + _answer_tokens(task, engine),
-        longest_query=max(tokens),
-        context=engine.context_tokens - room,
+        long_query=long_query(tokens),
+        context=most,
         unshown=_unshown_tokens(task, engine),
     )
     by_options = [name for name in templates if TEMPLATES[name].scores_options]
@@ -311,7 +327,7 @@ def make_space(
     found = SearchSpace(
         space,
         templates=templates,
-        names=usable_names(task, space),
+        names=names,
         instructions=instructions,
         pool=splits.pool,
         labels=[labels.get(task.examples[number].output, 0) for number in splits.pool],
@@ -322,10 +338,17 @@ def make_space(
         lengths_in=dict.fromkeys(by_options, shorter),
         shares_beginnings=engine.shares_beginnings,
         answering_templates=[template.name for template in TEMPLATES.values() if not template.takes_reasoning],
+        names_alike={name: _first_alike(forms[name]) for name in forms},
         reads_reasoning_again=task.is_classification or not (isinstance(engine, WritesOn) and engine.reads_once),
     )
     require_candidates(found, clustered=matcher is not None)
     return found
+
+
+def _first_alike(forms: Mapping[tuple[str, str], tuple[str, ...]]) -> dict[tuple[str, str], tuple[str, str]]:
+    """For each pair of names the first with which a template gives the same prompts."""
+    first: dict[tuple[str, ...], tuple[str, str]] = {}
+    return {pair: first.setdefault(form, pair) for pair, form in forms.items()}
 
 
 def _lengths_by_options(
@@ -343,7 +366,7 @@ def _lengths_by_options(
         lengths,
         demonstrations=dict(zip(splits.pool, engine.count_tokens(worked), strict=True)),
         query=float(np.mean(np.add(bare, 2 * np.maximum(read, 0)))),
-        longest_query=max(np.add(bare, np.maximum(read, 0)).tolist()),
+        long_query=long_query(np.add(bare, np.maximum(read, 0)).tolist()),
     )
 
 
@@ -505,7 +528,9 @@ def check_instructions(space: SearchSpace) -> None:
 
 
 def fitting_rows(task: Task, splits: Splits, engine: Engine, *, vary: bool) -> tuple[Splits, tuple[int, ...]]:
-    """The splits without rows that the model cannot be asked about, and these rows.
+    """The splits without rows that no choice can go by, since the model cannot be asked about them; and all such.
+
+    Test rows stay: a prompt will meet their like, and has no answer to them.
 
     Args:
         task: the task.
@@ -530,14 +555,14 @@ def fitting_rows(task: Task, splits: Splits, engine: Engine, *, vary: bool) -> t
     if not too_long:
         return splits, ()
     kept: dict[str, Any] = {name: tuple(row for row in rows if row not in too_long) for name, rows in parts.items()}
-    if not all(kept.values()):
+    if not all(kept.values()):  # of test rows, too
         longest = max(too_long, key=too_long.__getitem__)
         raise ContextError(
             f"{len(too_long)} rows are too long for the model, and leave none to ask about; the longest, "
             f"{task.row_name(longest)}, has {too_long[longest]:,} tokens, and the model takes {room - most:,} beside "
             "the instruction; shorten them"
         )
-    return replace(splits, **kept), tuple(sorted(too_long))
+    return replace(splits, search=kept["search"], confirm=kept["confirm"]), tuple(sorted(too_long))
 
 
 def _bare(example: Example, builder: PromptBuilder) -> str:

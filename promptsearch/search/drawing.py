@@ -272,7 +272,7 @@ def _worded(
     templates = templates or space.templates
     names = _prefer("names", space.names, _even(space.names), preferences, rng)
     odds = [0.4 * max(1, len(templates) - 1), *_even(templates[1:])]  # the usual one, two times in five
-    return Candidate(
+    drawn = Candidate(
         instruction=_prefer("instruction", space.instructions, _even(space.instructions), preferences, rng),
         template=_prefer("template", templates, odds, preferences, rng),
         input_name=names[0],
@@ -280,6 +280,7 @@ def _worded(
         calibration=space.calibration,
         **others,
     )
+    return space.usual(drawn)
 
 
 def _prefer(

@@ -255,5 +255,5 @@ def _reworded(space: SearchSpace, candidate: Candidate, rng: np.random.Generator
         replace(candidate, instruction=str(rng.choice(space.instructions))),
         replace(candidate, input_name=input_name, output_name=output_name),
     )
-    changed = changes[int(rng.integers(len(changes)))]
+    changed = space.usual(changes[int(rng.integers(len(changes)))])
     return changed if space.allows(changed) else None

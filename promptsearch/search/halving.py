@@ -39,6 +39,8 @@ _FINALISTS = 5
 _FEWEST_WHOLE = 3
 _NEWCOMERS = 8
 _FEWEST_ARMS = 6
+_MOST_ARMS = 1000
+_MOST_MISSED = 100
 _FREE_ROUNDS = 5  # in a row: routes that are known can be put together in more ways than anyone can count
 _LIKELY_SHARE = 0.5  # of a later race's price: most of its arms fall behind the survivors early
 
@@ -118,12 +120,14 @@ def _field(race: Race, anchors: Sequence[Candidate], units: float, rng: np.rando
     arms = looked[: max(2, len(looked) // _ANCHORS_KEPT)]
     if "static" in race.space.space.modes:  # else all arms are dear
         arms += _dear_ones(race, arms, units, preferences, rng)
-    for _ in range(1000):
+    missed = 0  # draws in a row that brought nothing new: the space holds hardly more
+    while missed < _MOST_MISSED and len(arms) < _MOST_ARMS:
         if len(arms) >= _FEWEST_ARMS and race.price_of_race(arms, race.short_rungs) > units:
             break
         arm = draw_fresh(race.space, rng, preferences)
-        if arm not in arms and race.space.reasons_alike(arm):
-            arms.append(arm)
+        is_new = arm not in arms and race.space.reasons_alike(arm)
+        missed = 0 if is_new else missed + 1
+        arms += [arm] * is_new
     return arms
 
 

@@ -34,6 +34,7 @@ def mutate(space: SearchSpace, candidate: Candidate, weights: Weights, rng: np.r
     changes = (_REASONING_CHANGES if candidate.reasons else _CHANGES)[candidate.mode]
     change = changes[int(rng.integers(len(changes)))]
     changed = change(space, candidate, weights, rng)
+    changed = None if changed is None else space.usual(changed)
     return changed if changed is not None and changed != candidate and space.allows(changed) else None
 
 

@@ -137,7 +137,7 @@ class Parameters:
         """
         names = self.space.names[choose("names", len(self.space.names))]
         mode = self.modes[choose("mode", len(self.modes))]
-        return Candidate(
+        chosen = Candidate(
             instruction=self.space.instructions[choose("instruction", len(self.space.instructions))],
             template=self.space.templates[choose("template", len(self.space.templates))],
             input_name=names[0],
@@ -146,6 +146,7 @@ class Parameters:
             calibration=self.space.calibration,
             **{"static": self._shown, "retrieved": self._found, "routed": self._routed_by}[mode](choose),
         )
+        return self.space.usual(chosen)
 
     def levels(self, candidate: Candidate) -> dict[str, int] | None:
         """The levels that give a candidate; None where none do."""

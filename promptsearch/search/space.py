@@ -8,7 +8,7 @@ Leaves out: texts, models, scores; lengths, labels and clusters are plain number
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeGuard
 
@@ -29,10 +29,12 @@ from promptsearch.candidate import (
 from promptsearch.errors import UserError
 from promptsearch.search.attention import LinearAttention
 
-__all__ = ["Chooser", "Clusters", "Lengths", "Rationales", "SearchSpace", "Space"]
+__all__ = ["Chooser", "Clusters", "Lengths", "Rationales", "SearchSpace", "Space", "long_query"]
 
 Chooser = Callable[[int, np.random.Generator], tuple[int, ...]]
 _MOST_MEMBERS = 8
+_SPARED_AMONG = 50  # queries of which one may be too long for demonstrations
+_FEWEST_SPARING = 20  # queries of which one may be so
 _CURATED = 24  # examples that a curated pool holds at least
 _FEWEST_MIXED, _MOST_MIXED = 3, 12  # labels that candidates race mixed with; two have one difference, nothing to mix
 
@@ -143,6 +145,16 @@ _KNOWN: Mapping[str, tuple[str, ...] | None] = {
 }
 
 
+def long_query(tokens: Sequence[int]) -> int:
+    """Tokens that prompts leave room for: those of the longest query, but for one in fifty (one of 20 to 49).
+
+    A few long rows thereby forbid nothing: where a prompt leaves them no room their answers are wrong, and the race
+    says whether what it shows is worth that.
+    """
+    spared = len(tokens) // _SPARED_AMONG or int(len(tokens) >= _FEWEST_SPARING)
+    return sorted(tokens)[-1 - spared]
+
+
 @dataclass(frozen=True)
 class Lengths:
     """Token counts that prices are made of.
@@ -151,7 +163,7 @@ class Lengths:
         instructions: tokens of each instruction.
         demonstrations: tokens of each pool id as a demonstration.
         query: mean tokens of a query and what its answer adds.
-        longest_query: tokens of the longest query.
+        long_query: tokens that hardly a query has more of, see :func:`long_query`.
         context: tokens that a prompt may take.
         unshown: tokens that a query's answer takes more where no demonstration shows its form.
     """
@@ -159,7 +171,7 @@ class Lengths:
     instructions: Mapping[str, int]
     demonstrations: Mapping[int, int]
     query: float
-    longest_query: int
+    long_query: int
     context: int
     unshown: float = 0.0
 
@@ -252,6 +264,7 @@ class SearchSpace:
         shares_beginnings: bool = True,
         answering_templates: Sequence[str] = (),
         reads_reasoning_again: bool = True,
+        names_alike: Mapping[str, Mapping[tuple[str, str], tuple[str, str]]] | None = None,
     ) -> None:
         self.space = space
         self.templates = tuple(templates)
@@ -270,7 +283,15 @@ class SearchSpace:
         self.labels_by_id: Mapping[int, int] = dict(zip(self.pool.tolist(), self.labels.tolist(), strict=True))
         self._shares_beginnings = shares_beginnings
         self._lengths_in = dict(lengths_in or {})
+        self._names_alike = names_alike or {}
         self.shots = tuple(sorted({count for count in space.shots if 0 <= count <= len(self.pool)}))
+
+    def usual(self, candidate: Candidate) -> Candidate:
+        """The same with the first of the names that give the same prompts: many show one or none."""
+        alike = self._names_alike.get(candidate.template, {})
+        names = (candidate.input_name, candidate.output_name)
+        first = alike.get(names, names)
+        return candidate if first == names else replace(candidate, input_name=first[0], output_name=first[1])
 
     # -- what there is --------------------------------------------------------------------------------------
 
@@ -354,9 +375,9 @@ class SearchSpace:
         return tuple(chosen) if len(by_label) == labels and len(chosen) >= fewest else ()
 
     def fits(self, candidate: Candidate) -> bool:
-        """Whether the longest query fits after the demonstrations."""
+        """Whether queries fit after the demonstrations, but perhaps a few that are much longer than others."""
         lengths = self.lengths_of(candidate)
-        room = lengths.context - lengths.longest_query - self._reasoning_room(candidate)
+        room = lengths.context - lengths.long_query - self._reasoning_room(candidate)
         if candidate.mode == "retrieved":  # each query's own demonstrations are checked when they are known
             return candidate.count * self._shown_length(candidate) <= room
         if candidate.mode == "routed":

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from promptsearch.budget import Budget
+from promptsearch.budget import Budget, Meter
 from promptsearch.candidate import Candidate
 from promptsearch.data.splits import Splits
 from promptsearch.embed.cache import CachedEncoder
@@ -101,13 +101,14 @@ def optimize(
         raise UserError(f"space={space!r} is no Space; give ps.Space(...)")
     if prefer not in PREFERENCES:
         raise UserError(f"prefer={prefer!r} is unknown; give one of {', '.join(PREFERENCES)}")
+    begun = Meter()  # dividing a hundred thousand rows takes seconds, which are the budget's
     task.require_metric()
     chosen: Any = encoder  # checked there
     found = resolve_encoder(chosen)
     check_space(space or Space(), task, found)
     splits = search_in_turns(task, task.split(seed))
     with _listener(progress) as listen:
-        job = Job(task, limits, space or Space(), STRATEGIES[strategy], prefer, seed, listen)
+        job = Job(task, limits, space or Space(), STRATEGIES[strategy], prefer, seed, listen, begun)
         hurry = None if limits.seconds is None else _WEIGHTS_SHARE * limits.seconds
         opened = open_engine(model, weights, _weights_listener(listen), hurry)
         cached = found if isinstance(found, CachedEncoder) else CachedEncoder(found)

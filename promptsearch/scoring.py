@@ -82,6 +82,7 @@ class Judge:
         metric: what a prediction is worth.
         priors: log-probability of labels by similar examples, by item id; empty without a prior.
         tokens: next tokens that answers tell the log-probabilities of.
+        counted: examples that say how frequent labels are, by id; None for all, where none of them is a test.
     """
 
     def __init__(
@@ -91,8 +92,10 @@ class Judge:
         metric: Metric,
         priors: Mapping[int, FloatArray],
         tokens: Sequence[int] = (),
+        counted: Sequence[int] | None = None,
     ) -> None:
         self._examples = examples
+        self._counted = range(len(examples)) if counted is None else counted
         self.labels = tuple(labels) if labels is not None else None
         self._metric = metric
         self._priors = priors
@@ -102,7 +105,7 @@ class Judge:
 
     def without_prior(self) -> Judge:
         """A judge of the prompt alone."""
-        alone = Judge(self._examples, self.labels, self._metric, {}, self._tokens)
+        alone = Judge(self._examples, self.labels, self._metric, {}, self._tokens, self._counted)
         alone._readouts = self._readouts  # they know of no prior
         return alone
 
@@ -112,9 +115,10 @@ class Judge:
 
     @cached_property
     def _common(self) -> FloatArray:
-        """Rows of each label among all of the task's, shape (labels,)."""
-        known = [self._index[example.output] for example in self._examples if example.output in self._index]
-        return np.bincount(known, minlength=len(self._index)).astype(np.float64)
+        """Counted rows of each label, at least one, shape (labels,)."""
+        outputs = [self._examples[number].output for number in self._counted]
+        known = [self._index[output] for output in outputs if output in self._index]
+        return np.maximum(np.bincount(known, minlength=len(self._index)), 1).astype(np.float64)
 
     @property
     def labels_alike(self) -> bool:
@@ -124,8 +128,8 @@ class Judge:
     def weights(self, items: Sequence[int]) -> FloatArray:
         """What each item counts in a fit, shape (items,), 1 on average.
 
-        Where labels count alike, all rows of a label together count as the root of its number among all of the
-        task's rows, however many of it are at hand: a rare label's F1 is best where it is named more readily than
+        Where labels count alike, all rows of a label together count as the root of its number among the counted
+        rows, however many of it are at hand: a rare label's F1 is best where it is named more readily than
         its rows alone say, and less than if it were as common as others.
         """
         if not self.labels_alike:

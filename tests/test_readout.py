@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,13 @@ from promptsearch.events import Event, Progress
 from promptsearch.lm.base import FloatArray
 from promptsearch.lm.llamacpp.engine import LlamaEngine
 from promptsearch.lm.resolve import OpenedModel
+from promptsearch.metrics import METRICS
 from promptsearch.parts import PromptParts
 from promptsearch.probabilities import normalized
 from promptsearch.prompting import PromptBuilder
 from promptsearch.readout import Readout, ReadoutFit, fit_readout, likeliest_tokens, packed, unpacked
+from promptsearch.run.finalists import Fitter
+from promptsearch.scoring import Judge
 
 TOKENS = (2, 3, 5, 7, 11, 13, 17, 19)
 
@@ -186,6 +190,25 @@ def test_a_search_finds_that_reading_helps_and_says_what_it_gains() -> None:
     rows = [task.examples[number] for number in splits.test][: result.test.n]
     assert result.prompt.evaluate(rows) == result.test
     assert result.prompt.evaluate_twice(rows)[1] == result.test_without_prior
+
+
+def test_words_go_without_the_prior_where_the_readout_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A prompt deploys with its prior or without it, and so does what is measured beside it."""
+    golds = np.arange(40) % 2
+    fit = fit_readout((1, 2), np.zeros((40, 2)), np.eye(2)[golds], golds)
+    assert fit is not None
+    read = Weighing("readout", (0.0, 0.0), readout=fit.readout)
+    words, words_alone = Weighing("batch", (0.0, 0.0), prior_weight=0.5), Weighing("batch", (0.0, 0.0))
+    judge = Judge((), ("bad", "good"), METRICS["accuracy"], {})
+    fitter = Fitter(None, judge, ("readout",))  # type: ignore[arg-type]
+    monkeypatch.setattr(fitter, "usable_calibrations", lambda *_: ("readout",))
+    fits = {fitter.judge: (read, words), fitter.alone: (read, words_alone)}
+    monkeypatch.setattr(fitter, "_best_fits", lambda asked, *_: fits[asked])
+    found = fitter.fit(Candidate(), range(40))
+    assert (found.weighing, found.words, found.words_alone) == (read, words_alone, words_alone)
+    fits[fitter.judge] = (replace(read, prior_weight=0.5), words)
+    found = fitter.fit(Candidate(), range(40))
+    assert (found.words, found.words_alone) == (words, words_alone)
 
 
 def test_it_can_be_left_out() -> None:

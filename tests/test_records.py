@@ -12,7 +12,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from promptsearch.data.records import WRITTEN_SUFFIXES, declared_labels, read_rows, write_rows
-from promptsearch.data.text import as_text, is_missing, listed, normalised, quoted
+from promptsearch.data.text import (
+    _normalised_anything,
+    _normalised_once,
+    as_text,
+    is_missing,
+    listed,
+    normalised,
+    quoted,
+)
 from promptsearch.errors import DataError
 
 ROWS = [{"text": "good", "label": "NA"}, {"text": "it said null", "label": "None"}]
@@ -224,6 +232,12 @@ def test_labels_declared_by_a_dataset_are_found():
 @given(st.text())
 def test_normalising_twice_changes_nothing(text):
     assert normalised(normalised(text)) == normalised(text)
+
+
+@settings(deadline=None)
+@given(st.text(st.characters(max_codepoint=127)))
+def test_ascii_is_normalised_as_any_text_is(text):
+    assert _normalised_once(text) == _normalised_anything(text)
 
 
 @settings(deadline=None)

@@ -136,6 +136,16 @@ def test_where_labels_count_alike_rare_ones_weigh_more(golds: list[str]) -> None
     assert classifier(golds).weights(items).tolist() == [1.0] * len(golds)
 
 
+def test_test_rows_do_not_say_how_frequent_labels_are() -> None:
+    """Neither by their number nor by a label that no other row has."""
+    golds = ["bad"] * 8 + ["good"] * 2
+    expected = classifier(golds, "macro_f1").weights(range(10)).tolist()
+    for tested in (["good"] * 50, ["bad"] * 50, ["fine"] * 50, []):
+        judge = Judge(examples(golds + tested), LABELS, METRICS["macro_f1"], {}, counted=range(10))
+        assert judge.weights(range(10)).tolist() == expected
+        assert judge.without_prior().weights(range(10)).tolist() == expected
+
+
 def test_a_rare_label_is_named_where_labels_count_alike() -> None:
     """Little evidence and one common label: likelihood alone hardly ever says the other."""
     values: dict[str, list[float]] = {"accuracy": [], "macro_f1": []}

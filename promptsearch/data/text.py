@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -23,6 +24,7 @@ LISTED_VALUES = 4
 
 # These are punctuation to Unicode, but they change the meaning: "C#" is not "C", "x*y" is not "x/y".
 _MEANINGFUL_PUNCTUATION = frozenset("#%&*/@\\")
+_REMOVABLE_ASCII = re.compile(r"""[!"'(),\-.:;?\[\]_{}](?![0-9])""")
 
 
 def clean_text(text: str) -> str:
@@ -123,6 +125,13 @@ def normalised(text: str) -> str:
 
 
 def _normalised_once(text: str) -> str:
+    if text.isascii():  # ten times as fast, and there can be a hundred thousand of them
+        folded = "".join(text.lower().split())
+        return _REMOVABLE_ASCII.sub("", folded) or folded
+    return _normalised_anything(text)
+
+
+def _normalised_anything(text: str) -> str:
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
     folded = "".join(folded.split())
     followers = folded[1:] + " "

@@ -104,6 +104,8 @@ class Fitter:
             best, by_words = self._best_fits(self.alone, usable, candidate, items, others)
             alone = best if weighing.prior_weight > 0 else weighing
             words_alone = by_words if words.prior_weight > 0 else words
+        if weighing.prior_weight == 0:  # a prompt that goes without a prior does so by words as well
+            words = words_alone
         chosen = replace(candidate, calibration=weighing.calibration)
         finalist = Finalist(chosen, weighing, candidate, alone, others=others)
         if weighing.readout is None and alone.readout is None:

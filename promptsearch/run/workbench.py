@@ -96,7 +96,8 @@ class Neighbourhood:
             prior: whether the prior counts.
             tokens: next tokens that answers tell the log-probabilities of.
         """
-        return Judge(task.examples, task.labels, metric, self.priors if prior else {}, tokens)
+        priors = self.priors if prior else {}
+        return Judge(task.examples, task.labels, metric, priors, tokens, self.splits.searched)
 
 
 def embed_splits(

@@ -16,6 +16,7 @@ import numpy as np
 
 from promptsearch.candidate import Candidate
 from promptsearch.lm.base import FloatArray
+from promptsearch.probabilities import one_thread
 from promptsearch.search.base import Scores
 from promptsearch.search.log_knowledge import candidate_effects, reliability, showing
 from promptsearch.search.rank_correlation import is_trusted, rank_correlation
@@ -142,7 +143,8 @@ def fit_datamodel(
     features = _Features.of(arms, label_of)
     rows = features.rows(arms)
     centre = trust @ rows / trust.sum()
-    weights, left_out, penalty = _ridge(rows - centre, effects, trust)
+    with one_thread():  # it is fitted again in every round, and such small algebra mostly waits for threads
+        weights, left_out, penalty = _ridge(rows - centre, effects, trust)
     return Datamodel(
         rank_correlation(left_out, effects, [arm.shots for arm in arms]),
         rank_correlation(left_out, effects),

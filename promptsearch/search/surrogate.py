@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from promptsearch.candidate import Candidate
 from promptsearch.lm.base import FloatArray
+from promptsearch.probabilities import one_thread
 from promptsearch.search.attention import LinearAttention
 from promptsearch.search.base import Scores
 from promptsearch.search.log_knowledge import candidate_effects, reliability, showing
@@ -83,7 +84,8 @@ def fit_surrogate(scores: Mapping[Candidate, Scores], attention: LinearAttention
         return Surrogate(None, None, len(shown), *settings[0], attention)
     effects = candidate_effects(shown)
     measured = np.array([effect / reliability(shown[arm].items) for arm, effect in effects.items()])
-    predicted = np.array([attention.quality(list(effects), *setting) for setting in settings])
+    with one_thread():
+        predicted = np.array([attention.quality(list(effects), *setting) for setting in settings])
     groups = np.unique([arm.shots for arm in effects], return_inverse=True)[1]
     joined = _left_out_ranks(predicted, measured, groups)
     chosen = settings[_best_setting(predicted, measured, groups)]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import platformdirs
 
-__all__ = ["cache_dir", "installed_file"]
+__all__ = ["cache_dir", "cache_place", "installed_file"]
 
 
 def cache_dir() -> Path:
@@ -24,10 +24,15 @@ def cache_dir() -> Path:
     Raises:
         OSError: the folder cannot be made.
     """
-    named = os.environ.get("PROMPTSEARCH_CACHE")
-    folder = Path(named).expanduser() if named else Path(platformdirs.user_cache_dir("promptsearch"))
+    folder = cache_place()
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def cache_place() -> Path:
+    """Where :func:`cache_dir` is or would be; nothing is made."""
+    named = os.environ.get("PROMPTSEARCH_CACHE")
+    return Path(named).expanduser() if named else Path(platformdirs.user_cache_dir("promptsearch"))
 
 
 def installed_file(distribution: str, suffix: str) -> Path | None:

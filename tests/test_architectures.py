@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tiny_models import GENERATORS, WINDOW, write_model
 
 from promptsearch.errors import BackendError
@@ -20,6 +22,8 @@ from promptsearch.lm.llamacpp.context import Context
 from promptsearch.lm.llamacpp.engine import LlamaEngine, log_normalizers
 from promptsearch.lm.llamacpp.library import llama
 from promptsearch.lm.llamacpp.opening import open_model
+from promptsearch.lm.llamacpp.sequences import cells_within
+from promptsearch.lm.llamacpp.stem import FIRST_PLACE
 from promptsearch.lm.llamacpp.vocabulary import Vocabulary
 from promptsearch.lm.plan import Row
 
@@ -213,6 +217,56 @@ def test_sequences_are_as_many_as_their_states_can_be_afforded(
     with LlamaEngine(write_model(folder, "mamba", seed=1), name="x", fingerprint="x", threads=1) as opened:
         found = opened._context.sequences
     assert 4 < found < 256 if sequences is None else found == sequences
+
+
+PACKAGED, LARGE = 30 * 3 * 64 * 2 * 2, 32 * 32 * 96 * 2 * 2
+"""Bytes of a cell of SmolLM2-135M, and of Phi-3-mini, where every head has its own keys and values."""
+GIB = 2**30
+
+
+@pytest.mark.parametrize(
+    ("cell", "memory", "cells"),
+    [
+        (PACKAGED, 2 * GIB, 16384),
+        (PACKAGED, 4 * GIB, 16384),
+        (PACKAGED, 8 * GIB, 23301),
+        (PACKAGED, 64 * GIB, 46603),
+        (1024, 64 * GIB, 65536),
+        (2**16, 64 * GIB, 16384),
+        (2**16, 4 * GIB, 16384),
+        (2**16, 2 * GIB, 2048),
+        (2**16 + 4, 8 * GIB, 8191),
+        (LARGE, 8 * GIB, 1365),
+        (LARGE, 64 * GIB, 2730),
+        (2**30, 8 * GIB, 0),
+    ],
+)
+def test_small_models_generate_much_at_once_and_large_ones_keep_to_their_memory(
+    cell: int, memory: int, cells: int
+) -> None:
+    assert cells_within(cell, memory) == cells
+
+
+@given(cell=st.integers(0, 2**22), memory=st.integers(0, 2**42))
+def test_generation_takes_no_more_than_a_quarter_of_the_memory_and_a_gibibyte(cell: int, memory: int) -> None:
+    taken = cells_within(cell, memory) * cell
+    assert taken <= min(GIB, memory // 4)
+    if taken < 16384 * cell:
+        assert taken <= memory // 16
+
+
+def test_one_request_runs_where_memory_is_for_none(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = GenerationParams(max_tokens=4)
+    path = write_model(folder, "llama", seed=1)
+    with LlamaEngine(path, name="x", fingerprint="x", threads=1) as opened:
+        right = opened.generate(QUERIES, params)
+        assert opened._stem is not None
+        assert opened._stem.context.sequences > FIRST_PLACE + 1
+    monkeypatch.setattr(sequences_module, "_CELLS_BYTES", 0)
+    with LlamaEngine(path, name="x", fingerprint="x", threads=1) as opened:
+        assert opened.generate(QUERIES, params) == right
+        assert opened._stem is not None
+        assert opened._stem.context.sequences == FIRST_PLACE + 1
 
 
 def test_the_same_seed_writes_the_same_model(tmp_path: Path, folder: Path) -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +13,13 @@ import pytest
 from tiny_models import write_model
 
 from promptsearch.errors import BackendError, ModelError
+from promptsearch.lm.llamacpp import engine as engine_module
 from promptsearch.lm.llamacpp import opening
 from promptsearch.lm.llamacpp.context import Context
 from promptsearch.lm.llamacpp.engine import LlamaEngine
 from promptsearch.lm.llamacpp.library import accelerator, llama
 from promptsearch.lm.llamacpp.opening import open_model, open_on_device
+from promptsearch.lm.resolve import open_engine
 
 
 def refused(path: Path) -> str:
@@ -149,3 +154,44 @@ def test_a_build_for_processors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     model, device = open_on_device(write_model(tmp_path, "llama"))
     llama().llama_model_free(model)
     assert device == opening.PROCESSOR
+
+
+class SlowEngine:
+    """Takes so long to open that another thread would open a second one meanwhile; the first ``failures`` fail."""
+
+    meeting: threading.Barrier
+    opened: list[Path]
+    failures: int
+
+    def __init__(self, path: Path, **_: object) -> None:
+        with suppress(threading.BrokenBarrierError):
+            self.meeting.wait(0.2)
+        self.opened.append(path)
+        self.closed = False
+        if len(self.opened) <= self.failures:
+            raise ModelError("no memory")
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> type[SlowEngine]:
+    monkeypatch.setattr(engine_module, "LlamaEngine", SlowEngine)
+    SlowEngine.meeting, SlowEngine.opened, SlowEngine.failures = threading.Barrier(2), [], 0
+    return SlowEngine
+
+
+def test_threads_that_open_a_model_at_once_get_one_engine(tmp_path: Path, slow: type[SlowEngine]) -> None:
+    path = write_model(tmp_path, "llama")
+    with ThreadPoolExecutor(2) as threads:
+        first, second = threads.map(lambda _: open_engine(path, "as-is"), range(2))
+    assert first.engine is second.engine
+    assert slow.opened == [path]
+    first.engine.closed = True
+    assert open_engine(path, "as-is").engine is not first.engine
+
+
+def test_a_model_that_could_not_be_opened_holds_nobody_up(tmp_path: Path, slow: type[SlowEngine]) -> None:
+    path = write_model(tmp_path, "llama", seed=1)
+    slow.failures = 1
+    with pytest.raises(ModelError, match="no memory"):
+        open_engine(path, "as-is")
+    assert open_engine(path, "as-is").engine is open_engine(path, "as-is").engine

@@ -6,7 +6,7 @@ from pathlib import Path
 import platformdirs
 import pytest
 
-from promptsearch.paths import cache_dir, installed_file
+from promptsearch.paths import cache_dir, cache_place, installed_file
 
 
 def test_cache_dir_is_the_named_folder_and_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -14,6 +14,15 @@ def test_cache_dir_is_the_named_folder_and_is_made(tmp_path: Path, monkeypatch: 
     assert not (tmp_path / "a").exists()
     assert cache_dir() == tmp_path / "a" / "b"
     assert (tmp_path / "a" / "b").is_dir()
+
+
+def test_where_the_cache_folder_would_be_is_told_without_making_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROMPTSEARCH_CACHE", str(tmp_path / "a" / "b"))
+    assert cache_place() == tmp_path / "a" / "b"
+    assert not (tmp_path / "a").exists()
+    assert cache_dir() == cache_place()
 
 
 def test_cache_dir_without_a_name_is_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -472,6 +472,111 @@ def test_a_type_that_was_asked_for_by_name_stays(model_file: Path, workshop: Wor
     assert workshop.made.count("Q8_0") == 1  # measured where it lay
 
 
+def unlockable(cache: Path) -> None:
+    """Leave a weights folder as a read-only one is; whoever runs tests may write to those all the same."""
+    lock = weights_folder(cache) / "lock"
+    lock.unlink()
+    lock.mkdir()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("asked", ["auto", "Q8_0"])
+def test_what_a_folder_holds_whole_runs_though_nothing_can_be_written_there(
+    model_file: Path, workshop: Workshop, cache: Path, caplog: pytest.LogCaptureFixture, asked: str
+) -> None:
+    first = choose_weights(model_file, asked)
+    unlockable(cache)
+    before, made = contents(cache), len(workshop.made)
+    with caplog.at_level(logging.WARNING, "promptsearch"):
+        assert choose_weights(model_file, asked) == first
+    assert (contents(cache), len(workshop.made)) == (before, made)
+    assert not caplog.records
+
+
+def test_a_choice_of_the_file_as_it_is_counts_in_a_folder_that_cannot_be_written_to(
+    model_file: Path, workshop: Workshop, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    workshop.agreed = dict.fromkeys(KINDS, 0)
+    first = choose_weights(model_file)
+    unlockable(cache)
+    with caplog.at_level(logging.WARNING, "promptsearch"):
+        assert choose_weights(model_file) == first
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("damage", [cut_short, overwritten, Path.unlink])
+def test_a_damaged_copy_in_a_folder_that_cannot_be_written_to_leaves_the_file_as_it_is(
+    model_file: Path,
+    workshop: Workshop,
+    cache: Path,
+    caplog: pytest.LogCaptureFixture,
+    damage: Callable[[Path], None],
+) -> None:
+    damage(choose_weights(model_file).path)
+    unlockable(cache)
+    workshop.made.clear()
+    with caplog.at_level(logging.WARNING, "promptsearch"):
+        chosen = choose_weights(model_file)
+    assert (chosen.kind, chosen.path, chosen.agreement) == (AS_IS, model_file, None)
+    assert chosen.prefill == SPEEDS
+    assert reasons(chosen)[AS_IS] == ""
+    assert "the cache folder cannot be used ([Errno " in reasons(chosen)["BF16"]
+    assert "runs as it is: the cache folder cannot be used ([Errno " in caplog.text
+    assert not workshop.made
+
+
+@pytest.mark.parametrize("inside", ["", "weights"], ids=["no cache folder", "no folder of weights"])
+def test_without_a_cache_folder_the_file_runs_as_it_is(
+    model_file: Path, workshop: Workshop, cache: Path, caplog: pytest.LogCaptureFixture, inside: str
+) -> None:
+    """A file lies in the folder's place."""
+    (cache / inside).parent.mkdir(exist_ok=True)
+    (cache / inside).touch()
+    with caplog.at_level(logging.WARNING, "promptsearch"):
+        chosen = choose_weights(model_file)
+    assert (chosen.kind, chosen.path, chosen.table, chosen.prefill) == (AS_IS, model_file, None, {})
+    assert f"{model_file.name} runs as it is: the cache folder cannot be used ([Errno " in caplog.text
+    assert weights.kept_table(model_file) is None
+    with pytest.raises(
+        ModelError, match=r"cannot run with F16 weights: the cache folder .*; give weights='as-is'"
+    ) as told:
+        choose_weights(model_file, "F16")
+    assert "\n" not in str(told.value)
+    assert "PROMPTSEARCH_CACHE" in str(told.value)
+    assert choose_weights(model_file, AS_IS).path == model_file
+    assert (workshop.made, workshop.measured) == ([], [])
+
+
+def test_a_named_type_that_the_disk_has_no_room_for_is_one_line(model_file: Path, workshop: Workshop) -> None:
+    workshop.disk_full = {"F16"}
+    with pytest.raises(ModelError, match=r"cannot run with F16 weights: \[Errno 28\] .*; give weights='as-is'"):
+        choose_weights(model_file, "F16")
+
+
+@pytest.mark.parametrize("agreed", [50, 0])
+def test_what_was_measured_and_cannot_be_kept_leaves_the_file_as_it_is(
+    model_file: Path,
+    workshop: Workshop,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    agreed: int,
+) -> None:
+    workshop.agreed = dict.fromkeys(KINDS, agreed)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch, caplog.at_level(logging.WARNING, "promptsearch"):
+        patch.setattr(weights, "write_whole", full)
+        chosen = choose_weights(model_file)
+    assert (chosen.kind, chosen.path, chosen.prefill) == (AS_IS, model_file, SPEEDS)
+    assert "what was measured cannot be kept, so that it is measured again next time: [Errno 28]" in caplog.text
+    assert choose_weights(model_file).kind == ("BF16" if agreed else AS_IS)
+
+
 def test_what_a_killed_process_left_is_cleared_away(model_file: Path, workshop: Workshop, cache: Path) -> None:
     choose_weights(model_file, "F16")
     trial = weights_folder(cache) / "trial"

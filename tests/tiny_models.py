@@ -1,7 +1,7 @@
 """Tiny models of many architectures with random weights, so that every memory that llama.cpp has gets tested.
 
-A text is a prompt of bytes: each byte is a token, and a few pairs of bytes are one. Weights are 32-bit and so large
-that one wrong token anywhere shows in the logits.
+A text is a prompt of bytes: each byte is a token, and a few pairs of bytes are one; some models have a sentencepiece
+vocabulary of a few words instead. Weights are 32-bit and so large that one wrong token anywhere shows in the logits.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import gguf
 import numpy as np
 
-__all__ = ["GENERATORS", "OTHERS", "WINDOW", "write_model"]
+__all__ = ["CONTROL", "GENERATORS", "OTHERS", "SENTENCEPIECE", "WINDOW", "write_model"]
 
 WIDTH = 64
 HEADS = 4
@@ -22,23 +22,27 @@ CONTEXT = 2048
 WINDOW = 32
 CONTROL = "<|end|>"
 MERGES = ["Ġ t", "Ġ a", "e r", "i n", "o n", "Ġt h"]
+WORDS = ["▁good", "good", "▁bad", "▁badly", "ness", "▁▁", "▁a", "=▁", "\n\n", ".\n", "日本"]
+
+
+Build = Callable[["_Model"], None]
 
 
 class _Model:
     """A file in the making."""
 
-    def __init__(self, path: Path, architecture: str, seed: int) -> None:
+    def __init__(self, path: Path, architecture: str, seed: int, vocabulary: Build) -> None:
         self.writer = gguf.GGUFWriter(path, architecture)
         self.architecture = architecture
         self.rng = np.random.default_rng(seed)
-        self._vocabulary()
+        vocabulary(self)
         self.writer.add_context_length(CONTEXT)
         self.writer.add_embedding_length(WIDTH)
         self.writer.add_block_count(LAYERS)
         self.writer.add_feed_forward_length(2 * WIDTH)
 
-    def _vocabulary(self) -> None:
-        """A byte-level vocabulary."""
+    def byte_level(self) -> None:
+        """A vocabulary of bytes."""
         letters = _byte_letters()
         self.tokens = [*letters, *(merge.replace(" ", "") for merge in MERGES), CONTROL]
         control = len(self.tokens) - 1
@@ -50,6 +54,25 @@ class _Model:
         self.writer.add_bos_token_id(control)
         self.writer.add_eos_token_id(control)
         self.writer.add_add_bos_token(False)
+
+    def sentencepiece(self, space: bool | None) -> None:
+        """A vocabulary of words, letters and bytes; ``space``: what the file says of a space before each text."""
+        letters = [letter for letter in dict.fromkeys("▁" + "".join(WORDS)) if letter != "\n"]  # that is a byte
+        beginnings = dict.fromkeys(word[:end] for word in WORDS for end in range(2, len(word) + 1))
+        special, data = ["<unk>", "<s>", CONTROL], [f"<0x{byte:02X}>" for byte in range(256)]
+        pieces = [*letters, *beginnings]
+        self.tokens = [*special, *data, *pieces]
+        kinds = gguf.TokenType
+        self.writer.add_tokenizer_model("llama")
+        self.writer.add_token_list(self.tokens)
+        self.writer.add_token_types(
+            [kinds.UNKNOWN, kinds.CONTROL, kinds.CONTROL, *[kinds.BYTE] * len(data), *[kinds.NORMAL] * len(pieces)]
+        )
+        self.writer.add_token_scores([0.0] * (len(special) + len(data)) + [float(len(piece)) for piece in pieces])
+        self.writer.add_bos_token_id(1)
+        self.writer.add_eos_token_id(2)
+        if space is not None:
+            self.writer.add_add_space_prefix(space)
 
     def key(self, name: str, value: Any) -> None:
         """A key of the architecture: a number, or one for each layer."""
@@ -306,8 +329,6 @@ def _vocabulary_only(model: _Model) -> None:
     model.heads()
 
 
-Build = Callable[[_Model], None]
-
 GENERATORS: dict[str, tuple[str, Build]] = {
     "llama": ("llama", _llama),
     "olmo2": ("olmo2", _olmo2),
@@ -330,12 +351,21 @@ OTHERS: dict[str, tuple[str, Build]] = {
 }
 """Models that have to be refused, or that answer with no numbers."""
 
+SENTENCEPIECE: dict[str, bool | None] = {
+    "sentencepiece": None,
+    "sentencepiece-space": True,
+    "sentencepiece-none": False,
+}
+"""Models with words for tokens: name -> what the file says of a space before each text."""
+
 
 def write_model(folder: Path, name: str, seed: int = 0) -> Path:
     """Write one of the models into a folder; the same seed writes the same bytes."""
-    architecture, build = {**GENERATORS, **OTHERS}[name]
+    architecture, build = {**GENERATORS, **OTHERS, **dict.fromkeys(SENTENCEPIECE, GENERATORS["llama"])}[name]
     path = folder / f"{name}.gguf"
-    model = _Model(path, architecture, seed)
+    words = name in SENTENCEPIECE
+    vocabulary: Build = (lambda made: made.sentencepiece(SENTENCEPIECE[name])) if words else _Model.byte_level
+    model = _Model(path, architecture, seed, vocabulary)
     build(model)
     model.close()
     return path

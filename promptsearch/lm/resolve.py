@@ -1,12 +1,13 @@
 """From what a person calls a model to an open engine.
 
-Invariant: one process holds one engine for each model and weight type; asking again gives the same one.
+Invariant: one process holds one engine for each model and weight type; asking again, from any thread, gives the same.
 Leaves out: what the engine is used for.
 """
 
 from __future__ import annotations
 
 import re
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ __all__ = ["PACKAGED", "OpenedModel", "open_engine", "packaged_model"]
 
 PACKAGED = "smollm2-135m"
 _open_engines: WeakValueDictionary[str, Any] = WeakValueDictionary()
+_opening = threading.Lock()  # two threads would each load a model that neither finds open
 _HUB = re.compile(r"hf:(?P<repository>[\w.-]+/[\w.-]+)(?::(?P<quantization>[\w.-]+))?")
 
 
@@ -135,10 +137,11 @@ def _open_file(
 
     check_file(path)
     chosen = choose_weights(path, weights, tell, seconds)
-    engine = _open_engines.get(chosen.fingerprint)
-    if engine is None or engine.closed:
-        engine = LlamaEngine(chosen.path, name=name, fingerprint=chosen.fingerprint)
-        _open_engines[chosen.fingerprint] = engine
+    with _opening:
+        engine = _open_engines.get(chosen.fingerprint)
+        if engine is None or engine.closed:
+            engine = LlamaEngine(chosen.path, name=name, fingerprint=chosen.fingerprint)
+            _open_engines[chosen.fingerprint] = engine
     return OpenedModel(engine, source, chosen.kind, tuple(chosen.prefill.items()), chosen.agreement)
 
 

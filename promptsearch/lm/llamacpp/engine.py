@@ -235,14 +235,14 @@ class LlamaEngine:
         with self._lock:
             self._require_open()
             columns = self._checked_tokens(tokens)
-            labels = self._paths.of_choices(continuations)
-            paths = self._paths.of_prompts(prompts, [max(map(len, labels), default=0)] * len(prompts))
-            prefix = self._shared_prefix(prompts, paths)
-            scores, following = np.zeros((len(prompts), len(labels))), np.zeros((len(prompts), len(columns)))
-            longest = max(map(len, paths), default=0)
-            for group in _label_groups(labels, min(_LARGEST_BATCH - 1, self._context.cells - longest)):
-                part = [labels[index] for index in group]
-                scores[:, group], following = self._score_labels(paths, part, prefix, columns)
+            beginning = [self._paths.begins_run(prompt) for prompt in prompts]
+            if len(set(beginning)) < 2:
+                return self._score_choices(prompts, continuations, any(beginning), columns)
+            scores, following = np.zeros((len(prompts), len(continuations))), np.zeros((len(prompts), len(columns)))
+            for begins_run in (False, True):  # the same labels have other tokens
+                rows = [row for row, begins in enumerate(beginning) if begins is begins_run]
+                part = [prompts[row] for row in rows]
+                scores[rows], following[rows] = self._score_choices(part, continuations, begins_run, columns)
             return scores, following
 
     def likely_next(self, prompts: Sequence[str], count: int) -> list[list[tuple[int, float]]]:
@@ -264,7 +264,10 @@ class LlamaEngine:
         """
         with self._lock:
             self._require_open()
-            answers = [[self._paths.of_answer(text) for text in texts] for texts in continuations]
+            answers = []
+            for prompt, texts in zip(prompts, continuations, strict=True):
+                begins_run = self._paths.begins_run(prompt)
+                answers.append([self._paths.of_answer(text, begins_run) for text in texts])
             paths = self._paths.of_prompts(prompts, [max(map(len, texts), default=0) for texts in answers])
             return self._score_answers(paths, answers, self._shared_prefix(prompts, paths))
 
@@ -477,6 +480,20 @@ class LlamaEngine:
             part = enumerate(prefix[start : start + _BATCH], start)
             self._context.decode([Row(token, position, (_PREFIX,)) for position, token in part], [])
         self._states.keep(prefix, self._context.state(_PREFIX))
+
+    def _score_choices(
+        self, prompts: Sequence[str], continuations: Sequence[str], begins_run: bool, columns: NDArray[np.intp]
+    ) -> tuple[FloatArray, FloatArray]:
+        """What :meth:`score_and_next` gives, for prompts after which labels have the same tokens."""
+        labels = self._paths.of_choices(continuations, begins_run)
+        paths = self._paths.of_prompts(prompts, [max(map(len, labels), default=0)] * len(prompts))
+        prefix = self._shared_prefix(prompts, paths)
+        scores, following = np.zeros((len(prompts), len(labels))), np.zeros((len(prompts), len(columns)))
+        longest = max(map(len, paths), default=0)
+        for group in _label_groups(labels, min(_LARGEST_BATCH - 1, self._context.cells - longest)):
+            part = [labels[index] for index in group]
+            scores[:, group], following = self._score_labels(paths, part, prefix, columns)
+        return scores, following
 
     def _score_labels(
         self, paths: Sequence[Tokens], labels: Sequence[Tokens], prefix: Tokens, columns: NDArray[np.intp]

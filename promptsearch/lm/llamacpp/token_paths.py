@@ -67,26 +67,30 @@ class TokenPaths:
                 )
         return paths
 
-    def of_answer(self, text: str) -> Tokens:
-        """Tokens of an answer.
+    def begins_run(self, prompt: str) -> bool:
+        """Whether answers to a prompt have the tokens of a run of their own, as after some chat templates."""
+        return self._vocabulary.begins_run(segments_of(prompt))
+
+    def of_answer(self, text: str, begins_run: bool = False) -> Tokens:
+        """Tokens of an answer, which follows text or begins a run.
 
         Raises:
             DataError: it has none.
         """
-        tokens = self._vocabulary.tokenize_continuation(text)
+        tokens = self._vocabulary.tokenize_continuation(text, begins_run)
         if not tokens:
             raise DataError(f"the label {text.strip()!r} has no tokens for this model; give it a word")
         return tokens
 
-    def of_choices(self, texts: Sequence[str]) -> list[Tokens]:
-        """Tokens of each of some answers that have to be told apart.
+    def of_choices(self, texts: Sequence[str], begins_run: bool = False) -> list[Tokens]:
+        """Tokens of each of some answers that have to be told apart, see :meth:`of_answer`.
 
         Raises:
             DataError: one has no tokens, or two have the same.
         """
         seen: dict[Tokens, str] = {}
         for text in texts:
-            tokens = self.of_answer(text)
+            tokens = self.of_answer(text, begins_run)
             if tokens in seen:
                 raise DataError(
                     f"the labels {seen[tokens].strip()!r} and {text.strip()!r} are the same tokens for "

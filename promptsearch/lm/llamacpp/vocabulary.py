@@ -1,7 +1,8 @@
 """Text to tokens and back, with control tokens only where the template wrote them.
 
 Invariant: a control token's string inside data becomes ordinary tokens, never the control token; neighbouring
-pieces of ordinary text are tokenized as one run, so that no seam shows where a template meets data.
+pieces of ordinary text are tokenized as one run, so that no seam shows where a template meets data. A text that
+follows a prompt has the tokens that it has inside that prompt, wherever none of these reaches over the border.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from promptsearch.lm.llamacpp.library import llama
 
 __all__ = ["Vocabulary"]
 
+_BEFORE = ("\n", ".", "a")  # a text is tokenized behind the first of these that none of its tokens reaches into
+
 
 class Vocabulary:
     """The tokenizer inside a model file.
@@ -35,9 +38,6 @@ class Vocabulary:
         self.size = int(library.llama_vocab_n_tokens(self.handle))
         self._bos = int(library.llama_vocab_bos(self.handle))
         self._adds_bos = bool(library.llama_vocab_get_add_bos(self.handle))
-        self._adds_space = (
-            library.llama_vocab_type(self.handle) == library.LLAMA_VOCAB_TYPE_SPM
-        )  # sentencepiece puts a space before every run of text
 
     def tokenize(self, segments: tuple[Segment, ...]) -> tuple[int, ...]:
         """Tokens of a prompt, with the model's beginning-of-text token where it wants one."""
@@ -59,11 +59,27 @@ class Vocabulary:
             tokens.insert(0, self._bos)
         return tuple(tokens)
 
-    def tokenize_continuation(self, text: str) -> tuple[int, ...]:
-        """Tokens of a text that follows a prompt directly."""
-        if self._adds_space and text.startswith(" "):
-            text = text[1:]
+    def tokenize_continuation(self, text: str, begins_run: bool = False) -> tuple[int, ...]:
+        """Tokens of a text that follows a prompt directly.
+
+        Args:
+            text: the text.
+            begins_run: what :meth:`begins_run` says of the prompt.
+        """
+        if begins_run or not self._adds_space:
+            return tuple(self._tokenize_run(text))
+        for before in _BEFORE:
+            first, both = self._tokenize_run(before), self._tokenize_run(before + text)
+            if both[: len(first)] == first:
+                return tuple(both[len(first) :])
         return tuple(self._tokenize_run(text))
+
+    def begins_run(self, segments: tuple[Segment, ...]) -> bool:
+        """Whether a space is put before what follows a prompt: the prompt ends with a control token."""
+        if not self._adds_space:
+            return False
+        last = next((segment for segment in reversed(segments) if segment.text), Segment(""))
+        return last.control and not self._split_at_controls(last.text)[-1]
 
     def piece(self, token: int) -> bytes:
         """The bytes that a token stands for; nothing for control tokens."""
@@ -77,6 +93,11 @@ class Vocabulary:
     def ends_text(self, token: int) -> bool:
         """Whether the model says with this token that it is done."""
         return bool(llama().llama_vocab_is_eog(self.handle, token))
+
+    @cached_property
+    def _adds_space(self) -> bool:
+        """Whether a space is put before every run of text, as sentencepiece does unless a model forbids it."""
+        return b"".join(self.piece(token) for token in self._tokenize_run("a")).startswith(b" ")
 
     @cached_property
     def ends(self) -> NDArray[np.intp]:

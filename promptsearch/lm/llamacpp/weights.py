@@ -17,7 +17,7 @@ measures it again with all the time it takes.
 
 What was found is kept in the cache folder as a table, with the chosen file, and counts until the processor, the
 accelerator, the number of cores or llama.cpp change. If the chosen file is gone and cannot be made again, the source
-runs as it is.
+runs as it is; so it does where nothing was found and the cache folder cannot be written to.
 
 Invariant: a file in the cache counts only with the size and time that the table records for it, and belongs to the
 source file's hash; one process at a time works in a source's folder. Deleting the cache loses nothing.
@@ -33,7 +33,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,7 @@ from promptsearch.lm.llamacpp.hashes import file_hash
 from promptsearch.lm.llamacpp.library import accelerator, llama, version
 from promptsearch.lm.llamacpp.processors import processor_name, usable_cores
 from promptsearch.lm.llamacpp.speed import Speed, measure_speed
-from promptsearch.paths import cache_dir
+from promptsearch.paths import cache_place
 
 __all__ = [
     "AS_IS",
@@ -162,7 +162,7 @@ class ChosenWeights:
         path: the file to open.
         kind: ``"as-is"`` or one of :data:`KINDS`.
         source_hash: sha256 of the source file.
-        table: what the choice was made by; None where the caller named the type.
+        table: what the choice was made by; None where the caller named the type, and where nothing could be measured.
     """
 
     path: Path
@@ -172,7 +172,7 @@ class ChosenWeights:
 
     @property
     def prefill(self) -> dict[str, float]:
-        """Prompt tokens per second of each type measured; empty where the caller named the type."""
+        """Prompt tokens per second of each type measured; empty where there is no table."""
         return {} if self.table is None else self.table.speeds
 
     @property
@@ -215,15 +215,23 @@ def choose_weights(
 
     Raises:
         UserError: ``weights`` names none of these.
-        ModelError: the file cannot be opened, or the named type cannot be made from it.
+        ModelError: the file cannot be opened, or the named type cannot be made from it or kept.
     """
     check_weights(weights)
     source_hash = file_hash(source)
     if weights == AS_IS:
         return ChosenWeights(source, AS_IS, source_hash)
-    with _locked(_folder(source_hash)) as folder:
+    folder = _folder(source_hash)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(_locked(folder))
+        except OSError as error:  # read-only, or another user's
+            return _as_kept(source, source_hash, weights, f"the cache folder cannot be used ({error})")
         if weights != "auto":
-            return ChosenWeights(_kept_or_made(source, folder, weights), weights, source_hash)
+            try:
+                return ChosenWeights(_kept_or_made(source, folder, weights), weights, source_hash)
+            except OSError as error:
+                raise _no_place(source, weights, str(error)) from error
         table = _read_table(folder)
         if table is None:
             table = _Measuring(source, folder, tell or _untold, seconds=seconds).run()
@@ -243,7 +251,7 @@ def bench_weights(source: Path, tell: Tell | None = None) -> WeightTable:
 
 def kept_table(source: Path) -> WeightTable | None:
     """What was found on this machine and kept; None where nothing was, or where it is damaged."""
-    if not (cache_dir() / "weights").is_dir():
+    if not os.path.isdir(cache_place() / "weights"):
         return None  # without hashing the file
     return _read_table(_folder(file_hash(source)))
 
@@ -278,7 +286,10 @@ class _Measuring:
             self._measure(facts)
             chosen = self._choose(facts)
             table = WeightTable(chosen, tuple(self._explained(each, chosen) for each in self.types.values()))
-            self._keep(table)
+            try:
+                self._keep(table)
+            except OSError as error:
+                _logger.warning("what was measured cannot be kept, so that it is measured again next time: %s", error)
         finally:
             shutil.rmtree(self._trial, ignore_errors=True)
         self.tell(1.0)
@@ -450,17 +461,47 @@ def _holds(found: WeightType) -> bool:
 
 
 def _folder(source_hash: str) -> Path:
-    return cache_dir() / "weights" / source_hash[:16]
+    return cache_place() / "weights" / source_hash[:16]
 
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[Path]:
-    """Let one process at a time work in a folder; the others wait, and find what it made."""
+    """Let one process at a time work in a folder; the others wait, and find what it made.
+
+    Raises:
+        OSError: the folder cannot be made, written to or locked.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)  # given back when the file is closed, also by the end of the process
         clear_leftovers(folder)
         yield folder
+
+
+def _as_kept(source: Path, source_hash: str, weights: str, refusal: str) -> ChosenWeights:
+    """What runs where nothing can be made: what lies there whole, or the file as it is where that may run.
+
+    Raises:
+        ModelError: the type that the caller named does not lie there.
+    """
+    folder = _folder(source_hash)
+    table = _read_table(folder) if weights == "auto" else None
+    kind = weights if table is None else table.chosen
+    kept = _kept_file(folder, kind)
+    if kept is not None:
+        return ChosenWeights(kept, kind, source_hash, table)
+    if weights != "auto":
+        raise _no_place(source, weights, refusal)
+    if kind != AS_IS:
+        _logger.warning("%s runs as it is: %s", source.name, refusal)
+    return ChosenWeights(source, AS_IS, source_hash, table and _left_as_is(table, refusal))
+
+
+def _no_place(source: Path, kind: str, reason: str) -> ModelError:
+    return ModelError(
+        f"{source.name!r} cannot run with {kind} weights: {reason}; give weights='as-is', or name another cache "
+        "folder with PROMPTSEARCH_CACHE"
+    )
 
 
 def _runnable(source: Path, folder: Path, table: WeightTable) -> tuple[Path, WeightTable]:
@@ -471,9 +512,14 @@ def _runnable(source: Path, folder: Path, table: WeightTable) -> tuple[Path, Wei
         return _kept_or_made(source, folder, table.chosen), table
     except (ModelError, OSError) as error:
         _logger.warning("%s runs as it is: its %s weights cannot be made again: %s", source.name, table.chosen, error)
-        reasons = {AS_IS: "", table.chosen: f"cannot be made again: {error}"}
+        return source, _left_as_is(table, f"cannot be made again: {error}")
+
+
+def _left_as_is(table: WeightTable, reason: str) -> WeightTable:
+    """A table of which the file as it is runs, with the reason why its choice does not."""
+    reasons = {table.chosen: reason, AS_IS: ""}
     types = tuple(replace(each, reason=reasons.get(each.kind, each.reason)) for each in table.types)
-    return source, WeightTable(AS_IS, types)
+    return WeightTable(AS_IS, types)
 
 
 def _kept_or_made(source: Path, folder: Path, kind: str) -> Path:
@@ -481,6 +527,7 @@ def _kept_or_made(source: Path, folder: Path, kind: str) -> Path:
 
     Raises:
         ModelError: they cannot be made.
+        OSError: they cannot be written.
     """
     kept = _kept_file(folder, kind)
     if kept is not None:

@@ -27,7 +27,7 @@ def demonstrations_from(task: Task, given: Iterable[Mapping[str, Any] | Example]
     if all(isinstance(row, Example) for row in rows):
         examples: Sequence[Example] = [row for row in rows if isinstance(row, Example)]
     else:
-        examples = task.examples_from(rows, name="demonstrations")
+        examples = task.examples_from(rows, name="demonstrations", unite=False)
     return [Demonstration(example.fields, example.output, one_line(example.rationale or "")) for example in examples]
 
 

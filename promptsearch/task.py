@@ -11,12 +11,13 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from types import CodeType
 from typing import Any
 
 from promptsearch.answer_form import AnswerForm
+from promptsearch.data.duplicates import united_answers
 from promptsearch.data.labels import LabelSpace, LabelSpec, resolve_labels
 from promptsearch.data.records import Row, declared_labels, read_rows
 from promptsearch.data.splits import Parts, Splits, make_splits
@@ -78,7 +79,8 @@ class Task:
         data: a list of dicts, a path (.jsonl, .json, .csv, .tsv, .parquet), a pandas DataFrame or a
             ``datasets.Dataset``.
         inputs: one column or several.
-        output: column of the expected output; a list in it holds several accepted answers.
+        output: column of the expected output; a list in it holds several accepted answers. So do, of free text, rows
+            with the same inputs and other outputs: they count as one.
         instruction: one instruction or several to search among.
         labels: None infers (a ``ClassLabel`` column brings its own names), a list fixes the label space, a
             dict gives the words that the model sees, False is free text.
@@ -103,6 +105,8 @@ class Task:
         examples: all rows of ``data``, ``validation`` and ``test``, in this order.
         parts: which rows of ``examples`` came from which of the three.
         dropped: rows left out because an input or the output is missing or blank.
+        united: rows of free text that are no examples of their own, but give further answers to one with the same
+            inputs; it comes from the same of the three.
         metric: how predictions are scored; None only in a task made by `from_spec` from a callable's name.
         answer_form: how written answers look.
 
@@ -117,6 +121,7 @@ class Task:
     examples: tuple[Example, ...]
     parts: Parts
     dropped: int
+    united: int
     metric_name: str
     metric: Metric | None
     answer_form: AnswerForm
@@ -164,9 +169,13 @@ class Task:
                 labels = False
                 self._warn_of_labels(rows)
         self._space = resolve_labels(labels, [_present(row[self.output]) for row in rows])
-        self.examples = self._examples(read.values())
-        self._places = [(source.name, number) for source in read.values() for number in source.rows]
-        self.parts = _parts([len(read[name].rows) if name in read else 0 for name in given])
+        found: dict[str, dict[int, Example]] = {}
+        for name, source in read.items():
+            found[name] = self._examples(source, first=sum(map(len, found.values())))
+        self.examples = tuple(example for own in found.values() for example in own.values())
+        self.united = len(rows) - len(self.examples)
+        self._places = [(read[name].name, number) for name, own in found.items() for number in own]
+        self.parts = _parts([len(found.get(name, ())) for name in given])
         texts = [] if self.is_classification else [text for example in self.examples for text in example.answers]
         self.answer_form = AnswerForm.of(texts, answer)
         self.metric = self.resolve(metric, self.examples)
@@ -243,18 +252,25 @@ class Task:
             )
         return {column: as_text(item[column]) for column in self.inputs}
 
-    def examples_from(self, data: object, *, name: str = "data") -> tuple[Example, ...]:
+    def examples_from(self, data: object, *, name: str = "data", unite: bool = True) -> tuple[Example, ...]:
         """Examples from other rows, in any form that `Task` takes; rows with a blank are left out, with a warning.
 
         They are numbered from zero. A list of `Example` comes back as it is.
 
+        Args:
+            data: the rows.
+            name: what messages call them.
+            unite: whether rows of free text that have the same inputs and other answers count as one, with a warning.
+
         Raises:
             DataError: the rows cannot be read, an output is no label of this task, or it holds no answer.
         """
-        return tuple(example for example, _ in self.rows_from(data, name=name))
+        return tuple(example for example, _ in self.rows_from(data, name=name, unite=unite))
 
-    def rows_from(self, data: object, *, name: str = "data") -> list[tuple[Example, Row]]:
+    def rows_from(self, data: object, *, name: str = "data", unite: bool = True) -> list[tuple[Example, Row]]:
         """What :meth:`examples_from` gives, each with its row as it stands in the data, all columns of it.
+
+        Of rows that count as one this is the first.
 
         Raises:
             DataError: as there.
@@ -271,9 +287,16 @@ class Task:
                 source.name,
                 wanted,
             )
-        examples = self._examples([source])
-        self.answer_form.require([example.output for example in examples])
-        return list(zip(examples, source.rows.values(), strict=True))
+        examples = self._examples(source, unite=unite)
+        if len(examples) < len(source.rows):
+            _logger.warning(
+                "%d of %d rows of %s give further answers to the inputs of a row before, and count with it as one",
+                len(source.rows) - len(examples),
+                len(source.rows),
+                source.name,
+            )
+        self.answer_form.require([example.output for example in examples.values()])
+        return [(example, source.rows[number]) for number, example in examples.items()]
 
     def _row_of(self, example: Example) -> Row:
         """A row as it could stand in the data."""
@@ -376,7 +399,7 @@ class Task:
             raise ArtifactError(
                 f"the saved task {quoted(spec)} cannot be used ({type(error).__name__}: {error}); save anew"
             ) from error
-        task.examples, task.parts, task.dropped = (), Parts(()), 0
+        task.examples, task.parts, task.dropped, task.united = (), Parts(()), 0, 0
         task._score_function, task._places = None, []
         return task
 
@@ -406,16 +429,22 @@ class Task:
         file = f" {quoted(os.fspath(source), limit=200)}" if isinstance(source, (str, os.PathLike)) else ""
         return _Source(f"{name}{file}", kept, len(rows) - len(kept))
 
-    def _examples(self, sources: Iterable[_Source]) -> tuple[Example, ...]:
-        """Examples of all rows, numbered from zero through all sources."""
-        found: list[Example] = []
-        for source in sources:
-            for number, row in source.rows.items():
-                try:
-                    found.append(self._example(len(found), row))
-                except DataError as error:
-                    raise DataError(f"row {number} of {source.name}: {error}") from error
-        return tuple(found)
+    def _examples(self, source: _Source, *, first: int = 0, unite: bool = True) -> dict[int, Example]:
+        """Examples by the number of their row, counted from ``first``."""
+        found: dict[int, Example] = {}
+        for number, row in source.rows.items():
+            try:
+                found[number] = self._example(first + len(found), row)
+            except DataError as error:
+                raise DataError(f"row {number} of {source.name}: {error}") from error
+        if self.is_classification or not unite:
+            return found
+        numbers, examples = list(found), list(found.values())
+        united = united_answers([each.inputs for each in examples], [each.answers for each in examples])
+        return {
+            numbers[place]: replace(examples[place], id=first + count, answers=answers)
+            for count, (place, answers) in enumerate(united.items())
+        }
 
     def _example(self, number: int, row: Row) -> Example:
         value = _present(row[self.output])

@@ -6,7 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from promptsearch.data import duplicates
-from promptsearch.data.duplicates import DuplicateReport, near_duplicates, near_texts, unique_rows, without_texts
+from promptsearch.data.duplicates import (
+    DuplicateReport,
+    near_duplicates,
+    near_texts,
+    unique_rows,
+    united_answers,
+    without_texts,
+)
 
 
 def unit(*angles):
@@ -38,6 +45,27 @@ def test_what_stays_and_what_is_counted_make_the_whole(rows):
     assert len(kept) + report.total == len(rows)
     assert len({texts[row] for row in kept}) == len(kept)
     assert unique_rows(kept, texts, outputs) == (kept, DuplicateReport())
+
+
+def test_rows_with_other_answers_give_them_to_the_first():
+    answers = [("x",), ("u",), ("y", "x"), ("u",), ("z",)]
+    assert united_answers(["a", "b", "a", "b", "a"], answers) == {0: ("x", "y", "z"), 1: ("u",), 3: ("u",)}
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.lists(st.sampled_from("xyz"), min_size=1, unique=True))))
+def test_united_answers_are_all_that_were_given(rows):
+    texts, answers = [text for text, _ in rows], [tuple(given) for _, given in rows]
+    united = united_answers(texts, answers)
+    assert list(united) == sorted(united)
+    for place, (text, own) in enumerate(zip(texts, answers, strict=True)):
+        places = [other for other in united if texts[other] == text]
+        assert texts.index(text) in places
+        assert {answer for other in places for answer in united[other]} >= set(own)
+        assert len({united[other] for other in places}) == 1
+        assert place not in united or united[place][: len(own)] == own
+    kept = [texts[place] for place in united]
+    assert united_answers(kept, list(united.values())) == dict(enumerate(united.values()))
 
 
 def test_rows_whose_text_is_taken_go():

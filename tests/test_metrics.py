@@ -49,8 +49,69 @@ def test_answers_made_of_what_is_removed_keep_themselves():
     assert score("exact_match", "The", "the") == 1.0
 
 
-@settings(deadline=None)
-@given(st.text())
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("3.5 kg", "35 kg"),
+        (".5", "5"),
+        ("-5 degrees", "5 degrees"),
+        ("-$5", "$5"),
+        ("x > 3", "x < 3"),
+        ("C++", "C"),
+        ("C#", "C"),
+        ("a=-1", "a=1"),
+        ("10-3", "103"),
+        ("10:30", "1030"),
+        ("1,5", "15"),
+        ("0,125", "125"),
+        ("2*3", "2/3"),
+        ("x^2", "x2"),
+        ("50%", "50"),
+        ("A&T", "AT"),
+    ],
+)
+def test_answers_of_other_meanings_differ(one, other):
+    assert answer_text(one) != answer_text(other)
+    assert score("exact_match", one, other) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("$5", "5"),
+        ("$1,234,567.50", "1234567.50"),
+        ("-5", "−5"),
+        ("1990–1995", "1990-1995"),
+        ("x>=3", "x >= 3"),
+        ("50 %", "50％"),
+        ("C++.", "c++"),
+        ("well-known", "wellknown"),
+        ("COVID-19", "covid19"),
+        ("(5)", '"5"'),
+        ("... 5", "…5!"),
+        ("...5", "5"),
+        ("No.5", "no5"),
+        ("**The Hague**", "Hague"),
+        ("#### 18", "18."),
+        ("* item", "- item"),
+        ("`x`", "_x_"),
+        ("U.S.A.", "usa"),
+        ("Answer: 5", "answer 5"),
+        ("it's 5, 6", "its 5 6"),
+    ],
+)
+def test_answers_of_one_meaning_are_the_same(one, other):
+    assert answer_text(one) == answer_text(other)
+
+
+def test_f1_takes_signs_for_words():
+    assert score("f1", "x>3", "x > 4") == pytest.approx(2 / 3)
+    assert score("f1", "3.5 kg", "35 kg") == pytest.approx(0.5)
+    assert score("f1", "50%", "50") == pytest.approx(2 / 3)
+
+
+@settings(deadline=None, max_examples=1000)
+@given(st.one_of(st.text(), st.text("aéA是1٣0 \n.,:-–−+<>=*#%&/@\\^$€£_'(!．－＊＃，"), st.text("the 10.,-*#+")))
 def test_the_form_of_an_answer_is_stable(text):
     assert answer_text(answer_text(text)) == answer_text(text)
 
@@ -77,6 +138,21 @@ def test_the_form_of_an_answer_is_stable(text):
         ("it is 1/2.", 0.5),
         ("1/0", None),
         ("1,2,3", 3.0),
+        ("1, 2, 3", 3.0),
+        ("1.5,2.5", 2.5),
+        ("1,2.5", 2.5),
+        ("1/2,1/3", 1 / 3),
+        ("1,5", 1.5),
+        ("-3,75 kg.", -3.75),
+        ("12,75, so", 12.75),
+        ("(1,2)", 1.2),
+        ("0,125", 0.125),
+        ("1000,125", 1000.125),
+        ("12,345", 12345.0),
+        ("1,234.50", 1234.5),
+        ("1.234,50 €", 1234.5),
+        ("1.234.567,89", 1234567.89),
+        ("1,5e3", 1500.0),
         ("12,345,678", 12345678.0),
         ("٣", 3.0),
         ("none at all", None),
@@ -98,6 +174,44 @@ def test_every_float_is_read_back(value):
 @given(st.integers(-(10**15), 10**15))
 def test_every_integer_with_separators_is_read_back(value):
     assert number_in(f"{value:,}") == value
+
+
+@settings(deadline=None)
+@given(st.integers(-(10**9), 10**9), st.sampled_from([1, 2, 4]))
+def test_every_decimal_comma_is_read_back(value, places):
+    number = value / 10**places
+    english = f"{number:,.{places}f}"
+    assert number_in(f"{number:.{places}f}".replace(".", ",")) == number
+    assert number_in(english.translate(str.maketrans(",.", ".,"))) == number_in(english) == number
+
+
+def slow_number_in_list(text):
+    """The last number of digits and commas alone, said in another way."""
+    groups = text.split(",")
+    if len(groups) == 2 and not (len(groups[1]) == 3 and len(groups[0]) <= 3 and groups[0][0] != "0"):
+        return float(".".join(groups))
+    if groups[0][0] != "0" and len(groups[0]) <= 3 and all(len(group) == 3 for group in groups[1:]):
+        return float("".join(groups))
+    return None if any(len(group) == 3 for group in groups) else float(groups[-1])
+
+
+@settings(deadline=None)
+@given(st.lists(st.text("0123456789", min_size=1, max_size=5), min_size=1, max_size=5).map(",".join))
+def test_commas_between_digits_are_read_as_by_its_slow_twin(text):
+    expected = slow_number_in_list(text)
+    assert expected is None or number_in(text) == expected
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["1", "1,", "1,111,", ",111", "111.", "1.111", "1,1", "1,1111,", "-", ",", "1/", "1e", ".,", "-.", "*", "#"],
+)
+def test_long_texts_are_read_in_one_pass(piece):
+    """By the square of their lengths, each of these would take minutes."""
+    text = piece * (100_000 // len(piece))
+    for end in ("x", ",5.", "-5"):
+        number_in(text + end)
+        answer_text(text + end)
 
 
 @settings(deadline=None)
@@ -176,6 +290,7 @@ def test_a_set_without_items_has_no_value(name):
     [
         (True, ["1", "2"], "accuracy"),
         (False, ["12", "$1,000", "50%", "-3.5"], "numeric"),
+        (False, ["1,5", "2,75 %"], "numeric"),
         (False, ["12", "Paris"], "exact_match"),
         (False, ["on 5 May"], "exact_match"),
         (False, [], "exact_match"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -323,17 +324,27 @@ def test_scores_that_are_no_numbers_are_no_answers() -> None:
     assert (measured.value, dict(measured.failures)) == (0.0, {"not understood": 20})
 
 
-def test_rows_that_list_options_now_and_then_are_told_of() -> None:
+@pytest.mark.parametrize("most", [10, 100])
+def test_rows_that_list_options_now_and_then_are_told_of(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As far as some pool rows tell: looking at all takes minutes where there are many."""
+    monkeypatch.setattr("promptsearch.run.preparation._LOOKED_FOR_OPTIONS", most)
     made = [*rows(100), *({"text": f"Bare {number}?", "label": "ABC"[number % 3]} for number in range(20))]
+    task = ps.Task(made, inputs="text", output="label")
+    pool = [task.examples[number].text for number in task.split(0).pool]
     notes: list[str] = []
     ps.optimize(
-        ps.Task(made, inputs="text", output="label"),
+        task,
         FakeLM(),
         "500 evaluations",
         encoder=WordEncoder(),
         progress=lambda event: notes.append(event.text) if isinstance(event, Note) else None,
     )
-    assert any(note.startswith("100 of 120 rows list options") for note in notes)
+    (told,) = (note for note in notes if "list options" in note)
+    count, looked = map(int, re.findall(r"\d+", told))
+    assert looked == min(most, len(pool))
+    assert looked // 2 < count <= looked
+    if looked == len(pool):
+        assert count == sum(not text.startswith("Bare") for text in pool)
 
 
 def test_the_packaged_model_with_its_prefix_state(model_file: Path, tmp_path: Path) -> None:

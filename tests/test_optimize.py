@@ -23,6 +23,7 @@ from promptsearch.events import Event, Note
 from promptsearch.lm.fake import FakeLM, ScriptedLM
 from promptsearch.prompting import PromptBuilder
 from promptsearch.result import Trial
+from promptsearch.run.notes import rows_notes
 from promptsearch.template import Demonstration
 
 BUDGET = "1500 evaluations"
@@ -615,6 +616,25 @@ def test_contradictions_and_labels_alike_are_told() -> None:
     assert "row 1 of data, row 2 of data, row 3 of data, row 121 of data and 2 more" in told
     (alike,) = (note for note in result.notes if note.startswith("Labels that differ in case"))
     assert "'BAD' and 'bad'" in alike
+
+
+def test_labels_that_no_demonstration_can_show_are_told() -> None:
+    unknown = [{"text": f"unseen {n}", "label": "Bad" if n % 2 else "neutral"} for n in range(1, 14)]
+    of = ps.Task(numbered_rows(60), inputs="text", output="label", test=unknown)
+    (told,) = (note for note in rows_notes(of, ()) if note.startswith("Labels that only validation or test rows"))
+    assert "'Bad' (7), 'neutral' (6). No demonstration" in told
+    assert not rows_notes(ps.Task(numbered_rows(60), inputs="text", output="label"), ())
+
+
+def test_further_answers_are_told() -> None:
+    rows = [{"text": f"say {row}x", "label": f"{row} or {way}"} for way in range(3) for row in range(30)]
+    of = ps.Task(rows, inputs="text", output="label")
+    assert rows_notes(of, ()) == (
+        "60 rows give further answers to the same inputs as a row before, and count with it as one.",
+    )
+    (told,) = rows_notes(ps.Task(rows[:31], inputs="text", output="label"), ())
+    assert told.startswith("1 row gives further answers")
+    assert told.endswith("counts with it as one.")
 
 
 def test_rows_are_named_as_in_their_files(tmp_path: Path) -> None:

@@ -206,6 +206,18 @@ def test_too_few_different_rows_name_the_rule():
     assert "duplicates" in message
 
 
+def test_texts_with_several_outputs_that_leave_too_few_rows_are_named():
+    texts = [*distinct(15), *["what {is} it?"] * 30]
+    message = message_of(texts, [*["a"] * 15, *["b", "c", "b"] * 10], Parts(tuple(range(45))))
+    assert "15 row(s) left" in message
+    assert "30 rows are left out" in message
+    assert "'what {is} it?' with 'b' and 'c'" in message
+    assert "left out" not in message_of(["same", "other"] * 50, ["a", "b"] * 50, Parts(tuple(range(100))))
+    parts = Parts(tuple(range(20)), tuple(range(20, 40)), tuple(range(40, 60)))
+    message = message_of([*["same"] * 20, *distinct(40)], ["a", "b"] * 30, parts)
+    assert "20 rows of texts that have several outputs" in message
+
+
 def test_a_test_split_that_is_training_data_is_refused():
     texts = distinct(100) + distinct(100)[:30] + distinct(149)[100:]
     parts = Parts(tuple(range(100)), (), tuple(range(100, 150)))

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from promptsearch.by_hand import demonstrations_from
 from promptsearch.errors import ArtifactError, DataError
 from promptsearch.task import Example, Task, input_text
 
@@ -97,6 +98,59 @@ def test_a_list_of_answers_is_all_accepted(convert):
     assert task.examples[0].output == task.examples[0].value == "a0"
     assert task.examples[0].answers == ("a0", "b")
     assert task.metric(task.examples[0], "B!") == 1.0
+
+
+def references(inputs, offset=0):
+    """Three answers to each text, in rows of their own."""
+    return [{"text": f"say {row}x", "label": f"{row + offset} or {way}"} for way in range(3) for row in range(inputs)]
+
+
+def test_rows_of_free_text_with_the_same_inputs_are_one_with_several_answers():
+    task = make(references(30), test=references(40, offset=1)[30:50])
+    assert (len(task.examples), task.united) == (30 + 20, 60)
+    assert [example.id for example in task.examples] == list(range(50))
+    assert task.examples[4].answers == ("4 or 0", "4 or 1", "4 or 2")
+    assert (task.examples[4].output, task.examples[4].value) == ("4 or 0", "4 or 0")
+    assert task.metric(task.examples[4], "4 or 2.") == 1.0
+    assert task.row_name(49) == "row 20 of test"
+    splits = make(references(30)).split()
+    assert sum(splits.sizes.values()) == 30
+    assert splits.report.total == 0
+
+
+def test_answers_are_united_within_each_part_only():
+    task = make(references(30), validation=references(12, offset=1), test=references(9, offset=2))
+    assert list(map(len, (task.parts.train, task.parts.validation, task.parts.test))) == [30, 12, 9]
+    assert task.parts.test == tuple(range(42, 51))
+    assert [task.examples[number].answers[0] for number in (0, 30, 42)] == ["0 or 0", "1 or 0", "2 or 0"]
+    assert all(len(example.answers) == 3 for example in task.examples)
+
+
+def test_texts_that_differ_in_a_sign_and_repeated_rows_are_not_united():
+    same = [{"text": "one more", "label": "a b"}] * 3
+    task = make([*references(20), {"text": "Say 1x!", "label": "other"}, *same])
+    assert len(task.examples) == 24
+    assert task.united == 40
+    assert task.split().report.repeated == 2
+    assert task.split().report.conflicting == 2
+
+
+def test_rows_with_labels_are_never_united():
+    task = make([*rows(), {**rows()[0], "label": "good"}])
+    assert (len(task.examples), task.united) == (41, 0)
+    assert task.split().report.conflicting == 2
+
+
+def test_rows_to_measure_are_united_and_demonstrations_are_not(caplog):
+    task = make(references(30))
+    pairs = task.rows_from(references(5), name="rows")
+    assert [example.answers for example, _ in pairs] == [example.answers for example in task.examples[:5]]
+    assert [row for _, row in pairs] == references(5)[:5]
+    assert "10 of 15 rows of rows give further answers" in caplog.text
+    caplog.clear()
+    assert [example.id for example in task.examples_from(references(5), unite=False)] == list(range(15))
+    assert len(demonstrations_from(task, references(5))) == 15
+    assert not caplog.text
 
 
 def test_lists_of_one_label_are_labels():

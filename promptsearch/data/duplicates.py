@@ -1,13 +1,14 @@
 """Finds rows that say the same, so that no query meets itself among the demonstrations.
 
-Invariant: nothing is removed without being counted in a `DuplicateReport`.
+Invariant: nothing is removed without being counted in a `DuplicateReport`; rows are united only by `united_answers`.
 It leaves out which split wins; `promptsearch.data.splits` decides that.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ __all__ = [
     "near_duplicates",
     "near_texts",
     "unique_rows",
+    "united_answers",
     "without_texts",
 ]
 
@@ -90,6 +92,31 @@ def unique_rows(
             kept.append(rows[0])
             repeated += len(rows) - 1
     return tuple(kept), DuplicateReport(repeated=repeated, conflicting=conflicting)
+
+
+def united_answers(texts: Sequence[Hashable], answers: Sequence[tuple[str, ...]]) -> dict[int, tuple[str, ...]]:
+    """Unite rows of one text that have other answers: the first of them takes all, the others go.
+
+    Rows that repeat a text with the same answers stay.
+
+    Args:
+        texts: inputs of all rows.
+        answers: accepted outputs of each.
+
+    Returns:
+        The answers of each row that stays, by its place, ascending.
+    """
+    groups: dict[Hashable, list[int]] = defaultdict(list)
+    for place, text in enumerate(texts):
+        groups[text].append(place)
+    kept = {}
+    for places in groups.values():
+        given = list(dict.fromkeys(answers[place] for place in places))
+        if len(given) > 1:
+            kept[places[0]] = tuple(dict.fromkeys(itertools.chain.from_iterable(given)))
+        else:
+            kept.update(dict.fromkeys(places, given[0]))
+    return dict(sorted(kept.items()))
 
 
 def without_texts(

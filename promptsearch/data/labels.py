@@ -7,8 +7,9 @@ It leaves out how a model tokenizes the words.
 from __future__ import annotations
 
 import itertools
+import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +26,8 @@ FEWEST_ROWS_PER_LABEL = 3
 LONGEST_MEAN_LABEL = 60
 MOST_UNORDERED_NUMBERS = 5
 MOSTLY_NUMBERS = 0.8
+
+_WHOLE = re.compile(r"(-?\d+)\.0+")
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,17 @@ class LabelSpace:
         object.__setattr__(self, "_words_by_key", dict(zip(keys, self.words, strict=True)))
 
     def words_for(self, value: object) -> str | None:
-        """Words for a value of the data, matched by its text (``0`` and ``"0"`` are the same)."""
-        return self._words_by_key.get(as_text(value))
+        """Words for a value of the data, matched by its text: ``0`` and ``"0"`` are the same.
+
+        So is ``"0.0"``, as pandas writes integers once a value is missing, unless that is a label of its own.
+        """
+        return self._words_by_key.get(_key(as_text(value), self._words_by_key))
+
+
+def _key(text: str, keys: Container[str]) -> str:
+    """The key that a text stands for: itself, or its integer where that is one and the text is none."""
+    whole = _WHOLE.fullmatch(text)
+    return whole[1] if whole and text not in keys and whole[1] in keys else text
 
 
 def resolve_labels(spec: LabelSpec, values: Sequence[object]) -> LabelSpace | None:
@@ -70,7 +82,13 @@ def resolve_labels(spec: LabelSpec, values: Sequence[object]) -> LabelSpace | No
 
 
 def _inferred(values: Sequence[object]) -> LabelSpace | None:
-    counts = Counter(as_text(value) for value in values if not isinstance(value, (list, tuple)))
+    single = [value for value in values if not isinstance(value, (list, tuple))]
+    originals: dict[str, object] = {}
+    for value in single:
+        originals.setdefault(as_text(value), value)
+    for text in [text for text in originals if (whole := _WHOLE.fullmatch(text)) and whole[1] in originals]:
+        del originals[text]  # one file has "1", another "1.0"
+    counts = Counter(_key(as_text(value), originals) for value in single)
     if len(counts) == 1 and counts.total() == len(values):
         raise DataError(
             f"all {len(values)} rows have the output {quoted(next(iter(counts)))}; "
@@ -78,9 +96,6 @@ def _inferred(values: Sequence[object]) -> LabelSpace | None:
         )
     if counts.total() < len(values) or not _look_like_labels(counts):
         return None
-    originals: dict[str, object] = {}
-    for value in values:
-        originals.setdefault(as_text(value), value)
     words = tuple(sorted(originals))
     return LabelSpace(words, tuple(originals[word] for word in words))
 

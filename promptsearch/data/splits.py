@@ -22,7 +22,7 @@ from promptsearch.data.duplicates import (
     unique_rows,
     without_texts,
 )
-from promptsearch.data.text import normalised
+from promptsearch.data.text import normalised, quoted
 from promptsearch.errors import DataError
 from promptsearch.optional import require
 
@@ -106,12 +106,13 @@ def make_splits(texts: Sequence[str], outputs: Sequence[str], parts: Parts, *, s
     _require_rows(len(parts.train) + len(parts.validation) + len(parts.test), "the task has {} row(s)")
     keys = [normalised(text) for text in texts]
     _refuse_seen_test(parts, keys)
-    train, moved = without_texts(parts.train, keys, {*parts.test, *parts.validation})
-    train, repeated = unique_rows(train, keys, outputs)
+    separate, moved = without_texts(parts.train, keys, {*parts.test, *parts.validation})
+    train, repeated = unique_rows(separate, keys, outputs)
     validation, overlapping = without_texts(parts.validation, keys, parts.test)
     if not (parts.validation and parts.test):
         after = "after duplicates (of each other, of validation or test rows) are removed"
-        _require_rows(len(train), after + " the data has {} row(s) left to split")
+        contradicted = _contradicted(separate, keys, texts, outputs) if repeated.conflicting else ""
+        _require_rows(len(train), after + " the data has {} row(s) left to split", contradicted)
     strata = outputs if stratified else None
     carved = _carve_missing(replace(parts, train=train, validation=validation), strata, seed)
     search, doubled = without_texts(carved.search, keys, carved.confirm)
@@ -288,9 +289,26 @@ def _usable_strata(labels: list[str], size: int) -> list[int] | None:
     return strata
 
 
-def _require_rows(rows: int, statement: str) -> None:
+def _require_rows(rows: int, statement: str, contradicted: str = "") -> None:
     if rows < FEWEST_ROWS:
-        raise DataError(f"{statement.format(rows)}; at least {FEWEST_ROWS} are needed for all splits: give more rows")
+        raise DataError(
+            f"{statement.format(rows)}; at least {FEWEST_ROWS} are needed for all splits: give more rows"
+            f"{contradicted}"
+        )
+
+
+def _contradicted(rows: Sequence[int], keys: Sequence[str], texts: Sequence[str], outputs: Sequence[str]) -> str:
+    """How many rows go because their text has several outputs, and one such text."""
+    by_text: dict[str, dict[str, int]] = {}
+    for row in rows:
+        by_text.setdefault(keys[row], {}).setdefault(outputs[row], row)
+    several = {key: found for key, found in by_text.items() if len(found) > 1}
+    count = sum(keys[row] in several for row in rows)
+    (_, first), (_, second), *_ = next(iter(several.values())).items()
+    return (
+        f", or one output for each text: {count} rows are left out because their text also stands there with another "
+        f"one, such as {quoted(texts[first])} with {quoted(outputs[first])} and {quoted(outputs[second])}"
+    )
 
 
 def _refuse_seen_test(parts: Parts, keys: Sequence[str]) -> None:
@@ -308,7 +326,8 @@ def _require_no_empty_part(splits: Splits) -> Splits:
     if empty:
         raise DataError(
             f"no rows are left for {' and '.join(empty)} ({splits.report.total} duplicates were removed, "
-            f"{splits.report.near} of them texts that only resemble a row of another part); every part needs a row: "
+            f"{splits.report.near} of them texts that only resemble a row of another part, "
+            f"{splits.report.conflicting} rows of texts that have several outputs); every part needs a row: "
             "give more rows that differ"
         )
     return splits

@@ -18,12 +18,23 @@ import numpy as np
 
 from promptsearch.errors import DataError
 
-__all__ = ["as_text", "clean_text", "encodable", "is_missing", "json_value", "listed", "normalised", "quoted"]
+__all__ = [
+    "MEANINGFUL_PUNCTUATION",
+    "as_text",
+    "clean_text",
+    "encodable",
+    "is_missing",
+    "json_value",
+    "listed",
+    "normalised",
+    "quoted",
+]
 
 LISTED_VALUES = 4
 
-# These are punctuation to Unicode, but they change the meaning: "C#" is not "C", "x*y" is not "x/y".
-_MEANINGFUL_PUNCTUATION = frozenset("#%&*/@\\")
+MEANINGFUL_PUNCTUATION = frozenset("#%&*/@\\")
+"""Punctuation to Unicode, but it changes the meaning: "C#" is not "C", "x*y" is not "x/y"."""
+
 _REMOVABLE_ASCII = re.compile(r"""[!"'(),\-.:;?\[\]_{}](?![0-9])""")
 
 
@@ -144,7 +155,7 @@ def _normalised_anything(text: str) -> str:
 
 
 def _is_removable(character: str, follower: str) -> bool:
-    if character.isalnum() or character in _MEANINGFUL_PUNCTUATION:
+    if character.isalnum() or character in MEANINGFUL_PUNCTUATION:
         return False
     category = unicodedata.category(character)
     return category == "Cf" or (category[0] == "P" and not follower.isdigit())

@@ -21,7 +21,7 @@ __all__ = ["encoder_notes", "measurement_notes", "processor_notes", "rows_notes"
 
 _FEWEST_OF_A_LABEL = 3
 _MANY_INDISTINCT = 0.2
-_SHOWN_ROWS = 4
+_SHOWN_ROWS, _SHOWN_LABELS = 4, 5
 _LONG_SETUP = 0.4  # of a time budget
 _LESS_OF_IT = ("without_readout", "without_readout_alone", "single", "single_alone")
 _UNREAD = ("empty answer", "not understood")
@@ -108,19 +108,35 @@ def rows_notes(task: Task, too_long: Sequence[int]) -> tuple[str, ...]:
         notes.append(
             f"The same text with other outputs, and left out: {_rows(task, conflicting)}. Which of them is right?"
         )
+    if task.united:
+        give, count = ("row gives", "counts") if task.united == 1 else ("rows give", "count")
+        notes.append(
+            f"{task.united:,} {give} further answers to the same inputs as a row before, and {count} with it as one."
+        )
     alike = _labels_alike(task.labels or ())
     if alike:
         notes.append(f"Labels that differ in case or spaces only: {alike}. The model takes them for different ones.")
     counts = Counter(example.output for example in task.examples)
-    rare = [label for label in task.labels or () if 0 < counts[label] < _FEWEST_OF_A_LABEL]
+    rare = {label: counts[label] for label in task.labels or () if 0 < counts[label] < _FEWEST_OF_A_LABEL}
     if rare:
-        shown = ", ".join(f"{label!r} ({counts[label]})" for label in rare[:5])
-        more = f" and {len(rare) - 5} more" if len(rare) > 5 else ""
-        notes.append(f"Labels with hardly a row: {shown}{more}. Misspelt, or too rare to be learnt or measured.")
+        notes.append(f"Labels with hardly a row: {_counted(rare)}. Misspelt, or too rare to be learnt or measured.")
+    taught = {task.examples[number].output for number in task.parts.train}
+    untaught = {label: counts[label] for label in task.labels or () if counts[label] and label not in taught}
+    if untaught:
+        notes.append(
+            f"Labels that only validation or test rows have: {_counted(untaught)}. No demonstration can show them: "
+            "written in another way than in the data, or missing there."
+        )
     if task.dropped:
         rows = "row" if task.dropped == 1 else "rows"
         notes.append(f"Left out {task.dropped:,} {rows} without an input or an output.")
     return tuple(notes)
+
+
+def _counted(labels: Mapping[str, int]) -> str:
+    """Some labels with their numbers of rows, and how many more."""
+    shown = ", ".join(f"{label!r} ({count})" for label, count in list(labels.items())[:_SHOWN_LABELS])
+    return shown + (f" and {len(labels) - _SHOWN_LABELS} more" if len(labels) > _SHOWN_LABELS else "")
 
 
 def _rows(task: Task, numbers: Sequence[int]) -> str:

@@ -52,6 +52,7 @@ _SAMPLED_TEXTS = 256  # that an encoder's speed is measured on; of fewer, batche
 _UNKNOWN_ROWS_A_SECOND, _FEWEST_POOL = 100, 50  # that get vectors, where the model's size is not known
 _ENCODING_SHARE = 0.2  # of a time, that vectors may take there
 _FEWEST_ROWS = 100  # of each part, that get vectors there in any case
+_LOOKED_FOR_OPTIONS = 100  # pool rows; of long texts and many labels each takes milliseconds
 _LOOKED_ROWS = 8  # after which the tokens that readouts read are looked for, under each of a few prompts
 _LOOKED_SHARE = 0.02  # of the plan, that this may take
 _MOST_FINALISTS = 5
@@ -119,11 +120,11 @@ class Preparation:
         labels, rows = self._job.task.labels, [example.fields for example in self._job.task.examples]
         found = find_multiple_choice(labels, rows)
         if found is None and may_name_options(labels):
-            count = sum(MultipleChoice(tuple(labels)).find(row) is not None for row in rows)
-            if count > len(rows) // 2:
-                self._job.listen(
-                    Note(f"{count:,} of {len(rows):,} rows list options; if all did, their texts could be scored")
-                )
+            looked = [rows[number] for number in self._drawn[:_LOOKED_FOR_OPTIONS]]
+            count = sum(MultipleChoice(tuple(labels)).find(row) is not None for row in looked)
+            if count > len(looked) // 2:
+                of_them = f"{count:,} of {len(looked):,} pool rows looked at list options"
+                self._job.listen(Note(f"{of_them}; if all rows did, their texts could be scored"))
         return found
 
     def set_up(self, builder: PromptBuilder, encoder: CachedEncoder, store: RunStore) -> Ground:

@@ -21,8 +21,9 @@ import numpy as np
 
 from promptsearch.calibration import batch_offsets
 from promptsearch.candidate import CUES, SHOWN_THOUGHT, Candidate
+from promptsearch.data.answers import answer_text
 from promptsearch.evaluation import Asker, Evaluator
-from promptsearch.metrics import Metric, answer_text
+from promptsearch.metrics import Metric
 from promptsearch.probabilities import normalized
 from promptsearch.prompting import PromptBuilder
 from promptsearch.reasoning import Answer, Reasoner, sentences

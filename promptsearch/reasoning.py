@@ -22,8 +22,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from promptsearch.candidate import CONCLUDING_TOKENS, Candidate
+from promptsearch.data.answers import answer_text
 from promptsearch.lm.base import Completion, Engine, FollowUp, GenerationParams, Rendered, write_on
-from promptsearch.metrics import answer_text
 from promptsearch.probabilities import normalized
 from promptsearch.prompting import PromptBuilder
 

@@ -14,7 +14,7 @@ ROOT = Path(promptsearch.__file__).parent
 
 LAYERS = (
     ("errors", "version"),
-    ("optional", "files", "paths", "lm.base", "data.text", "data.duplicates", "lm"),
+    ("optional", "files", "paths", "lm.base", "data.text", "data.answers", "data.duplicates", "lm"),
     (
         "data",
         "seen",

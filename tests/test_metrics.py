@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
+from promptsearch.data.answers import answer_text, number_in
 from promptsearch.errors import DataError
-from promptsearch.metrics import METRICS, Metric, answer_text, number_in, resolve_metric
+from promptsearch.metrics import METRICS, Metric, resolve_metric
 from promptsearch.task import Example, Task
 
 
@@ -66,7 +67,6 @@ def test_answers_made_of_what_is_removed_keep_themselves():
         ("0,125", "125"),
         ("2*3", "2/3"),
         ("x^2", "x2"),
-        ("50%", "50"),
         ("A&T", "AT"),
     ],
 )
@@ -84,6 +84,7 @@ def test_answers_of_other_meanings_differ(one, other):
         ("1990–1995", "1990-1995"),
         ("x>=3", "x >= 3"),
         ("50 %", "50％"),
+        ("50%", "50"),
         ("C++.", "c++"),
         ("well-known", "wellknown"),
         ("COVID-19", "covid19"),
@@ -107,7 +108,6 @@ def test_answers_of_one_meaning_are_the_same(one, other):
 def test_f1_takes_signs_for_words():
     assert score("f1", "x>3", "x > 4") == pytest.approx(2 / 3)
     assert score("f1", "3.5 kg", "35 kg") == pytest.approx(0.5)
-    assert score("f1", "50%", "50") == pytest.approx(2 / 3)
 
 
 @settings(deadline=None, max_examples=1000)

@@ -548,6 +548,13 @@ def test_no_file(tmp_path: Path) -> None:
             load(path)
 
 
+def test_a_file_of_endless_brackets(tmp_path: Path) -> None:
+    path = tmp_path / "deep.json"
+    path.write_text("[" * 100_000)
+    with pytest.raises(ArtifactError, match="is no saved prompt"):
+        load(path)
+
+
 @cache
 def saved(kind: str) -> Path:
     return make(kind).save(Path(tempfile.mkdtemp()) / "p.json")

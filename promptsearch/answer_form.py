@@ -116,6 +116,6 @@ def _checked(pattern: object) -> str:
         raise DataError(f"answer={quoted(pattern)} is no regular expression; give a text such as r'####\\s*(.+)'")
     try:
         re.compile(pattern)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:  # the last two: numbers too large, groups too deep
         raise DataError(f"answer={quoted(pattern)} is no regular expression ({error}); mend it") from error
     return pattern

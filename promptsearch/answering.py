@@ -36,7 +36,7 @@ from promptsearch.task import Example, input_text
 __all__ = ["Answering", "Neighbours"]
 
 _logger = logging.getLogger(__name__)
-_MEASURED_A_CALL = 256
+_ITEMS_A_CALL = 256
 
 
 @dataclass(frozen=True)
@@ -103,10 +103,14 @@ class Answering:
         self._asker = Asker(engine, self.builder, task.labels, task.answer_form, grammar, tokens=parts.read_tokens)
 
     def predict(self, inputs: Sequence[Mapping[str, str]]) -> list[Prediction]:
-        """What the prompt says about items."""
-        near = self._neighbours(inputs)
-        answers, shown = self._answers(inputs, near)
-        return self._told(answers, near.prior, shown)
+        """What the prompt says about items, asked in calls that take no more memory for many than for a few."""
+        found: list[Prediction] = []
+        for start in range(0, len(inputs), _ITEMS_A_CALL):
+            asked = inputs[start : start + _ITEMS_A_CALL]
+            near = self._neighbours(asked)
+            answers, shown = self._answers(asked, near)
+            found += self._told(answers, near.prior, shown)
+        return found
 
     def measure(
         self, examples: object, metric: str | Callable[..., float] | None, weighings: Sequence[Weighing | None]
@@ -157,8 +161,8 @@ class Answering:
         self._warn_of_known(rows)
         near = self._neighbours([example.fields for example in rows], others_only=True)
         parts, shown = [], []
-        for start in range(0, len(rows), _MEASURED_A_CALL):
-            stop = start + _MEASURED_A_CALL
+        for start in range(0, len(rows), _ITEMS_A_CALL):
+            stop = start + _ITEMS_A_CALL
             inputs = [example.fields for example in rows[start:stop]]
             answers, numbers = self._answers(inputs, near.part(start, stop))
             parts.append(answers)

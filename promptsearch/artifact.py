@@ -94,7 +94,7 @@ def read_document(path: Path) -> dict[str, Any]:
         raise ArtifactError(f"{str(path)!r} is a folder; give the file that save() wrote") from error
     except OSError as error:
         raise ArtifactError(f"{str(path)!r} cannot be read ({error.strerror}); check its permissions") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ArtifactError(
             f"{str(path)!r} is no saved prompt, or a damaged one ({error}); give the file that save() wrote"
         ) from error

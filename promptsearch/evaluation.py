@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from promptsearch.answer_form import AnswerForm
 from promptsearch.budget import Meter
 from promptsearch.calibration import CONTENT_FREE
 from promptsearch.candidate import Candidate
+from promptsearch.errors import ContextError
 from promptsearch.lm.base import Engine, FloatArray, GenerationParams, TellsNext, score_each
 from promptsearch.metrics import Metric
 from promptsearch.probabilities import normalized
@@ -32,6 +34,8 @@ from promptsearch.task import Example
 
 __all__ = ["Answers", "Asker", "Evaluator", "Matcher", "answer_grammar", "join", "join_members", "join_routes"]
 
+_logger = logging.getLogger(__name__)
+_Value = TypeVar("_Value")
 _ITEMS_A_CALL = 64  # enough to fill batches, few enough that a kill loses little
 _RETRIEVED_A_CALL = 16  # where each item brings its own demonstrations
 
@@ -181,6 +185,7 @@ class Asker:
         self.labels = tuple(labels) if labels is not None else None
         self._form = form or AnswerForm()
         self._reranker = Reranker(engine, builder)
+        self._has_warned = False
         self.reasoner = Reasoner(
             engine,
             builder,
@@ -215,7 +220,14 @@ class Asker:
                 candidate's reranker chooses among them, at a price.
         """
         if reading.mode == "retrieved" and reading.reranker != "none":
-            matches = self._reranker.rerank(reading, inputs, matches, self.labels)
+            plain = matches
+
+            def rerank(places: Sequence[int]) -> list[tuple[int, ...]]:
+                own, near = [inputs[at] for at in places], [plain[at] for at in places]
+                return self._reranker.rerank(reading, own, near, self.labels)
+
+            chosen = self.within_context(rerank, range(len(inputs)))
+            matches = [near if best is None else best for near, best in zip(plain, chosen, strict=True)]
         return [self.builder.build(reading, item, match) for item, match in zip(inputs, matches, strict=True)]
 
     def ask(
@@ -231,28 +243,53 @@ class Asker:
     def ask_built(self, reading: Candidate, built: Sequence[Built]) -> list[object]:
         """The same for prompts that :meth:`build` made."""
         asked = [number for number, item in enumerate(built) if item.prompt is not None]
-        prompts = [prompt for item in built if (prompt := item.prompt) is not None]
         unread = [None] * len(self.labels or ())
         answers: list[object] = [unread if item.unlisted else None for item in built]
-        if not prompts:
+        if not asked:
             return answers
-        found: Sequence[object]
-        if reading.reasons:
-            found = [verdict.to_json(self.reasoner.read) for verdict in self.reasoner.ask(reading, prompts)]
-        elif template_of(reading).scores_options:
-            found = self._option_scores(reading, [built[number] for number in asked])
-        elif self.labels is not None and self._tokens and isinstance(self.engine, TellsNext):
-            texts = self.builder.continuations(reading, self.labels)
-            scores, following = self.engine.score_and_next(prompts, texts, self.tokens)
-            found = [
-                {"answer": _json_floats(row), "next": packed(after)}
-                for row, after in zip(scores, following, strict=True)
-            ]
-        else:
-            found = self._answers(reading, prompts)
+        found = self.within_context(lambda numbers: self._found(reading, [built[n] for n in numbers]), asked)
         for number, answer in zip(asked, found, strict=True):
             answers[number] = answer
         return answers
+
+    def within_context(
+        self, ask: Callable[[Sequence[int]], Sequence[_Value]], numbers: Sequence[int]
+    ) -> list[_Value | None]:
+        """What is found about items, and None for those that the model refuses as too long.
+
+        Only such a model knows them as lacks a tokenizer of ours, whose tokens are estimated. Which they are is found
+        by halves, since a refusal names none.
+
+        Args:
+            ask: finds a value for each of some items, or raises a ``ContextError``.
+            numbers: the items, one at least.
+        """
+        try:
+            return list(ask(numbers))
+        except ContextError as error:
+            if not self._has_warned:
+                _logger.warning("%s; until then such items count as too long", error)
+                self._has_warned = True
+            if len(numbers) == 1:
+                return [None]
+        half = len(numbers) // 2
+        return self.within_context(ask, numbers[:half]) + self.within_context(ask, numbers[half:])
+
+    def _found(self, reading: Candidate, built: Sequence[Built]) -> Sequence[object]:
+        """One JSON value for each of some prompts, all of them there."""
+        prompts = [prompt for item in built if (prompt := item.prompt) is not None]
+        if reading.reasons:
+            return [verdict.to_json(self.reasoner.read) for verdict in self.reasoner.ask(reading, prompts)]
+        if template_of(reading).scores_options:
+            return self._option_scores(reading, built)
+        if self.labels is not None and self._tokens and isinstance(self.engine, TellsNext):
+            texts = self.builder.continuations(reading, self.labels)
+            scores, following = self.engine.score_and_next(prompts, texts, self.tokens)
+            return [
+                {"answer": _json_floats(row), "next": packed(after)}
+                for row, after in zip(scores, following, strict=True)
+            ]
+        return self._answers(reading, prompts)
 
     def _answers(self, reading: Candidate, prompts: Sequence[str]) -> list[list[float | None] | str]:
         if self.labels is not None:

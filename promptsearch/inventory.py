@@ -1,4 +1,4 @@
-"""What can run on this machine: the packaged model, GGUF files in the hub's cache, and their measured speeds.
+"""What can run on this machine: the packaged model, models in the hub's cache, and their measured speeds.
 
 Invariant: looking loads no model and fetches nothing; only :func:`bench_model` runs one.
 Leaves out: opening models for use.
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from promptsearch.errors import ModelError, PromptsearchError
+from promptsearch.lm.hub import cached_model, cached_models
 from promptsearch.lm.resolve import PACKAGED
 from promptsearch.paths import installed_file
 
@@ -56,8 +57,8 @@ class KnownModel:
 
 
 def known_models() -> list[KnownModel]:
-    """The packaged model, present or not, and every GGUF file in the hub's cache."""
-    return [model_named(PACKAGED), *(_known(_hub_name(path), path) for path in _hub_files())]
+    """The packaged model, present or not, and every model in the hub's cache."""
+    return [model_named(PACKAGED), *(_known(name, path) for name, path in cached_models())]
 
 
 def model_named(name: str) -> KnownModel:
@@ -72,7 +73,7 @@ def model_named(name: str) -> KnownModel:
     if name.startswith(("http://", "https://")):
         raise ModelError(f"{name!r} is a server, which runs elsewhere; give a name or a GGUF file")
     if name.startswith("hf:"):
-        return _hub_model(name)
+        return _known(name, cached_model(name))
     from promptsearch.lm.llamacpp.opening import check_file
 
     path = Path(name).expanduser()
@@ -110,36 +111,3 @@ def _known(name: str, path: Path) -> KnownModel:
     from promptsearch.lm.llamacpp.weights import kept_table
 
     return KnownModel(name, path, kept_table(path))
-
-
-def _hub_folder() -> Path | None:
-    try:
-        from huggingface_hub.constants import HF_HUB_CACHE
-    except ImportError:
-        return None
-    return Path(HF_HUB_CACHE)
-
-
-def _hub_files() -> list[Path]:
-    """GGUF files that the hub's own cache holds whole, each once."""
-    folder = _hub_folder()
-    if folder is None or not folder.is_dir():
-        return []
-    found = {path.resolve(): path for path in sorted(folder.glob("models--*/snapshots/*/**/*.gguf"))}
-    return sorted(path for file, path in found.items() if file.is_file())
-
-
-def _hub_name(path: Path) -> str:
-    """``hf:owner/repo:file`` of a file in the hub's cache."""
-    folder = next(part for part in path.parts if part.startswith("models--"))
-    return f"hf:{folder.removeprefix('models--').replace('--', '/', 1)}:{path.stem}"
-
-
-def _hub_model(name: str) -> KnownModel:
-    """A model of the hub's cache; a part of its name after the last colon is enough, as for ``--model``."""
-    repository, _, part = name.partition(":")[2].partition(":")
-    for path in _hub_files():
-        owner = _hub_name(path).split(":")[1]
-        if owner.lower() == repository.lower() and part.lower() in path.stem.lower():
-            return _known(name, path)
-    raise ModelError(f"{name!r} is not in the hub's cache; fetch it by optimizing with --model {name}")

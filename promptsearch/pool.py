@@ -392,7 +392,7 @@ def _read_manifest(folder: Path) -> _Manifest:
             f"{str(folder)!r} is no folder of a saved prompt's index, which has to lie beside the prompt's file; "
             "move both, or save the prompt anew"
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise _damaged(folder, f"{MANIFEST} cannot be read") from error
     if isinstance(raw, dict) and isinstance(raw.get("schema"), int) and raw["schema"] != SCHEMA:
         raise ArtifactError(

@@ -39,6 +39,7 @@ _MOST_REPEATS = 2  # more than so many times
 _SHOWN = 3  # kept pieces that later attempts are shown
 _RIGHT = 0.99  # score from which an answer counts as right
 _FEWEST_CALIBRATED = 8  # answers that batch calibration is fitted on
+_REFUSED: dict[str, object] = {"rationale": "", "answer": None, "finished": False}  # the prompt was too long
 
 
 @dataclass(frozen=True)
@@ -158,9 +159,12 @@ class Rationalizer:
         asked = [number for number in numbers if self._fits(reading, number, hinted=way == "hinted")]
         if not asked:
             return
-        values = self._evaluator.recorded(
-            f"rationales: {way} {sample}", reading, asked, lambda: self._ask(way, reading, asked, sample)
-        )
+
+        def ask() -> list[dict[str, object]]:
+            found = self._asker.within_context(lambda some: self._ask(way, reading, some, sample), asked)
+            return [_REFUSED if value is None else value for value in found]
+
+        values = self._evaluator.recorded(f"rationales: {way} {sample}", reading, asked, ask)
         said: list[Any] = list(values)
         right = self._are_right(asked, [each["answer"] for each in said])
         for number, each, is_right in zip(asked, said, right, strict=True):

@@ -150,6 +150,8 @@ def test_samples_vote_by_what_counts() -> None:
         ({"answer": "("}, "no regular expression"),
         ({"answer": ""}, "no regular expression"),
         ({"answer": 5}, "no regular expression"),
+        ({"answer": "a{99999999999999999999}"}, "no regular expression"),
+        ({"answer": "(" * 5000 + ")" * 5000}, "no regular expression"),
         ({"answer": "=> (.+)"}, "finds no answer in 56 of 56 outputs"),
         ({"labels": ["a", "b"]}, "makes the output a label"),
     ],

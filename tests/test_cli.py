@@ -21,7 +21,7 @@ from promptsearch.cli import main
 from promptsearch.cli.items import item_of, items_of
 from promptsearch.data.records import read_rows
 from promptsearch.data.text import json_value
-from promptsearch.errors import BackendError
+from promptsearch.errors import BackendError, DataError
 from promptsearch.lm.fake import FakeLM, ScriptedLM
 from promptsearch.lm.llamacpp.agreement import Agreement
 from promptsearch.lm.llamacpp.speed import Speed
@@ -495,6 +495,26 @@ def test_wrong_items(saved: Path, tmp_path: Path) -> None:
     assert_one_line(run("predict", saved), 2, "no items")
     assert_one_line(run("predict", saved, "--file", tmp_path / "none.txt"), 2, "none.txt")
     assert_one_line(run("predict", saved, "{}", "--file", tmp_path / "none.txt"), 2, "--file")
+
+
+@pytest.mark.usefixtures("opened")
+def test_standard_input_is_utf_8_in_any_locale(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    item = json.dumps({"a": "é", "b": "日本"}, ensure_ascii=False)
+
+    def given(content: bytes) -> list[Any]:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content), encoding="ascii"))
+        return [dict(each.row) for each in items_of(["a", "b"], None, None)]
+
+    assert given(f"\ufeff{item}\r\n{item}\n".encode()) == 2 * [json.loads(item)]
+    with pytest.raises(DataError, match=r"standard input is not UTF-8 \(at byte 6\)"):
+        given(b'{"a": \xff}')
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_end_as_on_any_system(tmp_path: Path, end: str) -> None:
+    lines = tmp_path / "items.txt"
+    lines.write_bytes(f"one{end}{end}two{end}".encode())
+    assert [item.row["text"] for item in items_of(["text"], None, lines)] == ["one", "", "two"]
 
 
 @pytest.mark.usefixtures("fake_search")

@@ -721,7 +721,11 @@ def test_files_of_other_programs(tmp_path: Path) -> None:
         load(tmp_path / "ours.json")
     with pytest.raises(UserError, match="No such file"):
         load(tmp_path / "nothing.json")
-    for text, said in (("[1]", "holds no saved module"), ("{", "is no JSON file")):
+    for text, said in (
+        ("[1]", "holds no saved module"),
+        ("{", "is no JSON file"),
+        ("[" * 100_000, "is no JSON file"),
+    ):
         (tmp_path / "other.json").write_text(text)
         with pytest.raises(UserError, match=said):
             load(tmp_path / "other.json", dspy.Predict(Grade))

@@ -10,15 +10,19 @@ from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from promptsearch.errors import BackendError, ModelError, UserError
+import promptsearch as ps
+from promptsearch.errors import BackendError, ContextError, ModelError, UserError
 from promptsearch.lm.base import GenerationParams
-from promptsearch.lm.endpoint import EndpointLM
+from promptsearch.lm.endpoint import EndpointLM, _seconds_asked
 
 KEY = "sk-secret-123"
-Reply = tuple[int, object]
+Reply = tuple[int, object] | tuple[int, object, dict[str, str]]
 
 
 class Server:
@@ -40,10 +44,12 @@ class Server:
             def answer(self, body: dict[str, Any]) -> None:
                 outer.asked.append((self.path, body))
                 outer.keys.add(self.headers.get("Authorization", ""))
-                status, content = outer.reply(self.path, body)
+                status, content, *more = outer.reply(self.path, body)
                 data = content.encode() if isinstance(content, str) else json.dumps(content).encode()
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(data)))
+                for name, value in (more[0] if more else {}).items():
+                    self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(data)
 
@@ -91,9 +97,16 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture(autouse=True)
-def no_key_and_no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    monkeypatch.setattr("tenacity.nap.time.sleep", lambda seconds: None)
+
+
+@pytest.fixture(autouse=True)
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Seconds that would have been waited between attempts; nobody waits."""
+    waited: list[float] = []
+    monkeypatch.setattr("tenacity.sleep_using_event", lambda _: waited.append)
+    return waited
 
 
 @pytest.fixture
@@ -206,6 +219,22 @@ def test_the_url_may_name_the_model(server: Server) -> None:
     lm.close()
 
 
+@pytest.mark.parametrize(("end", "name"), [("#large?context=512", "large"), ("#?context=512", "small")])
+def test_the_url_may_say_what_the_model_has_room_for(server: Server, end: str, name: str) -> None:
+    lm = EndpointLM(server.url + end)
+    assert (lm.name, lm.context_tokens) == (name, 512)
+    assert lm.fingerprint == f"endpoint:{server.url}/v1:{name}:context=512"
+    assert EndpointLM(server.url + end, context_tokens=100).context_tokens == 100
+    assert EndpointLM(server.url + "#large").context_tokens == 4096
+    lm.close()
+
+
+@pytest.mark.parametrize("end", ["#a?context=0", "#a?context=", "#a?context=many", "#a?ctx=512", "#a?context=5?b"])
+def test_an_end_of_a_url_that_says_something_else(end: str) -> None:
+    with pytest.raises(ModelError, match=r"#name\?context=8192"):
+        EndpointLM("http://localhost:8080" + end)
+
+
 @pytest.mark.parametrize("names", [[], ["a", "b"]])
 def test_no_model_or_several_ask_for_a_name(server: Server, names: list[str]) -> None:
     server.reply = lambda route, body: (200, {"data": [{"id": name} for name in names]})
@@ -220,12 +249,64 @@ def test_a_busy_server_is_asked_again(server: Server, lm: EndpointLM, status: in
     assert len(server.asked) == 4
 
 
-def test_a_server_that_stays_busy_is_an_error(server: Server, lm: EndpointLM) -> None:
-    server.reply = lambda route, body: (503, "over\nloaded")
-    with pytest.raises(BackendError, match=r"503: over loaded \(5 attempts\)") as caught:
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_server_that_stays_busy_is_an_error_after_a_minute(
+    server: Server, lm: EndpointLM, pauses: list[float], status: int
+) -> None:
+    server.reply = lambda route, body: (status, "over\nloaded")
+    with pytest.raises(BackendError, match=rf"{status}: over loaded \(\d+ attempts\)") as caught:
         lm.generate(["good"], GenerationParams())
     assert "\n" not in str(caught.value)
+    assert 60 <= sum(pauses) < 60 + 20
+    assert len(server.asked) == len(pauses) + 1 >= 5
+
+
+def test_a_server_that_stays_broken_is_an_error_after_a_few_attempts(
+    server: Server, lm: EndpointLM, pauses: list[float]
+) -> None:
+    server.reply = lambda route, body: (500, "broken")
+    with pytest.raises(BackendError, match=r"500: broken \(5 attempts\)"):
+        lm.generate(["good"], GenerationParams())
     assert len(server.asked) == 5
+    assert sum(pauses) < 10
+
+
+def test_the_wait_is_what_the_server_asks_for(server: Server, lm: EndpointLM, pauses: list[float]) -> None:
+    asked = iter(["37", "3600"])
+
+    def reply(route: str, body: dict[str, Any]) -> Reply:
+        seconds = next(asked, None)
+        return completions(route, body) if seconds is None else (429, "slowly", {"Retry-After": seconds})
+
+    server.reply = reply
+    assert lm.generate(["good"], GenerationParams())[0].text == " positive"
+    assert pauses == [37, 60]
+
+
+SENT = "Wed, 21 Oct 2015 07:28:00 GMT"
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"Retry-After": "2.5"}, 2.5),
+        ({"Retry-After": "-1"}, 0),
+        ({"Retry-After": "nan"}, 0),
+        ({"Retry-After": "Wed, 21 Oct 2015 07:28:20 GMT", "Date": SENT}, 20),
+        ({"Retry-After": "Wed, 21 Oct 2015 07:27:20 GMT", "Date": SENT}, 0),
+        ({"Retry-After": "Wed, 21 Oct 2015 09:28:20 GMT", "Date": SENT}, 60),
+        ({"Retry-After": SENT}, 0),
+        ({"Retry-After": "soon"}, 0),
+        ({}, 0),
+    ],
+)
+def test_seconds_to_wait(headers: dict[str, str], seconds: float) -> None:
+    assert _seconds_asked(headers) == seconds
+
+
+@given(st.text(max_size=40) | st.floats().map(str) | st.integers().map(str), st.text(max_size=30) | st.just(SENT))
+def test_any_header_asks_for_a_wait_that_can_be_waited(asked: str, sent: str) -> None:
+    assert 0 <= _seconds_asked({"Retry-After": asked, "Date": sent}) <= 60
 
 
 def test_a_timeout_is_tried_again_and_then_an_error() -> None:
@@ -243,6 +324,68 @@ def test_a_refusal_is_an_error_at_once(server: Server, lm: EndpointLM) -> None:
     assert len(server.asked) == 1
 
 
+REFUSALS = (
+    {"error": {"message": "too many tokens", "type": "invalid_request_error", "code": "context_length_exceeded"}},
+    {"object": "error", "message": "This model's maximum context length is 512 tokens. However, you requested 601"},
+    {"error": {"code": 400, "message": "the request exceeds it", "type": "exceed_context_size_error"}},
+    {"error": {"code": 400, "message": "the request exceeds the available context size, try increasing it"}},
+)
+
+
+def refusing(content: object) -> Callable[[str, dict[str, Any]], Reply]:
+    """A server that refuses prompts with "long" in them."""
+
+    def reply(route: str, body: dict[str, Any]) -> Reply:
+        return (400, content) if "long" in body["prompt"] else completions(route, body)
+
+    return reply
+
+
+@pytest.mark.parametrize("content", REFUSALS)
+def test_a_prompt_that_is_too_long_for_the_server_is_told_as_such(
+    server: Server, lm: EndpointLM, content: object
+) -> None:
+    server.reply = refusing(content)
+    with pytest.raises(ContextError, match=rf"too long.*{server.url}/v1#small\?context=2048") as caught:
+        lm.generate(["long"], GenerationParams())
+    assert "\n" not in str(caught.value)
+    assert len(server.asked) == 1
+
+
+def test_what_was_answered_beside_a_prompt_that_is_too_long_is_not_asked_again(
+    server: Server, lm: EndpointLM
+) -> None:
+    server.reply = refusing(REFUSALS[0])
+    prompts = [f"good {number}" for number in range(20)]
+    with pytest.raises(ContextError):
+        lm.generate([*prompts[:7], "long", *prompts[7:]], GenerationParams())
+    assert len(server.asked) == 21
+    decoded = lm.tokens_decoded
+    with pytest.raises(ContextError):
+        lm.generate([*prompts[:7], "long"], GenerationParams())
+    assert [each.text for each in lm.generate(prompts, GenerationParams())] == [" positive"] * 20
+    assert (len(server.asked), lm.tokens_decoded) == (21, decoded)
+    lm.generate(prompts, GenerationParams())  # a call of its own
+    lm.generate(prompts, GenerationParams(max_tokens=5))  # and another one
+    assert len(server.asked) == 61
+
+
+def test_items_that_are_too_long_for_the_server_are_counted_and_end_nothing(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [{"text": f"good {number}", "label": "positive"} for number in range(20)]
+    rows += [{"text": f"bad {number}", "label": "negative"} for number in range(20)]
+    task = ps.Task(rows, inputs="text", output="label")
+    server.reply = refusing(REFUSALS[0])
+    prompt = ps.Prompt(task, [], model=f"{server.url}#small")
+    server.asked.clear()
+    said = prompt.predict([f"{'a long' if number % 5 == 0 else 'a good'} film {number}" for number in range(30)])
+    assert [each.failure for each in said] == ["too long" if number % 5 == 0 else None for number in range(30)]
+    assert {each.output for each in said} == {"positive", None}
+    assert len(server.asked) <= 30 + 6  # a refusal is asked for once more where its prompt is asked about alone
+    assert caplog.text.count("count as too long") == 1
+
+
 @pytest.mark.parametrize("content", ["<html>", {"choices": []}, [1], {"choices": [{}]}, {"choices": ["x"]}])
 def test_an_answer_without_a_completion_is_an_error(server: Server, lm: EndpointLM, content: object) -> None:
     server.reply = lambda route, body: (200, content)
@@ -255,6 +398,63 @@ def test_no_server_is_a_clear_error() -> None:
         port = taken.getsockname()[1]
     with pytest.raises(BackendError, match="no server answers at"):
         EndpointLM(f"http://127.0.0.1:{port}")
+
+
+def test_a_host_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[str] = []
+
+    def silent(_: object, url: str, **__: object) -> None:
+        tried.append(url)
+        raise httpx.ConnectTimeout("timed out")
+
+    monkeypatch.setattr("httpx.Client.post", silent)
+    lm = EndpointLM("http://192.0.2.1:8080", "small")
+    with pytest.raises(BackendError, match="no server answers at"):
+        lm.generate(["good"], GenerationParams())
+    assert len(tried) == 1
+    assert (lm._client.timeout.connect, lm._client.timeout.read) == (10, 120)
+    lm.close()
+
+
+def test_an_interruption_waits_for_no_request_and_none_is_tried_again(
+    lm: EndpointLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lm.generate(["good"], GenerationParams())
+    begun, release = threading.Event(), threading.Event()
+    posting: list[threading.Thread] = []
+    ended: list[bool] = []
+
+    def post(url: str, json: dict[str, Any]) -> Any:
+        if json["prompt"] == "first":
+            return httpx.Response(200, json={"choices": [{"text": "x"}]})
+        posting.append(threading.current_thread())
+        if json["prompt"] == "interrupt":
+            begun.wait(30)
+            raise KeyboardInterrupt
+        begun.set()
+        release.wait(30)
+        ended.append(True)
+        raise httpx.ReadTimeout("timed out")
+
+    monkeypatch.setattr(lm._client, "post", post)
+    with pytest.raises(KeyboardInterrupt):
+        lm.generate(["first", "interrupt", "wait"], GenerationParams())
+    assert ended == []
+    release.set()
+    for thread in posting:
+        thread.join(30)
+    assert len(posting) == 2
+
+
+def test_no_attempt_follows_a_pause_in_which_all_was_stopped(
+    server: Server, lm: EndpointLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop = threading.Event()
+    server.reply = lambda route, body: (503, "busy")
+    monkeypatch.setattr("tenacity.sleep_using_event", lambda event: lambda _: event.set())
+    with pytest.raises(BackendError, match="given up"):
+        lm._request("models", None, stop)
+    assert (len(server.asked), stop.is_set()) == (1, True)
 
 
 @pytest.mark.parametrize("url", ["ftp://host/v1", "localhost", "http://", "http://host:port", ""])

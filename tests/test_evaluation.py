@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import WatchedLM, golds_of, numbered_task
+from fakes import WatchedLM, golds_of, last_number, numbered_task
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import promptsearch as ps
 from promptsearch.budget import Meter
 from promptsearch.candidate import Candidate
+from promptsearch.errors import ContextError
 from promptsearch.evaluation import Asker, Evaluator
 from promptsearch.lm.fake import ScriptedLM
 from promptsearch.prompting import PromptBuilder
@@ -203,6 +204,46 @@ def test_answers_that_name_no_label_are_kept_as_such(tmp_path: Path) -> None:
     assert again.evaluator.answers(Candidate(), [0, 1]).fits.all()
     assert len(lm.prompts) == 2
     again.store.close()
+
+
+class Refusing(WatchedLM):
+    """Refuses a call in which a prompt asks about one of some rows."""
+
+    refused: frozenset[str] = frozenset()
+
+    def _watch(self, prompts: Sequence[str]) -> None:
+        if any(last_number(prompt) in self.refused for prompt in prompts):
+            raise ContextError("a prompt is too long; shorten it")
+        super()._watch(prompts)
+
+
+REASONING = Candidate("Say which.", "fields", reasoning="cue", thought="Let's think.", thinking_tokens=20)
+
+
+@settings(max_examples=25)
+@given(
+    st.sets(st.integers(0, 79)),
+    st.sampled_from([SHOWN, NEAREST, REASONING, replace(NEAREST, reranker="mdl"), replace(REASONING, samples=3)]),
+)
+def test_what_only_the_model_knows_to_be_too_long_is_counted_and_the_rest_is_asked(
+    refused: set[int], candidate: Candidate
+) -> None:
+    of = Refusing(golds_of(TASK), reliability=0.7)
+    of.refused = frozenset(map(str, refused))
+    at, plain = Desk(of, RunStore(None, {"job": "x"})), desk()
+    found, expected = at.evaluator.answers(candidate, range(80)), plain.evaluator.answers(candidate, range(80))
+    assert found.fits.tolist() == [number not in refused for number in range(80)]
+    assert found.log_probabilities[found.fits].tolist() == expected.log_probabilities[found.fits].tolist()
+    assert np.isneginf(found.log_probabilities[~found.fits]).all()
+
+
+def test_the_first_refusal_of_a_model_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    of = Refusing(golds_of(TASK))
+    of.refused = frozenset({"3", "5"})
+    Desk(of, RunStore(None, {"job": "x"})).ask(SHOWN, range(80))
+    assert [record.getMessage() for record in caplog.records] == [
+        "a prompt is too long; shorten it; until then such items count as too long"
+    ]
 
 
 def test_free_text_is_generated_and_stripped() -> None:

@@ -55,6 +55,7 @@ LAYERS = (
         "routing",
         "lm.plan",
         "lm.plan_singly",
+        "lm.hub",
         "lm.wrapped",
         "lm.llamacpp",
         "lm.llamacpp.busy",

@@ -255,7 +255,7 @@ def test_a_manifest_that_lies(tmp_path: Path, changes: dict[str, Any]) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"schema": 1}'])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"schema": 1}', b"[" * 100_000])
 def test_a_manifest_that_is_none(tmp_path: Path, content: bytes) -> None:
     Pool([1], some_vectors(1)).save(tmp_path)
     (tmp_path / MANIFEST).write_bytes(content)

@@ -130,6 +130,16 @@ def test_one_item_is_as_in_a_list(prompt: ps.Prompt) -> None:
         assert prediction.failure is None
 
 
+def test_many_items_are_asked_about_in_calls(prompt: ps.Prompt, monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = model()
+    prompt = ps.Prompt.from_parts(prompt.parts, OpenedModel(lm, ""))
+    at_once = prompt.predict(ITEMS)
+    lm.calls.clear()
+    monkeypatch.setattr("promptsearch.answering._ITEMS_A_CALL", 7)
+    assert prompt.predict(ITEMS) == at_once
+    assert max(map(len, lm.calls)) <= 7
+
+
 def test_what_is_shown_is_what_is_asked(prompt: ps.Prompt) -> None:
     lm = model()
     prompt = ps.Prompt.from_parts(prompt.parts, OpenedModel(lm, ""))
@@ -211,7 +221,7 @@ def test_evaluate_is_the_share_of_right_predictions(prompt: ps.Prompt) -> None:
 
 
 def test_evaluated_rows_are_predictions_with_scores(prompt: ps.Prompt, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("promptsearch.answering._MEASURED_A_CALL", 7)
+    monkeypatch.setattr("promptsearch.answering._ITEMS_A_CALL", 7)
     rows = [{"id": n, **TASK.examples[n].fields, "label": TASK.examples[n].value} for n in range(50, 110)]
     found = prompt.evaluate_rows([*rows[:30], {"id": 0, "text": "", "label": "bad"}, *rows[30:]])
     assert found.measurement == prompt.evaluate(rows)
@@ -546,6 +556,13 @@ def test_no_file(tmp_path: Path) -> None:
     for path in (tmp_path / "none.json", tmp_path):
         with pytest.raises(ArtifactError):
             load(path)
+
+
+def test_a_file_of_endless_brackets(tmp_path: Path) -> None:
+    path = tmp_path / "deep.json"
+    path.write_text("[" * 100_000)
+    with pytest.raises(ArtifactError, match="is no saved prompt"):
+        load(path)
 
 
 @cache

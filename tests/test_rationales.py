@@ -15,6 +15,7 @@ import promptsearch as ps
 from promptsearch.answer_form import AnswerForm
 from promptsearch.budget import Meter
 from promptsearch.candidate import Candidate
+from promptsearch.errors import ContextError
 from promptsearch.evaluation import Asker, Evaluator
 from promptsearch.lm.fake import ScriptedLM
 from promptsearch.prompting import PromptBuilder
@@ -113,6 +114,21 @@ def test_a_model_that_knows_nothing_leaves_nothing() -> None:
     made.run(range(1, 9), always)
     assert not made.kept
     assert made.doubt == {}
+
+
+def test_an_example_that_the_model_refuses_as_too_long_leaves_the_others() -> None:
+    refused = {2, 3, 11}
+    questions = {ROWS[number]["question"] for number in refused}
+
+    def reply(prompt: str) -> str:
+        if any(question in prompt.rpartition("Question:")[2] for question in questions):
+            raise ContextError("a prompt is too long; shorten it")
+        return careful(prompt)
+
+    made, _ = rationalizer(reply)
+    made.run(range(20), always)
+    assert set(made.kept) == set(range(20)) - refused
+    assert {attempt.fate for attempt in made.attempts if attempt.number in refused} == {"wrong answer"}
 
 
 def test_a_resumed_run_asks_nothing_again(tmp_path: Path) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from promptsearch.errors import BackendError, DataError, UserError
 from promptsearch.lm.base import LM, Completion, FloatArray, GenerationParams
@@ -197,3 +201,58 @@ def test_threads_keep_the_order_and_raise() -> None:
 
     with pytest.raises(ValueError, match="0"):
         map_in_threads(fail, range(50), 8)
+
+
+@given(st.integers(0, 30), st.integers(1, 9))
+def test_threads_give_what_a_loop_gives(items: int, threads: int) -> None:
+    variable: ContextVar[int] = ContextVar("variable", default=0)
+    token = variable.set(7)
+    try:
+        found = map_in_threads(lambda number: number * variable.get(), range(items), threads)
+    finally:
+        variable.reset(token)
+    assert found == [number * 7 for number in range(items)]
+
+
+class Waiting:
+    """Calls of which the first fails once the second is in progress, which waits for ``release``."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.begun, self.release = threading.Event(), threading.Event()
+        self.asked: list[int] = []
+        self.ended: list[int] = []
+        self.daemons: list[bool] = []
+        self._error = error
+
+    def __call__(self, number: int) -> None:
+        self.asked.append(number)
+        self.daemons.append(threading.current_thread().daemon)
+        if number == 0:
+            self.begun.wait(30)
+            raise self._error
+        self.begun.set()
+        self.release.wait(30)
+        self.ended.append(number)
+
+
+def test_an_interruption_leaves_calls_behind_that_wait_for_others() -> None:
+    calls, stop = Waiting(KeyboardInterrupt()), threading.Event()
+    with pytest.raises(KeyboardInterrupt):
+        map_in_threads(calls, range(50), 2, stop)
+    left = (list(calls.ended), stop.is_set())
+    calls.release.set()
+    assert left == ([], True)
+    assert all(calls.daemons)  # the interpreter does not wait for them
+    assert sorted(calls.asked) == [0, 1]
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), KeyboardInterrupt()])
+def test_other_calls_in_progress_are_waited_for(error: BaseException) -> None:
+    calls = Waiting(error)
+    stop = calls.release if isinstance(error, ValueError) else None  # set: calls that heed it end early
+    if stop is None:
+        threading.Timer(0.05, calls.release.set).start()
+    with pytest.raises(type(error)):
+        map_in_threads(calls, range(50), 2, stop)
+    assert calls.ended == [1]
+    assert all(daemon == (stop is not None) for daemon in calls.daemons)

@@ -9,6 +9,7 @@ Leaves out: what values are texts, which predicting checks.
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import sys
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from promptsearch.data.records import SUFFIXES, decoded, read_rows, write_rows
+from promptsearch.data.records import SUFFIXES, decoded, read_rows, text_in, write_rows
 from promptsearch.data.text import is_missing, listed, quoted
 from promptsearch.errors import DataError, UserError
 
@@ -29,6 +30,7 @@ __all__ = ["Item", "item_of", "items_of", "reads_standard_input", "write_predict
 Row = Mapping[str, Any]
 
 _logger = logging.getLogger(__name__)
+_STDIN = "standard input"
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def items_of(columns: Sequence[str], text: str | None, file: Path | None) -> lis
         _warn_of_objects(columns, [text], rows, "TEXT")
         return _checked(columns, rows, "TEXT")
     if reads_standard_input(text, file):
-        return _checked(columns, _lines(columns, sys.stdin.read(), "standard input"), "standard input")
+        return _checked(columns, _lines(columns, _standard_input(), _STDIN), _STDIN)
     assert file is not None
     if file.suffix.lower() in SUFFIXES:
         return _checked(columns, read_rows(file, name="--file"), "--file")
@@ -161,8 +163,8 @@ def _checked(columns: Sequence[str], rows: Sequence[Row], name: str) -> list[Ite
 
 
 def _lines(columns: Sequence[str], text: str, name: str) -> list[Row]:
-    """One item a line; blank lines end the text, and between others hold no text."""
-    lines = text.rstrip().split("\n") if text.strip() else []
+    """One item a line, however lines end; blank lines end the text, and between others hold no text."""
+    lines = io.StringIO(text, newline=None).read().rstrip().split("\n") if text.strip() else []
     if not lines:
         raise DataError(f"{name} holds no items; give some, one a line")
     rows = [
@@ -184,6 +186,12 @@ def _warn_of_objects(columns: Sequence[str], lines: Sequence[str], rows: Sequenc
                 columns[0],
             )
             return
+
+
+def _standard_input() -> str:
+    """All of standard input, in UTF-8 whatever the terminal's own encoding is."""
+    content = getattr(sys.stdin, "buffer", None)
+    return sys.stdin.read() if content is None else text_in(content.read(), _STDIN)
 
 
 def _text_of(file: Path) -> str:

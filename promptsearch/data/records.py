@@ -30,6 +30,7 @@ __all__ = [
     "decoded",
     "read_rows",
     "require_written_type",
+    "text_in",
     "write_rows",
 ]
 
@@ -182,15 +183,24 @@ def decoded(path: Path, name: str) -> str:
         DataError: it cannot be read as such.
     """
     try:
-        return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{name} {_quoted_path(path)} is not UTF-8 (at byte {error.start}); save it as UTF-8"
-        ) from error
+        content = path.read_bytes()
     except OSError as error:
         raise DataError(
             f"{name} {_quoted_path(path)} cannot be read ({error.strerror}); check its permissions"
         ) from error
+    return text_in(content, f"{name} {_quoted_path(path)}")
+
+
+def text_in(content: bytes, name: str) -> str:
+    """A text from its bytes in UTF-8, without its byte order mark.
+
+    Raises:
+        DataError: they are no such text.
+    """
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{name} is not UTF-8 (at byte {error.start}); save it as UTF-8") from error
 
 
 def _read_json_lines(path: Path, name: str) -> list[Row]:

@@ -63,7 +63,7 @@ def _state_in(path: str | Path) -> Any:
         raise ArtifactError(
             f"{str(path)!r} cannot be read ({error.strerror}); give the JSON file that save wrote"
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{str(path)!r} is no JSON file of a saved module ({error}); save it anew") from error
     if not isinstance(state, Mapping):
         raise ArtifactError(f"{str(path)!r} holds no saved module; give the JSON file that save wrote")

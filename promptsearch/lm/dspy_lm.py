@@ -9,6 +9,7 @@ Leaves out: chat templates and adapters; a prompt is one user message.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -65,7 +66,10 @@ class DspyLM(GeneratedChoice, EstimatingEngine):
         refuse(params, self.name, "grammar", "json_schema", "log_probabilities")
         params.require_seeds(len(prompts))
         return map_in_threads(
-            lambda item: self._complete(item[1], params, item[0]), enumerate(prompts), self._threads
+            lambda item: self._complete(item[1], params, item[0]),
+            enumerate(prompts),
+            self._threads,
+            threading.Event(),
         )
 
     def _complete(self, prompt: str, params: GenerationParams, number: int) -> Completion:

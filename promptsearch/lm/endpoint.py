@@ -11,11 +11,16 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
+import re
+import threading
 from collections.abc import Mapping, Sequence
-from typing import Any
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from typing import Any, NamedTuple
 
-from promptsearch.errors import BackendError, ModelError
+from promptsearch.errors import BackendError, ContextError, ModelError
 from promptsearch.lm.base import Completion, GenerationParams
 from promptsearch.lm.wrapped import (
     DEFAULT_CONTEXT,
@@ -31,13 +36,43 @@ __all__ = ["EndpointLM"]
 
 _logger = logging.getLogger(__name__)
 _ATTEMPTS = 5
-_LONGEST_WAIT = 20.0  # seconds between two attempts
+_LONGEST_WAIT = 20.0  # seconds between two attempts, unless the server asks for more
+_LONGEST_ASKED = 60.0  # seconds that a server may ask for between two attempts
+_PATIENCE = 60.0  # seconds of waiting, at least, until a busy server is given up
+_CONNECT = 10.0  # seconds to reach a server
+_BUSY = (429, 503)
+_REFUSED = (400, 413, 422)  # for what was asked, such as its length
 _NO_ROUTE = (404, 405, 501)
 _AT_ONCE = 8  # requests in flight: servers batch what arrives together
 
 
+_NAMED = re.compile(r"(?P<name>[^?]*)(?:\?context=(?P<context>[1-9][0-9]{0,8}))?")
+_TOO_LONG = re.compile(
+    r"context_length_exceeded|exceed_context_size|maximum (context|model) length|context (length|size|window)",
+    re.IGNORECASE,
+)  # OpenAI, llama-server, vLLM, and others
+
+
 class _Passing(Exception):
-    """A failure that may be gone at the next attempt."""
+    """A failure that may be gone at the next attempt.
+
+    Attributes:
+        busy: whether the server says that it has too much to do.
+        wait: seconds until the next attempt that it asks for, 0 where it does not.
+    """
+
+    def __init__(self, message: str, *, busy: bool = False, wait: float = 0.0) -> None:
+        super().__init__(message)
+        self.busy = busy
+        self.wait = wait
+
+
+class _Asked(NamedTuple):
+    """What decides about an answer: the prompt, whether log-probabilities are wanted, and the options as JSON."""
+
+    prompt: str
+    log_probabilities: bool
+    options: str
 
 
 class EndpointLM(GeneratedChoice, EstimatingEngine):
@@ -45,10 +80,11 @@ class EndpointLM(GeneratedChoice, EstimatingEngine):
 
     Args:
         url: where the server is, such as ``"http://localhost:8080"``; ``/v1`` is added where there is no
-            path. ``"http://localhost:8080#name"`` names the model too.
+            path. ``"http://localhost:8080#name"`` names the model too, and ``"#name?context=8192"`` or
+            ``"#?context=8192"`` says what it has room for.
         model: the model's name on the server; None for the only one that it lists.
         api_key: None for the environment variable ``OPENAI_API_KEY``, or no key.
-        context_tokens: tokens that prompt and answer may take together.
+        context_tokens: tokens that prompt and answer may take together; None for what the URL says, or 4096.
         timeout: seconds that one request may take.
 
     Raises:
@@ -62,20 +98,25 @@ class EndpointLM(GeneratedChoice, EstimatingEngine):
         model: str | None = None,
         api_key: str | None = None,
         *,
-        context_tokens: int = DEFAULT_CONTEXT,
+        context_tokens: int | None = None,
         timeout: float = 120.0,
     ) -> None:
-        self._base, named = _parsed(url)
+        self._base, named, context = _parsed(url)
+        context = context_tokens or context or DEFAULT_CONTEXT
         self._key = api_key or os.environ.get("OPENAI_API_KEY") or ""
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
         httpx = require("httpx", install="httpx")
-        self._client: Any = httpx.Client(headers=headers, timeout=timeout)
+        self._client: Any = httpx.Client(
+            headers=headers, timeout=httpx.Timeout(timeout, connect=min(timeout, _CONNECT))
+        )
         self._chat = False
+        self._spared: dict[_Asked, Completion | ContextError] = {}
         self._model = model or named or self._only_model()
         super().__init__(
             name=self._model,
-            fingerprint=f"endpoint:{self._base}:{self._model}",
-            context_tokens=context_tokens,
+            fingerprint=f"endpoint:{self._base}:{self._model}"
+            + (f":context={context}" if context != DEFAULT_CONTEXT else ""),
+            context_tokens=context,
         )
 
     def __repr__(self) -> str:
@@ -88,7 +129,11 @@ class EndpointLM(GeneratedChoice, EstimatingEngine):
         out as ``response_format``. Log-probabilities are those that the server returns, and empty where it
         returns none. ``until`` is not asked: a server answers in full, and where its tokens end is not known.
 
+        Where the server refuses a prompt as too long, the others are still asked, and are not asked again if the
+        next call repeats some of them.
+
         Raises:
+            ContextError: a prompt is longer than the server takes.
             BackendError: the server refuses, still fails after several attempts, or ends an answer that is no
                 JSON though a JSON Schema was given.
             UserError: ``params`` ask for a grammar, which servers pass over in silence.
@@ -96,31 +141,53 @@ class EndpointLM(GeneratedChoice, EstimatingEngine):
         self._require_open()
         refuse(params, self.name, "grammar")
         params.require_seeds(len(prompts))
-        numbered = list(enumerate(prompts))
-        if not self._chat and numbered:  # the first one finds out which route the server has
-            first = [self._complete(numbered[0], params)]
-            numbered = numbered[1:]
+        asked = [
+            _Asked(str(prompt), params.log_probabilities, json.dumps(_options(params, number)))
+            for number, prompt in enumerate(prompts)
+        ]
+        if not any(each in self._spared for each in asked):
+            self._spared = {}  # the caller went on to something else
+        stop = threading.Event()
+        first = 0 if self._chat else 1  # it finds out which route the server has
+        said = [self._said(each, params, stop) for each in asked[:first]]
+        said += map_in_threads(lambda each: self._said(each, params, stop), asked[first:], _AT_ONCE, stop)
+        refusal = next((each for each in said if isinstance(each, ContextError)), None)
+        if refusal is not None and len(asked) > 1:
+            self._spared.update(zip(asked, said, strict=True))
         else:
-            first = []
-        return first + map_in_threads(lambda item: self._complete(item, params), numbered, _AT_ONCE)
+            for each in asked:
+                self._spared.pop(each, None)
+        if refusal is not None:
+            raise ContextError(str(refusal))
+        return [each for each in said if isinstance(each, Completion)]
 
     def close(self) -> None:
         """Close the connections."""
         super().close()
         self._client.close()
 
-    def _complete(self, item: tuple[int, str], params: GenerationParams) -> Completion:
-        number, prompt = item
-        body = {"model": self._model, **_options(params, number)}
+    def _said(self, asked: _Asked, params: GenerationParams, stop: threading.Event) -> Completion | ContextError:
+        """What the server writes, or why it takes no such prompt."""
+        known = self._spared.get(asked)
+        if known is not None:
+            return known
+        try:
+            return self._complete(asked, params, stop)
+        except ContextError as error:
+            return error
+
+    def _complete(self, of: _Asked, params: GenerationParams, stop: threading.Event) -> Completion:
+        prompt = of.prompt
+        body = {"model": self._model, **json.loads(of.options)}
         answer = None
         if not self._chat:
             asked = {"logprobs": 1} if params.log_probabilities else {}
-            answer = self._request("completions", {**body, **asked, "prompt": str(prompt)}, may_lack=True)
+            answer = self._request("completions", {**body, **asked, "prompt": prompt}, stop, may_lack=True)
             self._chat = answer is None
         if answer is None:
-            messages = [{"role": "user", "content": str(prompt)}]
+            messages = [{"role": "user", "content": prompt}]
             asked = {"logprobs": True} if params.log_probabilities else {}
-            answer = self._request("chat/completions", {**body, **asked, "messages": messages})
+            answer = self._request("chat/completions", {**body, **asked, "messages": messages}, stop)
         completion, prompt_tokens = self._read(answer, prompt)
         if params.json_schema is not None and not params.stop and completion.finish == "stop":
             self._check_json(completion.text)
@@ -128,7 +195,7 @@ class EndpointLM(GeneratedChoice, EstimatingEngine):
         return completion
 
     def _only_model(self) -> str:
-        answer = self._request("models", None)
+        answer = self._request("models", None, threading.Event())
         listed = answer.get("data") if isinstance(answer, dict) else None
         names = [item["id"] for item in listed or [] if isinstance(item, dict) and "id" in item]
         if len(names) != 1:
@@ -139,29 +206,47 @@ class EndpointLM(GeneratedChoice, EstimatingEngine):
             )
         return str(names[0])
 
-    def _request(self, route: str, body: Mapping[str, object] | None, *, may_lack: bool = False) -> Any:
-        """The server's answer as JSON, after several attempts if need be; None for a route that it lacks."""
+    def _request(
+        self, route: str, body: Mapping[str, object] | None, stop: threading.Event, *, may_lack: bool = False
+    ) -> Any:
+        """The server's answer as JSON, after several attempts if need be; None for a route that it lacks.
+
+        A busy server is given more time. Once ``stop`` is set there are no further attempts.
+        """
         tenacity = require("tenacity", install="tenacity")
+        backoff = tenacity.wait_random_exponential(multiplier=0.5, max=_LONGEST_WAIT)
+
+        def given_up(state: Any) -> bool:
+            waited = state.idle_for >= _PATIENCE or not state.outcome.exception().busy
+            return stop.is_set() or bool(state.attempt_number >= _ATTEMPTS and waited)
+
         attempts = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_Passing),
-            stop=tenacity.stop_after_attempt(_ATTEMPTS),
-            wait=tenacity.wait_random_exponential(multiplier=0.5, max=_LONGEST_WAIT),
+            stop=given_up,
+            wait=lambda state: max(backoff(state), state.outcome.exception().wait),
+            sleep=tenacity.sleep_using_event(stop),
             reraise=True,
         )
         try:
-            return attempts(self._request_once, route, body, may_lack)
+            return attempts(self._request_once, route, body, stop, may_lack)
         except _Passing as error:
-            raise BackendError(f"{error} ({_ATTEMPTS} attempts); try again later") from None
+            raise BackendError(
+                f"{error} ({attempts.statistics['attempt_number']} attempts); try again later"
+            ) from None
 
-    def _request_once(self, route: str, body: Mapping[str, object] | None, may_lack: bool) -> Any:
+    def _request_once(
+        self, route: str, body: Mapping[str, object] | None, stop: threading.Event, may_lack: bool
+    ) -> Any:
         httpx = require("httpx", install="httpx")
         url = f"{self._base}/{route}"
+        if stop.is_set():
+            raise BackendError(f"the request to {url} was given up; ask again")
         try:
             response = self._client.get(url) if body is None else self._client.post(url, json=body)
+        except (httpx.ConnectError, httpx.ConnectTimeout):
+            raise BackendError(f"no server answers at {url}; start it, or correct the URL") from None
         except httpx.TimeoutException:
             raise _Passing(f"the server at {url} did not answer in time") from None
-        except httpx.ConnectError:
-            raise BackendError(f"no server answers at {url}; start it, or correct the URL") from None
         except httpx.HTTPError as error:
             raise _Passing(f"the connection to {url} broke ({type(error).__name__})") from None
         if response.status_code in _NO_ROUTE and may_lack:
@@ -174,11 +259,19 @@ class EndpointLM(GeneratedChoice, EstimatingEngine):
 
         Raises:
             _Passing: the server is busy or broken for now.
+            ContextError: it takes no prompt as long as this one.
             BackendError: it refused the request, or answered with something else.
         """
         said = self._quoted(response.text)
-        if response.status_code == 429 or response.status_code >= 500:
-            raise _Passing(f"the server at {url} answered {response.status_code}: {said}")
+        busy = response.status_code in _BUSY
+        if response.status_code in _REFUSED and _TOO_LONG.search(response.text):
+            raise ContextError(
+                f"a prompt is too long for the server at {url} ({response.status_code}): {said}; shorten it, or say "
+                f"how many tokens prompt and answer may take, such as {self._base}#{self._model}?context=2048"
+            )
+        if busy or response.status_code >= 500:
+            wait = _seconds_asked(response.headers)
+            raise _Passing(f"the server at {url} answered {response.status_code}: {said}", busy=busy, wait=wait)
         if response.status_code >= 400:
             raise BackendError(
                 f"the server at {url} refused the request ({response.status_code}): {said}; "
@@ -240,8 +333,22 @@ def _tokens_of(logprobs: Any) -> list[tuple[str, float]]:
         return []
 
 
-def _parsed(url: str) -> tuple[str, str]:
-    """Base URL of the routes, and the model that the URL names."""
+def _seconds_asked(headers: Mapping[str, str]) -> float:
+    """Seconds that ``Retry-After`` asks for, as a number or a date, up to a limit; 0 where it does not."""
+    asked, sent = headers.get("Retry-After", "").strip(), headers.get("Date", "")
+    try:
+        seconds = float(asked)
+    except ValueError:
+        try:
+            now = parsedate_to_datetime(sent) if sent else datetime.now(timezone.utc)
+            seconds = (parsedate_to_datetime(asked) - now).total_seconds()
+        except (TypeError, ValueError, IndexError, OverflowError):
+            return 0.0
+    return min(max(seconds, 0.0), _LONGEST_ASKED) if math.isfinite(seconds) else 0.0
+
+
+def _parsed(url: str) -> tuple[str, str, int]:
+    """Base URL of the routes, the model that the URL names, and its context, 0 where the URL does not say."""
     httpx = require("httpx", install="httpx")
     try:
         parsed = httpx.URL(url)
@@ -255,7 +362,13 @@ def _parsed(url: str) -> tuple[str, str]:
             "give the key as api_key= or in OPENAI_API_KEY"
         )
     base = str(parsed.copy_with(fragment=None)).rstrip("/")
-    return (base if parsed.path.strip("/") else base + "/v1"), str(parsed.fragment)
+    named = _NAMED.fullmatch(str(parsed.fragment))
+    if named is None:
+        raise ModelError(
+            f"the model URL ends in {'#' + str(parsed.fragment)!r}; write the model's name after the #, and the "
+            "tokens that it has room for like #name?context=8192"
+        )
+    return (base if parsed.path.strip("/") else base + "/v1"), named["name"], int(named["context"] or 0)
 
 
 def _options(params: GenerationParams, number: int) -> dict[str, object]:

@@ -6,7 +6,6 @@ Leaves out: what the engine is used for.
 
 from __future__ import annotations
 
-import re
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from weakref import WeakValueDictionary
 
 from promptsearch.errors import MissingExtraError, ModelError, UserError
 from promptsearch.lm.base import LM, Engine
-from promptsearch.optional import require
+from promptsearch.lm.hub import fetch_model
 from promptsearch.paths import installed_file
 
 if TYPE_CHECKING:
@@ -27,7 +26,6 @@ __all__ = ["PACKAGED", "OpenedModel", "open_engine", "packaged_model"]
 PACKAGED = "smollm2-135m"
 _open_engines: WeakValueDictionary[str, Any] = WeakValueDictionary()
 _opening = threading.Lock()  # two threads would each load a model that neither finds open
-_HUB = re.compile(r"hf:(?P<repository>[\w.-]+/[\w.-]+)(?::(?P<quantization>[\w.-]+))?")
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,7 @@ def open_engine(
     if model is None or (isinstance(model, str) and model.lower() == PACKAGED):
         return _open_file(packaged_model(), PACKAGED, PACKAGED, weights, tell, seconds)
     if isinstance(model, str) and model.startswith("hf:"):
-        path = _from_hub(model)
+        path = fetch_model(model)
         return _open_file(path, path.stem, model, weights, tell, seconds)
     if isinstance(model, str) and model.startswith(("http://", "https://")):
         from promptsearch.lm.endpoint import EndpointLM
@@ -158,23 +156,3 @@ def _open_object(model: object) -> OpenedModel:
         f"a {type(model).__name__} is no model; give a name, a path, a URL, a dspy.LM, or an object with "
         "score(prompts, continuations) and generate(prompts, params)"
     )
-
-
-def _from_hub(name: str) -> Path:
-    """Fetch a GGUF file, or find it in the hub's own cache."""
-    match = _HUB.fullmatch(name)
-    if match is None:
-        raise ModelError(f"{name!r} names no hub file; write 'hf:owner/repo:quant', such as '...:Q4_K_M'")
-    hub = require("huggingface_hub", install="huggingface_hub")
-    pattern = f"*{match['quantization'] or ''}*.gguf"
-    try:
-        folder = Path(hub.snapshot_download(match["repository"], allow_patterns=[pattern]))
-    except Exception as error:  # the hub raises many kinds: no network, no such repository, no permission
-        raise ModelError(
-            f"{name!r} cannot be fetched ({type(error).__name__}); check name and network, or give the path of "
-            "a GGUF file"
-        ) from error
-    files = sorted(folder.glob(pattern), key=lambda file: (len(file.name), file.name))
-    if not files:
-        raise ModelError(f"{name!r}: the repository has no file like {pattern!r}; name another quantization")
-    return files[0]

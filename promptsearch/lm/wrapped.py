@@ -13,7 +13,8 @@ import re
 import threading
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
+from queue import Empty, SimpleQueue
 from typing import TypeVar, cast
 
 import numpy as np
@@ -84,20 +85,59 @@ def refuse(params: GenerationParams, name: str, *fields: str) -> None:
             raise UserError(f"the model {name!r} cannot follow {field}; leave it out, or use a GGUF file, which can")
 
 
-def map_in_threads(function: Callable[[_Item], _Answer], items: Iterable[_Item], threads: int) -> list[_Answer]:
+def map_in_threads(
+    function: Callable[[_Item], _Answer], items: Iterable[_Item], threads: int, stop: threading.Event | None = None
+) -> list[_Answer]:
     """Apply ``function`` to every item, up to ``threads`` at once, and keep the order.
 
     Each call sees the caller's context variables. The first error is raised once the calls in progress have
     ended; those that wait are dropped.
+
+    Args:
+        function: what is called.
+        items: what it is called with.
+        threads: most calls at once.
+        stop: for calls that wait for others, such as a server: it is set once no answer is wanted any longer, and
+            Ctrl-C then leaves the calls in progress behind, which do not keep the interpreter from ending either.
     """
     if threads <= 1:
         return [function(item) for item in items]
-    pool = ThreadPoolExecutor(max_workers=threads)
+    calls: list[tuple[Future[_Answer], contextvars.Context, _Item]] = [
+        (Future(), contextvars.copy_context(), item) for item in items
+    ]
+    waiting: SimpleQueue[tuple[Future[_Answer], contextvars.Context, _Item]] = SimpleQueue()
+    for call in calls:
+        waiting.put(call)
+
+    over = threading.Event()
+
+    def work() -> None:
+        while not over.is_set():
+            try:
+                future, context, item = waiting.get_nowait()
+            except Empty:
+                return
+            try:
+                future.set_result(context.run(function, item))
+            except BaseException as error:  # it is raised where the answer is taken
+                over.set()
+                future.set_exception(error)
+
+    # Threads of a pool would be waited for when the interpreter ends, whatever they wait for themselves.
+    workers = [threading.Thread(target=work, daemon=stop is not None) for _ in calls[:threads]]
     try:
-        futures = [pool.submit(contextvars.copy_context().run, function, item) for item in items]
-        return [future.result() for future in futures]
-    finally:
-        pool.shutdown(cancel_futures=True)
+        for worker in workers:
+            worker.start()
+        return [future.result() for future, _, _ in calls]
+    except BaseException as error:
+        over.set()
+        if stop is not None:
+            stop.set()
+        if stop is None or isinstance(error, Exception):
+            for worker in workers:
+                if worker.ident is not None:
+                    worker.join()
+        raise
 
 
 class EstimatingEngine:

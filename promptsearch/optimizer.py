@@ -245,7 +245,7 @@ class _Run:
             facts=facts,
             notes=(
                 *measurement_notes(test, baselines, differences, given_test, outcome.stopped_by),
-                *rows_notes(self._job.task, self._too_long),
+                *rows_notes(self._job.task, self._too_long, near.splits.report),
                 *encoder_notes(near.indistinct),
                 *setup_notes(self._job.limits, self._job.meter.cost.seconds.get("setup", 0.0)),
                 *processor_notes(self._opened.engine, self._job.limits),

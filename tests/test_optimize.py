@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 import promptsearch as ps
 from promptsearch.candidate import Candidate
+from promptsearch.data.duplicates import DuplicateReport
 from promptsearch.errors import ArtifactError, BudgetError, ContextError, DataError, ModelError, UserError
 from promptsearch.events import Event, Note
 from promptsearch.lm.fake import FakeLM, ScriptedLM
@@ -621,18 +622,22 @@ def test_contradictions_and_labels_alike_are_told() -> None:
 def test_labels_that_no_demonstration_can_show_are_told() -> None:
     unknown = [{"text": f"unseen {n}", "label": "Bad" if n % 2 else "neutral"} for n in range(1, 14)]
     of = ps.Task(numbered_rows(60), inputs="text", output="label", test=unknown)
-    (told,) = (note for note in rows_notes(of, ()) if note.startswith("Labels that only validation or test rows"))
+    (told,) = (
+        note
+        for note in rows_notes(of, (), of.split(0).report)
+        if note.startswith("Labels that only validation or test rows")
+    )
     assert "'Bad' (7), 'neutral' (6). No demonstration" in told
-    assert not rows_notes(ps.Task(numbered_rows(60), inputs="text", output="label"), ())
+    assert not rows_notes(ps.Task(numbered_rows(60), inputs="text", output="label"), (), DuplicateReport())
 
 
 def test_further_answers_are_told() -> None:
     rows = [{"text": f"say {row}x", "label": f"{row} or {way}"} for way in range(3) for row in range(30)]
     of = ps.Task(rows, inputs="text", output="label")
-    assert rows_notes(of, ()) == (
+    assert rows_notes(of, (), of.split(0).report) == (
         "60 rows give further answers to the same inputs as a row before, and count with it as one.",
     )
-    (told,) = rows_notes(ps.Task(rows[:31], inputs="text", output="label"), ())
+    (told,) = rows_notes(ps.Task(rows[:31], inputs="text", output="label"), (), DuplicateReport())
     assert told.startswith("1 row gives further answers")
     assert told.endswith("counts with it as one.")
 

@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from promptsearch.budget import Budget
+from promptsearch.data.duplicates import DuplicateReport
 from promptsearch.data.text import normalised
 from promptsearch.lm.base import Engine
 from promptsearch.lm.llamacpp.busy import QUIET_SHARE
@@ -90,12 +91,13 @@ def measurement_notes(
     return tuple(notes)
 
 
-def rows_notes(task: Task, too_long: Sequence[int]) -> tuple[str, ...]:
+def rows_notes(task: Task, too_long: Sequence[int], removed: DuplicateReport) -> tuple[str, ...]:
     """Rows that are probably not what was meant, and those that were left out for it.
 
     Args:
         task: the task.
         too_long: rows that the model cannot be asked about, by number.
+        removed: what its splits were made without.
     """
     notes = []
     if too_long:
@@ -103,7 +105,7 @@ def rows_notes(task: Task, too_long: Sequence[int]) -> tuple[str, ...]:
             f"Too long for the model: {_rows(task, too_long)}. A prompt has no answer to such items: among test rows "
             "they count as wrong, others were left out."
         )
-    conflicting = _conflicting(task)
+    conflicting = _conflicting(task) if removed.conflicting else []
     if conflicting:
         notes.append(
             f"The same text with other outputs, and left out: {_rows(task, conflicting)}. Which of them is right?"

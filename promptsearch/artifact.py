@@ -289,7 +289,7 @@ def _pool_from(
     if not name:
         raise ArtifactError(f"{str(path)!r} is damaged: it does not name its index; save it anew")
     folder = path.with_name(name)
-    pool = Pool.load(folder, encoder=fingerprint)
+    pool = Pool.load(folder, encoder=fingerprint, digest=document.get("index_sha256"))
     lost = [int(number) for number in pool.ids if int(number) not in examples]
     if lost:
         raise ArtifactError(f"{str(folder)!r} does not belong to {str(path)!r}: example {lost[0]} is unknown")

@@ -145,8 +145,11 @@ class Pool:
             approximate_above=self.approximate_above,
         )
 
-    def save(self, folder: str | os.PathLike[str]) -> None:
+    def save(self, folder: str | os.PathLike[str]) -> str:
         """Writes the pool into ``folder``; whenever this is interrupted, the pool that was there stays.
+
+        Returns:
+            What tells this pool from any other: the digest that :meth:`load` checks.
 
         Raises:
             OSError: the folder cannot be written.
@@ -167,24 +170,27 @@ class Pool:
             "index": {"file": name, "bytes": len(content), "sha256": digest},
             "ids": self.ids.tolist(),
         }
-        write_whole(target / MANIFEST, json.dumps(manifest, indent=1).encode("utf-8"))
+        listed = json.dumps(manifest, indent=1).encode("utf-8")
+        write_whole(target / MANIFEST, listed)
         for other in target.glob("vectors-*.faiss"):
             if other.name != name:
                 other.unlink(missing_ok=True)
+        return hashlib.sha256(listed).hexdigest()
 
     @classmethod
-    def load(cls, folder: str | os.PathLike[str], *, encoder: str | None = None) -> Pool:
+    def load(cls, folder: str | os.PathLike[str], *, encoder: str | None = None, digest: str | None = None) -> Pool:
         """Reads a pool that ``save`` wrote; every size and the digest are checked before FAISS sees a byte.
 
         Args:
             folder: where it was saved.
             encoder: the fingerprint that the vectors must have been made with; None takes any.
+            digest: what ``save`` returned for the pool that is wanted; None takes any.
 
         Raises:
-            ArtifactError: no pool there, damaged, of another layout, or made with another encoder.
+            ArtifactError: no pool there, damaged, of another layout, made with another encoder, or another pool.
         """
         source = Path(folder)
-        manifest = _read_manifest(source)
+        manifest = _read_manifest(source, digest)
         if encoder is not None and manifest.encoder != encoder:
             raise ArtifactError(
                 f"pool {source} was made with encoder {manifest.encoder!r}, not {encoder!r}; "
@@ -383,10 +389,11 @@ _FLAT_LENGTH_AT = 37  # after the header, two unused numbers, whether it is trai
 _KINDS = {b"IxFI": True, b"IwFl": False}
 
 
-def _read_manifest(folder: Path) -> _Manifest:
+def _read_manifest(folder: Path, digest: str | None) -> _Manifest:
     path = folder / MANIFEST
     try:
-        raw = json.loads(path.read_bytes())
+        content = path.read_bytes()
+        raw = json.loads(content)
     except FileNotFoundError as error:
         raise ArtifactError(
             f"{str(folder)!r} is no folder of a saved prompt's index, which has to lie beside the prompt's file; "
@@ -394,6 +401,11 @@ def _read_manifest(folder: Path) -> _Manifest:
         ) from error
     except (OSError, ValueError) as error:
         raise _damaged(folder, f"{MANIFEST} cannot be read") from error
+    if digest is not None and hashlib.sha256(content).hexdigest() != digest:
+        raise ArtifactError(
+            f"{str(folder)!r} is not the index that the prompt was saved with; bring that one back beside the "
+            "prompt's file, or save the prompt anew"
+        )
     if isinstance(raw, dict) and isinstance(raw.get("schema"), int) and raw["schema"] != SCHEMA:
         raise ArtifactError(
             f"pool {folder} has layout {raw['schema']}, this version reads {SCHEMA}; "

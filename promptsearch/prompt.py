@@ -23,7 +23,7 @@ from promptsearch.calibration import Weighing
 from promptsearch.candidate import Candidate
 from promptsearch.errors import ArtifactError, DataError, UserError
 from promptsearch.evaluated_rows import EvaluatedRows
-from promptsearch.files import index_beside, prefix_beside, write_whole
+from promptsearch.files import index_beside, prefix_beside, saved_prefix_beside, write_whole
 from promptsearch.lm.base import Engine, Rendered, TellsNext
 from promptsearch.lm.resolve import OpenedModel, open_engine
 from promptsearch.measurement import Measurement
@@ -313,6 +313,8 @@ class Prompt:
     def save(self, path: str | Path, *, prefix_state: bool = False) -> Path:
         """Write one JSON file, and where the prompt needs similar examples a folder ``<name>.index`` beside it.
 
+        The name is the file's without a last ``.json``.
+
         Args:
             path: the JSON file.
             prefix_state: also write ``<name>.prefix``: what the model computed for instruction and demonstrations
@@ -334,7 +336,7 @@ class Prompt:
         retriever = self._parts.retriever
         if self._parts.needs_pool and retriever is not None and retriever.pool is not None:
             folder = index_beside(target)
-            retriever.pool.save(folder)
+            document["index_sha256"] = retriever.pool.save(folder)
             document["index"] = folder.name
         write_whole(target, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
         return target
@@ -413,7 +415,7 @@ class Prompt:
             return cls.from_parts(parts, opened)
         prompt = cls.from_parts(parts, opened)
         if document.get("prefix_state"):
-            prompt._take_prefix_state(prefix_beside(source))
+            prompt._take_prefix_state(saved_prefix_beside(source))
         return prompt
 
     def _fit_by_hand(self, calibration: str) -> Weighing:

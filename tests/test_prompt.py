@@ -23,6 +23,7 @@ from promptsearch.calibration import Weighing
 from promptsearch.candidate import Candidate
 from promptsearch.embed.cache import CachedEncoder
 from promptsearch.errors import ArtifactError, ContextError, DataError, UserError
+from promptsearch.files import saved_prefix_beside
 from promptsearch.lm.base import Rendered
 from promptsearch.lm.fake import FakeLM, ScriptedLM
 from promptsearch.lm.llamacpp.engine import LlamaEngine
@@ -492,6 +493,56 @@ def test_a_missing_index(kind: str, tmp_path: Path) -> None:
     path.write_text(json.dumps(document))
     with pytest.raises(ArtifactError):
         load(path)
+
+
+@pytest.mark.parametrize("names", [("v1.0", "v1.1"), ("p.json", "p.txt"), ("v1.0.json", "v1.1.json")])
+def test_prompts_whose_names_begin_alike_have_an_index_each(names: tuple[str, str], tmp_path: Path) -> None:
+    first, second = make("retrieved"), make("vote")
+    paths = [prompt.save(tmp_path / name) for prompt, name in zip((first, second), names, strict=True)]
+    assert len(list(tmp_path.iterdir())) == 4
+    assert [load(path).predict(ITEMS) for path in paths] == [first.predict(ITEMS), second.predict(ITEMS)]
+
+
+def test_an_index_is_named_by_the_whole_file(tmp_path: Path) -> None:
+    for name in ("prompt.json", "v1.0", "p.txt"):
+        make("retrieved").save(tmp_path / name)
+    assert {file.name for file in tmp_path.iterdir() if file.is_dir()} == {
+        "prompt.index",
+        "v1.0.index",
+        "p.txt.index",
+    }
+
+
+def test_an_index_under_its_former_name_still_opens(tmp_path: Path) -> None:
+    """Earlier versions cut any ending off, and kept no digest."""
+    prompt = make("retrieved")
+    path = prompt.save(tmp_path / "v1.0")
+    document = json.loads(path.read_text())
+    del document["index_sha256"]
+    path.write_text(json.dumps(document | {"index": "v1.index"}))
+    (tmp_path / "v1.0.index").rename(tmp_path / "v1.index")
+    assert load(path).predict(ITEMS) == prompt.predict(ITEMS)
+
+
+def test_a_prefix_state_under_its_former_name_is_found(tmp_path: Path) -> None:
+    former, named = tmp_path / "v1.prefix", tmp_path / "v1.0.prefix"
+    assert saved_prefix_beside(tmp_path / "v1.0") == named
+    former.touch()
+    assert saved_prefix_beside(tmp_path / "v1.0") == former
+    named.touch()
+    assert saved_prefix_beside(tmp_path / "v1.0") == named
+
+
+def test_other_vectors_under_the_same_numbers_are_noticed(tmp_path: Path) -> None:
+    prompt = make("retrieved")
+    path = prompt.save(tmp_path / "p.json")
+    found = prompt.parts.retriever
+    assert found is not None
+    assert found.pool is not None
+    Pool(found.pool.ids, found.pool.vectors[::-1], encoder=found.pool.encoder).save(tmp_path / "p.index")
+    with pytest.raises(ArtifactError, match="not the index that the prompt was saved with") as caught:
+        load(path)
+    assert "\n" not in str(caught.value)
 
 
 def test_the_index_of_another_prompt(tmp_path: Path) -> None:

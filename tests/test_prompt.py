@@ -540,7 +540,7 @@ def test_other_vectors_under_the_same_numbers_are_noticed(tmp_path: Path) -> Non
     assert found is not None
     assert found.pool is not None
     Pool(found.pool.ids, found.pool.vectors[::-1], encoder=found.pool.encoder).save(tmp_path / "p.index")
-    with pytest.raises(ArtifactError, match="not the index that the prompt was saved with") as caught:
+    with pytest.raises(ArtifactError, match="does not hold the index that the prompt was saved with") as caught:
         load(path)
     assert "\n" not in str(caught.value)
 

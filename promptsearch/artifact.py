@@ -283,7 +283,7 @@ def _retriever_from(
         return None
     if not isinstance(saved, dict):
         raise ArtifactError(f"{str(path)!r} is damaged: it does not name its encoder; save it anew")
-    from promptsearch.embed.transformer import resolve_encoder
+    from promptsearch.embed.transformer import encoder_source, resolve_encoder, saved_encoder
 
     pool = _pool_from(document, path, examples, saved.get("fingerprint"), index) if document.get("index") else None
     source, fingerprint = str(saved.get("source", "")), saved.get("fingerprint")
@@ -291,15 +291,15 @@ def _retriever_from(
         raise ArtifactError(
             f"{str(path)!r} was made with an encoder object, which no file can hold; give it as encoder="
         )
-    chosen: Any = source if encoder is None else encoder
-    found = resolve_encoder(chosen)
+    given: Any = encoder  # checked there
+    found = saved_encoder(source) if encoder is None else resolve_encoder(given)
     opened = found if isinstance(found, CachedEncoder) else CachedEncoder(found)
     if opened.fingerprint != fingerprint:
         raise ArtifactError(
             f"{str(path)!r} was made with vectors of {fingerprint!r}, and the encoder is now "
             f"{opened.fingerprint!r}; give the one it was made with as encoder="
         )
-    return Retriever(pool, opened, source)
+    return Retriever(pool, opened, encoder_source(source if encoder is None else encoder) or source)
 
 
 def _pool_from(

@@ -438,6 +438,30 @@ def test_a_result_of_a_search_survives(tmp_path: Path) -> None:
     assert loaded.parts.measured["test"] == result.test.to_dict()
 
 
+def test_an_encoders_folder_is_saved_so_that_every_working_directory_finds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "models" / "words").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("promptsearch.optimizer.resolve_encoder", lambda given: WordEncoder())
+    task = numbered_task(160)
+    lm = WatchedLM(golds_of(task), reliability=0.8)
+    space = ps.Space(modes=("retrieved",))
+    result = ps.optimize(task, lm, "700 evaluations", encoder="models/words", space=space, progress=False)
+    path = result.prompt.save(tmp_path / "p.json")
+    assert json.loads(path.read_text())["encoder"]["source"] == str(tmp_path / "models" / "words")
+    asked: list[object] = []
+
+    def opens(given: object) -> WordEncoder:
+        asked.append(given)
+        return WordEncoder()
+
+    monkeypatch.setattr("promptsearch.embed.transformer.saved_encoder", opens)
+    monkeypatch.chdir("/")
+    assert ps.load(path, lm).predict(ITEMS[:3]) == result.prompt.predict(ITEMS[:3])
+    assert asked == [str(tmp_path / "models" / "words")]
+
+
 def test_another_model_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = make("static").save(tmp_path / "p.json")
     with caplog.at_level(logging.WARNING):
@@ -678,6 +702,24 @@ def test_a_file_does_not_decide_where_texts_are_sent(tmp_path: Path) -> None:
     path.write_text(json.dumps(document), encoding="utf-8")
     with pytest.raises(ArtifactError, match="give it as model="):
         ps.load(path)
+
+
+def test_a_file_does_not_decide_which_encoder_is_fetched_or_runs_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_, **__: pytest.fail("the hub was asked"))
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "modules.json").write_text('[{"type": "own_code.Part", "path": ""}]', encoding="utf-8")
+    path = make("retrieved").save(tmp_path / "prompt.json")
+    document = json.loads(path.read_text("utf-8"))
+    for source in ("nobody/no-such-model-anywhere", str(tmp_path / "folder"), str(tmp_path / "nothing")):
+        document["encoder"]["source"] = source
+        path.write_text(json.dumps(document), encoding="utf-8")
+        with pytest.raises(UserError, match="encoder=") as caught:
+            ps.load(path, model())
+        assert "\n" not in str(caught.value)
+    assert ps.load(path, model(), encoder=WordEncoder()).predict(ITEMS) == make("retrieved").predict(ITEMS)
 
 
 class RememberingPool:

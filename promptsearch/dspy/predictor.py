@@ -150,14 +150,14 @@ class Predict(dspy.Predict):  # type: ignore[misc]  # dspy has no types
         return state
 
     def load_state(
-        self, state: dict[str, Any], *, allow_unsafe_lm_state: bool = False, encoder: Encoder | None = None
+        self, state: dict[str, Any], *, allow_unsafe_lm_state: bool = False, encoder: str | Encoder | None = None
     ) -> Predict:
         """Take over a saved state, DSPy's own too.
 
         Args:
             state: what :meth:`dump_state` gave, or ``dspy.Predict`` did.
             allow_unsafe_lm_state: as of ``dspy.Predict``.
-            encoder: what encodes queries for found demonstrations; None for the default one.
+            encoder: what encodes queries for found demonstrations, or its name; None for what the state names.
 
         Raises:
             ArtifactError: our part is damaged, or of a predictor with other fields.
@@ -173,7 +173,7 @@ class Predict(dspy.Predict):  # type: ignore[misc]  # dspy has no types
         return self
 
 
-def _read_state(state: Any, fields: list[str], encoder: Encoder | None) -> dict[str, Any]:
+def _read_state(state: Any, fields: list[str], encoder: str | Encoder | None) -> dict[str, Any]:
     """Our attributes from the saved state of a predictor with these fields."""
     try:
         if state["fields"] != fields:
@@ -242,7 +242,7 @@ def become_ours(program: Any, *, adapter: str = _PLAIN, scored: bool = True) -> 
 
 
 def load(
-    path: Any, program: Any = None, *, model: object = None, encoder: Encoder | None = None, **options: Any
+    path: Any, program: Any = None, *, model: object = None, encoder: str | Encoder | None = None, **options: Any
 ) -> Any:
     """Load a saved program's state into a program that was written with ``dspy.Predict``.
 
@@ -256,7 +256,8 @@ def load(
         model: what the prompt of such a file runs on, as for :func:`promptsearch.load`; None for the model that the
             file names. Programs run on the language model that DSPy is configured with, and prompts within them on
             their own model where their state names none that can be opened.
-        encoder: what encodes queries of a program or prompt that needs them; None for what the file names.
+        encoder: what encodes queries of a program or prompt that needs them, or its name; None for what the file
+            names, which is opened only where it is on this machine and has no code of its own.
         **options: as of ``dspy.Module.load``; none without a program.
 
     Returns:

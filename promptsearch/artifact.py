@@ -7,7 +7,7 @@ Leaves out: the model, which :mod:`promptsearch.prompt` opens, and its prefix st
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from promptsearch.task import Task, input_text
 from promptsearch.template import TEMPLATES, Demonstration
 from promptsearch.version import __version__
 
-__all__ = ["document_of", "parts_from", "read_document"]
+__all__ = ["checked_document", "document_of", "parts_from", "read_document"]
 
 _FORMAT = "promptsearch prompt"
 _SCHEMA = 3
@@ -98,6 +98,19 @@ def read_document(path: Path) -> dict[str, Any]:
         raise ArtifactError(
             f"{str(path)!r} is no saved prompt, or a damaged one ({error}); give the file that save() wrote"
         ) from error
+    return checked_document(document, path)
+
+
+def checked_document(document: Any, path: Path) -> dict[str, Any]:
+    """What a saved prompt's file held, of the current schema.
+
+    Args:
+        document: what was read.
+        path: what errors call its file.
+
+    Raises:
+        ArtifactError: it is none of ours, or is damaged.
+    """
     if not isinstance(document, dict) or document.get("format") != _FORMAT:
         is_program = isinstance(document, dict) and "dspy" in str(document.get("metadata", ""))
         way_out = "promptsearch.dspy.load reads DSPy's programs" if is_program else "give the file that save() wrote"
@@ -128,13 +141,16 @@ def _from_vote_schema(document: dict[str, Any]) -> dict[str, Any]:
     return current
 
 
-def parts_from(document: Mapping[str, Any], path: Path, encoder: object) -> PromptParts:
+def parts_from(
+    document: Mapping[str, Any], path: Path, encoder: object, index: Mapping[str, bytes] | None = None
+) -> PromptParts:
     """The parts of a saved prompt.
 
     Args:
         document: what :func:`read_document` gave.
         path: the file, beside which its index lies.
         encoder: another encoder than the saved one; None opens the saved one.
+        index: the index's files by name, where they do not lie beside the file.
 
     Raises:
         ArtifactError: anything that does not hold together.
@@ -187,7 +203,7 @@ def parts_from(document: Mapping[str, Any], path: Path, encoder: object) -> Prom
         raise ArtifactError(f"{str(path)!r} is damaged: an example has no label of the task; save it anew")
     if weighing is not None and weighing.prior_weight > 0 and prior is None:
         raise ArtifactError(f"{str(path)!r} is damaged: it lacks its prior; save it anew")
-    retriever = _retriever_from(document, path, examples, encoder)
+    retriever = _retriever_from(document, path, examples, encoder, index)
     if (candidate.mode == "routed") != (router is not None) or (router and router.count != len(candidate.routes)):
         raise ArtifactError(f"{str(path)!r} is damaged: it does not say which query takes which route; save it anew")
     _check_index(None if retriever is None else retriever.pool, candidate, router, path)
@@ -256,41 +272,64 @@ def _check_index(pool: Pool | None, candidate: Candidate, router: Router | None,
 
 
 def _retriever_from(
-    document: Mapping[str, Any], path: Path, examples: Mapping[int, Demonstration], encoder: object
+    document: Mapping[str, Any],
+    path: Path,
+    examples: Mapping[int, Demonstration],
+    encoder: object,
+    index: Mapping[str, bytes] | None,
 ) -> Retriever | None:
     saved = document["encoder"]
     if not saved:
         return None
     if not isinstance(saved, dict):
         raise ArtifactError(f"{str(path)!r} is damaged: it does not name its encoder; save it anew")
-    from promptsearch.embed.transformer import resolve_encoder
+    from promptsearch.embed.transformer import encoder_source, resolve_encoder, saved_encoder
 
-    pool = _pool_from(document, path, examples, saved.get("fingerprint")) if document.get("index") else None
+    pool = _pool_from(document, path, examples, saved.get("fingerprint"), index) if document.get("index") else None
     source, fingerprint = str(saved.get("source", "")), saved.get("fingerprint")
     if encoder is None and not source:
         raise ArtifactError(
             f"{str(path)!r} was made with an encoder object, which no file can hold; give it as encoder="
         )
-    chosen: Any = source if encoder is None else encoder
-    opened = CachedEncoder(resolve_encoder(chosen))
+    given: Any = encoder  # checked there
+    found = saved_encoder(source) if encoder is None else resolve_encoder(given)
+    opened = found if isinstance(found, CachedEncoder) else CachedEncoder(found)
     if opened.fingerprint != fingerprint:
         raise ArtifactError(
             f"{str(path)!r} was made with vectors of {fingerprint!r}, and the encoder is now "
             f"{opened.fingerprint!r}; give the one it was made with as encoder="
         )
-    return Retriever(pool, opened, source)
+    return Retriever(pool, opened, encoder_source(source if encoder is None else encoder) or source)
 
 
 def _pool_from(
-    document: Mapping[str, Any], path: Path, examples: Mapping[int, Demonstration], fingerprint: Any
+    document: Mapping[str, Any],
+    path: Path,
+    examples: Mapping[int, Demonstration],
+    fingerprint: Any,
+    index: Mapping[str, bytes] | None,
 ) -> Pool:
-    """The index beside a saved prompt."""
+    """The index of a saved prompt, from its files or beside it."""
     name = Path(str(document["index"])).name
     if not name:
         raise ArtifactError(f"{str(path)!r} is damaged: it does not name its index; save it anew")
-    folder = path.with_name(name)
-    pool = Pool.load(folder, encoder=fingerprint)
+    digest = document.get("index_sha256")
+    if index is None:
+        pool = Pool.load(path.with_name(name), encoder=fingerprint, digest=digest)
+    else:
+        pool = Pool.from_files(_reader(index, path), path, encoder=fingerprint, digest=digest)
     lost = [int(number) for number in pool.ids if int(number) not in examples]
     if lost:
-        raise ArtifactError(f"{str(folder)!r} does not belong to {str(path)!r}: example {lost[0]} is unknown")
+        raise ArtifactError(f"the index of {str(path)!r} does not belong to it: example {lost[0]} is unknown")
     return pool
+
+
+def _reader(files: Mapping[str, bytes], path: Path) -> Callable[[str], bytes]:
+    """Reads an index's files where they stand in the file itself."""
+
+    def read(name: str) -> bytes:
+        if name not in files:
+            raise ArtifactError(f"{str(path)!r} is damaged: it lacks its index's {name}; save it anew")
+        return files[name]
+
+    return read

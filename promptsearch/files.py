@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from uuid import uuid4
 
-__all__ = ["index_beside", "prefix_beside", "would_replace", "write_whole"]
+__all__ = ["index_beside", "indexes_beside", "prefix_beside", "saved_prefix_beside", "would_replace", "write_whole"]
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -24,13 +24,34 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 
 def index_beside(prompt: Path) -> Path:
-    """The folder of examples and vectors that a saved prompt may need."""
-    return prompt.with_name(f"{prompt.stem}.index")
+    """The folder where a saved prompt's examples and vectors are written, if it needs them."""
+    return _beside(prompt, "index")
+
+
+def indexes_beside(prompt: Path) -> tuple[Path, Path]:
+    """Every folder that a prompt saved by this or an earlier version may read."""
+    return index_beside(prompt), _formerly_beside(prompt, "index")
 
 
 def prefix_beside(prompt: Path) -> Path:
-    """The file of what a model computed for a saved prompt's demonstrations."""
-    return prompt.with_name(f"{prompt.stem}.prefix")
+    """The file where what a model computed for a saved prompt's demonstrations is written."""
+    return _beside(prompt, "prefix")
+
+
+def saved_prefix_beside(prompt: Path) -> Path:
+    """The same file to be read, under the name that an earlier version gave it where there is no other."""
+    named, former = prefix_beside(prompt), _formerly_beside(prompt, "prefix")
+    return former if former.exists() and not named.exists() else named
+
+
+def _beside(prompt: Path, kind: str) -> Path:
+    """No other ending than .json is cut off: "v1.0" and "v1.1" are two prompts, and so are "p.json" and "p.txt"."""
+    return prompt.with_name(f"{prompt.name.removesuffix('.json')}.{kind}")
+
+
+def _formerly_beside(prompt: Path, kind: str) -> Path:
+    """The name without any ending, which prompts could share."""
+    return prompt.with_name(f"{prompt.stem}.{kind}")
 
 
 def would_replace(path: Path, kept: Path) -> bool:

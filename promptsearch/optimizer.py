@@ -15,7 +15,7 @@ from promptsearch.budget import Budget, Meter
 from promptsearch.candidate import Candidate
 from promptsearch.data.splits import Splits
 from promptsearch.embed.cache import CachedEncoder
-from promptsearch.embed.transformer import resolve_encoder
+from promptsearch.embed.transformer import encoder_source, resolve_encoder
 from promptsearch.errors import UserError
 from promptsearch.evaluation import Asker, Evaluator, answer_grammar
 from promptsearch.events import Listener, Note, Progress, silent
@@ -112,7 +112,7 @@ def optimize(
         hurry = None if limits.seconds is None else _WEIGHTS_SHARE * limits.seconds
         opened = open_engine(model, weights, _weights_listener(listen), hurry)
         cached = found if isinstance(found, CachedEncoder) else CachedEncoder(found)
-        return _Run(job, opened, cached, _encoder_source(encoder)).result(splits, run)
+        return _Run(job, opened, cached, encoder_source(encoder)).result(splits, run)
 
 
 def _listener(progress: bool | Listener) -> Any:
@@ -278,14 +278,6 @@ class _Run:
             "budget": str(self._job.limits),
             "seed": self._job.seed,
         }
-
-
-def _encoder_source(encoder: object) -> str:
-    from promptsearch.embed.transformer import DEFAULT_ENCODER
-
-    if encoder is None:
-        return DEFAULT_ENCODER
-    return encoder if isinstance(encoder, str) else ""
 
 
 def _trials(space: SearchSpace, outcome: Outcome) -> Trials:

@@ -16,7 +16,7 @@ import os
 import re
 import struct
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -145,8 +145,11 @@ class Pool:
             approximate_above=self.approximate_above,
         )
 
-    def save(self, folder: str | os.PathLike[str]) -> None:
+    def save(self, folder: str | os.PathLike[str]) -> str:
         """Writes the pool into ``folder``; whenever this is interrupted, the pool that was there stays.
+
+        Returns:
+            What tells this pool from any other: the digest that :meth:`load` checks.
 
         Raises:
             OSError: the folder cannot be written.
@@ -167,30 +170,55 @@ class Pool:
             "index": {"file": name, "bytes": len(content), "sha256": digest},
             "ids": self.ids.tolist(),
         }
-        write_whole(target / MANIFEST, json.dumps(manifest, indent=1).encode("utf-8"))
+        listed = json.dumps(manifest, indent=1).encode("utf-8")
+        write_whole(target / MANIFEST, listed)
         for other in target.glob("vectors-*.faiss"):
             if other.name != name:
                 other.unlink(missing_ok=True)
+        return hashlib.sha256(listed).hexdigest()
 
     @classmethod
-    def load(cls, folder: str | os.PathLike[str], *, encoder: str | None = None) -> Pool:
+    def load(cls, folder: str | os.PathLike[str], *, encoder: str | None = None, digest: str | None = None) -> Pool:
         """Reads a pool that ``save`` wrote; every size and the digest are checked before FAISS sees a byte.
 
         Args:
             folder: where it was saved.
             encoder: the fingerprint that the vectors must have been made with; None takes any.
+            digest: what ``save`` returned for the pool that is wanted; None takes any.
 
         Raises:
-            ArtifactError: no pool there, damaged, of another layout, or made with another encoder.
+            ArtifactError: no pool there, damaged, of another layout, made with another encoder, or another pool.
         """
         source = Path(folder)
-        manifest = _read_manifest(source)
+        return cls.from_files(lambda name: source.joinpath(name).read_bytes(), source, encoder=encoder, digest=digest)
+
+    @classmethod
+    def from_files(
+        cls,
+        read: Callable[[str], bytes],
+        place: str | Path,
+        *,
+        encoder: str | None = None,
+        digest: str | None = None,
+    ) -> Pool:
+        """The same from files that need not lie in a folder.
+
+        Args:
+            read: the content of a file by its name; an OSError where there is none.
+            place: what errors call the place of the files.
+            encoder: as for :meth:`load`.
+            digest: likewise.
+
+        Raises:
+            ArtifactError: as :meth:`load`.
+        """
+        manifest = _read_manifest(read, place, digest)
         if encoder is not None and manifest.encoder != encoder:
             raise ArtifactError(
-                f"pool {source} was made with encoder {manifest.encoder!r}, not {encoder!r}; "
+                f"pool {place} was made with encoder {manifest.encoder!r}, not {encoder!r}; "
                 "use that encoder, or make the pool again"
             )
-        index = _read_index(source, manifest)
+        index = _read_index(read, place, manifest)
         try:
             vectors = index.reconstruct_n(0, manifest.count)
             pool = cls(
@@ -200,7 +228,7 @@ class Pool:
                 approximate_above=manifest.approximate_above,
             )
         except (RuntimeError, DataError, ValueError) as error:
-            raise _damaged(source, "its vectors cannot be used") from error
+            raise _damaged(place, "its vectors cannot be used") from error
         pool._index = index
         return pool
 
@@ -383,26 +411,31 @@ _FLAT_LENGTH_AT = 37  # after the header, two unused numbers, whether it is trai
 _KINDS = {b"IxFI": True, b"IwFl": False}
 
 
-def _read_manifest(folder: Path) -> _Manifest:
-    path = folder / MANIFEST
+def _read_manifest(read: Callable[[str], bytes], place: str | Path, digest: str | None) -> _Manifest:
     try:
-        raw = json.loads(path.read_bytes())
+        content = read(MANIFEST)
+        raw = json.loads(content)
     except FileNotFoundError as error:
         raise ArtifactError(
-            f"{str(folder)!r} is no folder of a saved prompt's index, which has to lie beside the prompt's file; "
+            f"{str(place)!r} is no folder of a saved prompt's index, which has to lie beside the prompt's file; "
             "move both, or save the prompt anew"
         ) from error
     except (OSError, ValueError, RecursionError) as error:
-        raise _damaged(folder, f"{MANIFEST} cannot be read") from error
+        raise _damaged(place, f"{MANIFEST} cannot be read") from error
+    if digest is not None and hashlib.sha256(content).hexdigest() != digest:
+        raise ArtifactError(
+            f"{str(place)!r} does not hold the index that the prompt was saved with; bring that one back, or save "
+            "the prompt anew"
+        )
     if isinstance(raw, dict) and isinstance(raw.get("schema"), int) and raw["schema"] != SCHEMA:
         raise ArtifactError(
-            f"pool {folder} has layout {raw['schema']}, this version reads {SCHEMA}; "
+            f"pool {place} has layout {raw['schema']}, this version reads {SCHEMA}; "
             "make the pool again, or install the version that wrote it"
         )
     try:
         manifest = _manifest_of(raw)
     except (KeyError, TypeError, ValueError) as error:
-        raise _damaged(folder, f"{MANIFEST} lacks or breaks a field ({error})") from error
+        raise _damaged(place, f"{MANIFEST} lacks or breaks a field ({error})") from error
     return manifest
 
 
@@ -430,43 +463,41 @@ def _typed(value: Any, kind: type) -> Any:
     return value
 
 
-def _read_index(folder: Path, manifest: _Manifest) -> Any:
-    path = folder / manifest.file
+def _read_index(read: Callable[[str], bytes], place: str | Path, manifest: _Manifest) -> Any:
     try:
-        size = path.stat().st_size
-        content = path.read_bytes() if size == manifest.size else b""
+        content = read(manifest.file)
     except OSError as error:
-        raise _damaged(folder, f"{manifest.file} cannot be read") from error
-    if size != manifest.size:
-        raise _damaged(folder, f"{manifest.file} has {size} bytes instead of {manifest.size}")
+        raise _damaged(place, f"{manifest.file} cannot be read") from error
+    if len(content) != manifest.size:
+        raise _damaged(place, f"{manifest.file} has {len(content)} bytes instead of {manifest.size}")
     if hashlib.sha256(content).hexdigest() != manifest.digest:
-        raise _damaged(folder, f"{manifest.file} was changed")
-    _check_header(folder, manifest, content)
+        raise _damaged(place, f"{manifest.file} was changed")
+    _check_header(place, manifest, content)
     faiss = require("faiss", install="faiss-cpu")
     try:
         index = faiss.deserialize_index(np.frombuffer(content, dtype=np.uint8))
     except (RuntimeError, MemoryError) as error:
-        raise _damaged(folder, f"FAISS cannot read {manifest.file}") from error
+        raise _damaged(place, f"FAISS cannot read {manifest.file}") from error
     if (index.d, index.ntotal, index.metric_type) != (
         manifest.dimension,
         manifest.count,
         faiss.METRIC_INNER_PRODUCT,
     ):
-        raise _damaged(folder, f"{manifest.file} holds another index")
+        raise _damaged(place, f"{manifest.file} holds another index")
     return index
 
 
-def _check_header(folder: Path, manifest: _Manifest, content: bytes) -> None:
+def _check_header(place: str | Path, manifest: _Manifest, content: bytes) -> None:
     """A file with a matching digest can still be made by hand: FAISS must meet no sizes that lie."""
     if len(content) < _HEADER.size:
-        raise _damaged(folder, f"{manifest.file} is cut short")
+        raise _damaged(place, f"{manifest.file} is cut short")
     kind, dimension, count = _HEADER.unpack_from(content)
     data = 4 * manifest.count * manifest.dimension
     is_flat = _KINDS.get(kind)
     fits = _flat_fits(content, data) if is_flat else len(content) > data
     exact = manifest.count <= manifest.approximate_above
     if is_flat is not exact or (dimension, count) != (manifest.dimension, manifest.count) or not fits:
-        raise _damaged(folder, f"{manifest.file} holds another index")
+        raise _damaged(place, f"{manifest.file} holds another index")
 
 
 def _flat_fits(content: bytes, data: int) -> bool:
@@ -476,5 +507,5 @@ def _flat_fits(content: bytes, data: int) -> bool:
     return bool(4 * numbers == data)
 
 
-def _damaged(folder: Path, reason: str) -> ArtifactError:
-    return ArtifactError(f"pool {folder} is damaged: {reason}; save it again, or make it again")
+def _damaged(place: str | Path, reason: str) -> ArtifactError:
+    return ArtifactError(f"pool {place} is damaged: {reason}; save it again, or make it again")

@@ -21,9 +21,9 @@ from promptsearch.artifact import document_of, parts_from, read_document
 from promptsearch.by_hand import demonstrations_from, reasoning_candidate, require_options
 from promptsearch.calibration import Weighing
 from promptsearch.candidate import Candidate
-from promptsearch.errors import ArtifactError, DataError, UserError
+from promptsearch.errors import ArtifactError, DataError, MissingExtraError, ModelError, UserError
 from promptsearch.evaluated_rows import EvaluatedRows
-from promptsearch.files import index_beside, prefix_beside, write_whole
+from promptsearch.files import index_beside, prefix_beside, saved_prefix_beside, write_whole
 from promptsearch.lm.base import Engine, Rendered, TellsNext
 from promptsearch.lm.resolve import OpenedModel, open_engine
 from promptsearch.measurement import Measurement
@@ -130,6 +130,11 @@ class Prompt:
     def parts(self) -> PromptParts:
         """What the prompt consists of."""
         return self._parts
+
+    @property
+    def opened(self) -> OpenedModel:
+        """The model that it runs on."""
+        return self._opened
 
     @property
     def task(self) -> Task:
@@ -313,6 +318,8 @@ class Prompt:
     def save(self, path: str | Path, *, prefix_state: bool = False) -> Path:
         """Write one JSON file, and where the prompt needs similar examples a folder ``<name>.index`` beside it.
 
+        The name is the file's without a last ``.json``.
+
         Args:
             path: the JSON file.
             prefix_state: also write ``<name>.prefix``: what the model computed for instruction and demonstrations
@@ -334,7 +341,7 @@ class Prompt:
         retriever = self._parts.retriever
         if self._parts.needs_pool and retriever is not None and retriever.pool is not None:
             folder = index_beside(target)
-            retriever.pool.save(folder)
+            document["index_sha256"] = retriever.pool.save(folder)
             document["index"] = folder.name
         write_whole(target, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
         return target
@@ -377,7 +384,8 @@ class Prompt:
         Args:
             path: the JSON file.
             model: another model than the saved one; None opens the saved one.
-            encoder: another encoder than the saved one; None opens the saved one.
+            encoder: another encoder than the saved one; None opens the saved one, which is fetched from nowhere and
+                has to be without code of its own.
             weights: weight type of a GGUF model; None for the one that the saved prompt was measured on, and for
                 ``"auto"`` where ``model`` is given.
 
@@ -386,35 +394,54 @@ class Prompt:
         """
         source = Path(path)
         document = read_document(source)
+        prompt = cls.from_document(document, source, model, encoder=encoder, weights=weights)
+        if document.get("prefix_state") and prompt.opened.engine.fingerprint == document["model"]["fingerprint"]:
+            prompt._take_prefix_state(saved_prefix_beside(source))
+        return prompt
+
+    @classmethod
+    def from_document(
+        cls,
+        document: Mapping[str, Any],
+        path: Path,
+        model: object = None,
+        *,
+        encoder: object = None,
+        weights: str | None = None,
+        index: Mapping[str, bytes] | None = None,
+        otherwise: OpenedModel | None = None,
+    ) -> Prompt:
+        """A prompt from what its file held.
+
+        Args:
+            document: what :func:`promptsearch.artifact.read_document` gave.
+            path: the file, as errors name it.
+            model: as for :meth:`load`.
+            encoder: likewise.
+            weights: likewise.
+            index: the index's files by name; None where they lie beside the file.
+            otherwise: what runs where no model is given and the document names none that can be opened; None for
+                an error.
+
+        Raises:
+            ArtifactError: as :meth:`load`.
+        """
         saved = document["model"]
-        if model is None and not saved["source"]:
-            raise ArtifactError(
-                f"{str(source)!r} was made with a model object ({saved['name']}), which no file can hold; "
-                "give it as model="
-            )
-        if model is None and str(saved["source"]).startswith(("http://", "https://")):
-            raise ArtifactError(  # a file must not decide where texts and an API key are sent
-                f"{str(source)!r} was made with the server {saved['source']!r}; give it as model= to use it"
-            )
-        parts = parts_from(document, source, encoder)
-        if weights is None:  # another model chooses its own
-            weights = saved["weights"] if model is None else ""
-        opened = open_engine(saved["source"] if model is None else model, weights or "auto")
+        if model is None and otherwise is None:
+            _require_named(saved, path)
+        parts = parts_from(document, path, encoder, index)
+        opened = _open_saved(saved, weights, otherwise) if model is None else open_engine(model, weights or "auto")
         if parts.read_tokens and not _tells_the_same(opened.engine, saved["fingerprint"]):
-            _logger.warning("%s reads the tokens of another model; labels are told by their own words now", source)
+            _logger.warning("%s reads the tokens of another model; labels are told by their own words now", path)
             parts = parts.without_readout()
         if opened.engine.fingerprint != saved["fingerprint"]:
             _logger.warning(
                 "%s was measured on model %s, and now runs on %s: its numbers may not hold",
-                source,
+                path,
                 saved["fingerprint"],
                 opened.engine.fingerprint,
             )
-            return cls.from_parts(parts, opened)
-        prompt = cls.from_parts(parts, opened)
-        if document.get("prefix_state"):
-            prompt._take_prefix_state(prefix_beside(source))
-        return prompt
+        return cls.from_parts(parts, opened)
 
     def _fit_by_hand(self, calibration: str) -> Weighing:
         """Offsets from the task's inputs (batch) or from inputs without content, without any label."""
@@ -440,6 +467,35 @@ class Prompt:
                 batch_offsets,
             )
         return Weighing(calibration, tuple(offsets_of(normalized(logs)).tolist()))
+
+
+def _is_server(saved: Mapping[str, Any]) -> bool:
+    """Whether a saved model is a server: a file must not decide where texts and an API key are sent."""
+    return str(saved["source"]).startswith(("http://", "https://"))
+
+
+def _require_named(saved: Mapping[str, Any], path: Path) -> None:
+    """Refuse a saved model that no file can name, or none may."""
+    if not saved["source"]:
+        raise ArtifactError(
+            f"{str(path)!r} was made with a model object ({saved['name']}), which no file can hold; give it as model="
+        )
+    if _is_server(saved):
+        raise ArtifactError(
+            f"{str(path)!r} was made with the server {saved['source']!r}; give it as model= to use it"
+        )
+
+
+def _open_saved(saved: Mapping[str, Any], weights: str | None, otherwise: OpenedModel | None) -> OpenedModel:
+    """The model that a saved prompt names, or the other one where it names none that can be opened."""
+    if otherwise is not None and (not saved["source"] or _is_server(saved)):
+        return otherwise
+    try:
+        return open_engine(saved["source"], weights or saved["weights"] or "auto")
+    except (ModelError, MissingExtraError):
+        if otherwise is None:
+            raise
+        return otherwise
 
 
 def _tells_the_same(engine: Engine, fingerprint: str) -> bool:

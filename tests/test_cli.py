@@ -424,8 +424,14 @@ def test_predictions_replace_nothing_that_is_read(saved: Path, tmp_path: Path) -
     assert_one_line(run("predict", saved, "--file", table, "--save", link), 2, "--save", "another file")
     again = tmp_path / "none" / ".." / "items.csv"
     assert_one_line(run("predict", saved, "--file", table, "--save", again), 2, "--save", "another file")
-    index = saved.with_name(f"{saved.stem}.index") / "pool.json"
-    assert_one_line(run("predict", saved, "{}", "--save", index), 2, "--save", "another file")
+    for prompt, index in (
+        (saved, "two columns.index"),
+        (tmp_path / "v1.0", "v1.0.index"),
+        (tmp_path / "v1.0", "v1.index"),
+    ):
+        kept = prompt.with_name(index) / "pool.json"
+        assert_one_line(run("predict", prompt, "{}", "--save", kept), 2, "--save", "another file")
+        assert_one_line(run("evaluate", prompt, table, "--save", kept), 2, "--save", "another file")
     assert_one_line(run("predict", saved, "--file", table, "--save", tmp_path / "x.txt"), 2, ".txt", ".jsonl")
 
 

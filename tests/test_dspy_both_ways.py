@@ -28,8 +28,8 @@ def test_the_quick_start(
     found = re.search(r"<!-- dspy -->\n```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
     assert found is not None
     code = found[1].replace("[:200]", "[:40]").replace("num_candidate_programs=10", "num_candidate_programs=4")
-    for place in ("demo_search", "library"):
-        monkeypatch.setattr(f"promptsearch.dspy.{place}.resolve_encoder", lambda given: encoder)
+    for opens in ("demo_search.resolve_encoder", "library.saved_encoder"):
+        monkeypatch.setattr(f"promptsearch.dspy.{opens}", lambda given: encoder)
     monkeypatch.setattr("promptsearch.dspy.engine.open_engine", lambda *given: OpenedModel(engine, "smollm2-135m"))
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}

@@ -678,8 +678,8 @@ def test_saved_programs_predict_the_same(modes: tuple[str, ...], tmp_path: Path)
 
 def test_whole_programs_are_pickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With its own encoder where it is the default one; any other has to be given again."""
-    for place in ("library", "demo_search"):
-        monkeypatch.setattr(f"promptsearch.dspy.{place}.resolve_encoder", lambda given: WordEncoder())
+    for opens in ("library.saved_encoder", "demo_search.resolve_encoder"):
+        monkeypatch.setattr(f"promptsearch.dspy.{opens}", lambda given: WordEncoder())
     model = better_with_examples()
     lm = ps.dspy.lm(model, cache=False)
     program = compiled(model, lm=lm, modes=("retrieved",), encoder=None)
@@ -706,6 +706,30 @@ def test_an_encoder_is_given_again(tmp_path: Path) -> None:
     loaded = load(tmp_path / "program.json", dspy.Predict(Grade), encoder=WordEncoder())
     with dspy.context(lm=lm):
         assert loaded(text=ROWS[0].text).probabilities == program(text=ROWS[0].text).probabilities
+
+
+def test_an_encoder_may_be_given_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder's name holds in every working directory."""
+    asked: list[object] = []
+
+    def opens(given: object) -> WordEncoder:
+        asked.append(given)
+        return WordEncoder()
+
+    for opened in ("library.saved_encoder", "library.resolve_encoder", "demo_search.resolve_encoder"):
+        monkeypatch.setattr(f"promptsearch.dspy.{opened}", opens)
+    (tmp_path / "models" / "words").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    lm = ps.dspy.lm(better_with_examples(), cache=False)
+    program = compiled(None, lm=lm, modes=("retrieved",), budget="200 evaluations", encoder="models/words")
+    program.save("program.json")
+    monkeypatch.chdir(tmp_path / "models")
+    load(tmp_path / "program.json", dspy.Predict(Grade))
+    assert asked[-1] == str(tmp_path / "models" / "words")
+    loaded = load(tmp_path / "program.json", dspy.Predict(Grade), encoder="words")
+    assert asked[-1] == "words"
+    assert loaded.library is not None
+    assert loaded.library.source == str(tmp_path / "models" / "words")
 
 
 def test_files_of_other_programs(tmp_path: Path) -> None:

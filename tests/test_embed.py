@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,9 +33,12 @@ from promptsearch.embed.cache import FILE_NAME, CachedEncoder
 from promptsearch.embed.transformer import (
     DEFAULT_DIGEST,
     TransformerEncoder,
+    encoder_source,
     load_backend,
     resolve_encoder,
+    saved_encoder,
 )
+from promptsearch.embed.untrusted import folder_without_code
 from promptsearch.errors import BackendError, ModelError, PromptsearchError
 from promptsearch.paths import cache_dir, installed_file
 
@@ -268,6 +274,136 @@ def test_what_is_no_encoder(spec: Any) -> None:
 def test_a_file_is_no_encoder() -> None:
     with pytest.raises(ModelError, match="is a file"):
         TransformerEncoder(__file__)
+
+
+# -- what only a saved file names -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small model in a folder."""
+    folder = tmp_path_factory.mktemp("models") / "bag"
+    parts = [{"idx": 0, "name": "0", "path": "0_BoW", "type": "sentence_transformers.models.BoW"}]
+    (folder / "0_BoW").mkdir(parents=True)
+    (folder / "modules.json").write_text(json.dumps(parts), "utf-8")
+    (folder / "0_BoW" / "config.json").write_text(json.dumps({"vocab": ["dull", "film"]}), "utf-8")
+    return folder
+
+
+def change_part(folder: Path, part: dict[str, Any]) -> None:
+    """Give a model one part more."""
+    parts = json.loads((folder / "modules.json").read_text("utf-8"))
+    (folder / "modules.json").write_text(json.dumps([*parts, {"idx": 1, "name": "1", "path": "", **part}]), "utf-8")
+
+
+@pytest.mark.parametrize("in_child_process", [False, True])
+def test_a_folder_that_a_file_names_is_opened(bag: Path, in_child_process: bool) -> None:
+    options: dict[str, Any] = {"in_child_process": in_child_process}
+    named, given = (TransformerEncoder(str(bag), **options, trusted=trusted) for trusted in (False, True))
+    assert np.array_equal(named.encode(["a dull film"]), given.encode(["a dull film"]))
+    assert named.fingerprint == given.fingerprint
+    named.close()
+    given.close()
+
+
+@pytest.mark.parametrize("in_child_process", [False, True])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "own_code.Part",
+        "sentence_transformers_of_mine.models.BoW",
+        "sentence_transformers.models.Router",
+        "sentence_transformers.models.WordEmbeddings",
+        "BoW",
+        "two\nlines",
+        None,
+    ],
+)
+def test_a_folder_with_code_of_its_own_is_not_opened_for_a_file(
+    kind: str | None, in_child_process: bool, bag: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(bag, tmp_path / "bag")
+    (tmp_path / "bag" / "own_code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()", "utf-8")
+    change_part(tmp_path / "bag", {"type": kind})
+    encoder = TransformerEncoder(str(tmp_path / "bag"), in_child_process=in_child_process, trusted=False)
+    with pytest.raises(ModelError, match=r"code of its own.* as encoder=") as caught:
+        encoder.encode(["a"])
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(("activation", "opens"), [("torch.nn.modules.linear.Identity", True), ("os.getcwd", False)])
+def test_a_layers_function_is_no_code_of_its_own(activation: str, opens: bool, bag: Path, tmp_path: Path) -> None:
+    shutil.copytree(bag, tmp_path / "bag")
+    change_part(tmp_path / "bag", {"type": "sentence_transformers.models.Dense", "path": "1_Dense"})
+    (tmp_path / "bag" / "1_Dense").mkdir()
+    (tmp_path / "bag" / "1_Dense" / "config.json").write_text(
+        json.dumps({"activation_function": activation}), "utf-8"
+    )
+    if opens:
+        assert folder_without_code(str(tmp_path / "bag")) == tmp_path / "bag"
+    else:
+        with pytest.raises(ModelError, match=r"asks for 'os\.getcwd'"):
+            folder_without_code(str(tmp_path / "bag"))
+
+
+@given(
+    st.binary(max_size=30) | st.recursive(st.none() | st.integers() | st.text(max_size=3), st.lists).map(json.dumps)
+)
+def test_a_list_of_parts_that_is_none(content: bytes | str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "modules.json").write_bytes(content if isinstance(content, bytes) else content.encode())
+        said = "encoder="
+        try:
+            assert folder_without_code(folder) == Path(folder)
+        except ModelError as error:
+            said = str(error)
+    assert "encoder=" in said
+    assert "\n" not in said
+
+
+def test_nothing_is_fetched_because_a_file_names_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[object] = []
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("socket.socket.connect", lambda *given: asked.append(given))
+    monkeypatch.setattr("socket.getaddrinfo", lambda *given, **_: asked.append(given))
+    for name in ("nobody/no-such-model-anywhere", "no-such-model-anywhere", "a--b/..c"):
+        with pytest.raises(ModelError, match=r"nothing is fetched because a saved file names it.* as encoder="):
+            TransformerEncoder(name, in_child_process=False, trusted=False).encode(["a"])
+    assert asked == []
+
+
+@pytest.mark.parametrize("name", ["somebody/bag", "bag"])
+def test_what_was_fetched_before_is_opened_for_a_file(
+    name: str, bag: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    repository = tmp_path / f"models--{name.replace('/', '--') if '/' in name else f'sentence-transformers--{name}'}"
+    shutil.copytree(bag, repository / "snapshots" / "0123")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0123", "utf-8")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    encoder = TransformerEncoder(name, in_child_process=False, trusted=False)
+    given = TransformerEncoder(str(bag), in_child_process=False)
+    assert np.array_equal(encoder.encode(["a dull film"]), given.encode(["a dull film"]))
+    assert encoder.fingerprint == given.fingerprint
+
+
+@pytest.mark.parametrize("source", ["/nothing/here", "two words", __file__, "~nobody-at-all/x", "a/b/c"])
+def test_what_a_file_names_and_is_nothing(source: str) -> None:
+    with pytest.raises(ModelError, match="is not on this machine; give the encoder as encoder="):
+        saved_encoder(source)
+
+
+def test_a_source_opens_the_encoder_from_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "models" / "mine").mkdir(parents=True)
+    (tmp_path / "models" / "link").symlink_to(tmp_path / "models" / "mine")
+    monkeypatch.chdir(tmp_path)
+    assert encoder_source("models/mine") == str(tmp_path / "models" / "mine")
+    assert encoder_source("models/link") == str(tmp_path / "models" / "link")  # its fingerprint holds this name
+    assert encoder_source("owner/some-model") == "owner/some-model"
+    assert encoder_source(None) == encoder_source("all-MiniLM-L6-v2") == "sentence-transformers/all-MiniLM-L6-v2"
+    assert encoder_source(HashingEncoder()) == ""
 
 
 def test_offline_and_unknown_is_one_line_that_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,6 +43,7 @@ LAYERS = (
         "embed.cache",
         "embed.transformer",
         "embed.child",
+        "embed.untrusted",
     ),
     ("row_limits", "select", "select.base", "readout"),
     ("machine",),

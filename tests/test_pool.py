@@ -219,6 +219,15 @@ def test_load_checks_the_encoder(tmp_path: Path) -> None:
         Pool.load(tmp_path, encoder="two")
 
 
+def test_load_checks_that_it_is_the_very_pool(tmp_path: Path) -> None:
+    digest = Pool([1, 2], some_vectors(2)).save(tmp_path)
+    assert Pool.load(tmp_path, digest=digest).ids.tolist() == [1, 2]
+    assert Pool([1, 2], some_vectors(2)).save(tmp_path) == digest
+    assert Pool([1, 2], some_vectors(2, seed=5)).save(tmp_path) != digest
+    with pytest.raises(ArtifactError, match="does not hold the index"):
+        Pool.load(tmp_path, digest=digest)
+
+
 def edit_manifest(folder: Path, **changes: Any) -> None:
     manifest = json.loads((folder / MANIFEST).read_text())
     manifest.update(changes)

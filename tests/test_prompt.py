@@ -23,6 +23,7 @@ from promptsearch.calibration import Weighing
 from promptsearch.candidate import Candidate
 from promptsearch.embed.cache import CachedEncoder
 from promptsearch.errors import ArtifactError, ContextError, DataError, UserError
+from promptsearch.files import saved_prefix_beside
 from promptsearch.lm.base import Rendered
 from promptsearch.lm.fake import FakeLM, ScriptedLM
 from promptsearch.lm.llamacpp.engine import LlamaEngine
@@ -447,6 +448,30 @@ def test_a_result_of_a_search_survives(tmp_path: Path) -> None:
     assert loaded.parts.measured["test"] == result.test.to_dict()
 
 
+def test_an_encoders_folder_is_saved_so_that_every_working_directory_finds_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "models" / "words").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("promptsearch.optimizer.resolve_encoder", lambda given: WordEncoder())
+    task = numbered_task(160)
+    lm = WatchedLM(golds_of(task), reliability=0.8)
+    space = ps.Space(modes=("retrieved",))
+    result = ps.optimize(task, lm, "700 evaluations", encoder="models/words", space=space, progress=False)
+    path = result.prompt.save(tmp_path / "p.json")
+    assert json.loads(path.read_text())["encoder"]["source"] == str(tmp_path / "models" / "words")
+    asked: list[object] = []
+
+    def opens(given: object) -> WordEncoder:
+        asked.append(given)
+        return WordEncoder()
+
+    monkeypatch.setattr("promptsearch.embed.transformer.saved_encoder", opens)
+    monkeypatch.chdir("/")
+    assert ps.load(path, lm).predict(ITEMS[:3]) == result.prompt.predict(ITEMS[:3])
+    assert asked == [str(tmp_path / "models" / "words")]
+
+
 def test_another_model_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = make("static").save(tmp_path / "p.json")
     with caplog.at_level(logging.WARNING):
@@ -502,6 +527,56 @@ def test_a_missing_index(kind: str, tmp_path: Path) -> None:
     path.write_text(json.dumps(document))
     with pytest.raises(ArtifactError):
         load(path)
+
+
+@pytest.mark.parametrize("names", [("v1.0", "v1.1"), ("p.json", "p.txt"), ("v1.0.json", "v1.1.json")])
+def test_prompts_whose_names_begin_alike_have_an_index_each(names: tuple[str, str], tmp_path: Path) -> None:
+    first, second = make("retrieved"), make("vote")
+    paths = [prompt.save(tmp_path / name) for prompt, name in zip((first, second), names, strict=True)]
+    assert len(list(tmp_path.iterdir())) == 4
+    assert [load(path).predict(ITEMS) for path in paths] == [first.predict(ITEMS), second.predict(ITEMS)]
+
+
+def test_an_index_is_named_by_the_whole_file(tmp_path: Path) -> None:
+    for name in ("prompt.json", "v1.0", "p.txt"):
+        make("retrieved").save(tmp_path / name)
+    assert {file.name for file in tmp_path.iterdir() if file.is_dir()} == {
+        "prompt.index",
+        "v1.0.index",
+        "p.txt.index",
+    }
+
+
+def test_an_index_under_its_former_name_still_opens(tmp_path: Path) -> None:
+    """Earlier versions cut any ending off, and kept no digest."""
+    prompt = make("retrieved")
+    path = prompt.save(tmp_path / "v1.0")
+    document = json.loads(path.read_text())
+    del document["index_sha256"]
+    path.write_text(json.dumps(document | {"index": "v1.index"}))
+    (tmp_path / "v1.0.index").rename(tmp_path / "v1.index")
+    assert load(path).predict(ITEMS) == prompt.predict(ITEMS)
+
+
+def test_a_prefix_state_under_its_former_name_is_found(tmp_path: Path) -> None:
+    former, named = tmp_path / "v1.prefix", tmp_path / "v1.0.prefix"
+    assert saved_prefix_beside(tmp_path / "v1.0") == named
+    former.touch()
+    assert saved_prefix_beside(tmp_path / "v1.0") == former
+    named.touch()
+    assert saved_prefix_beside(tmp_path / "v1.0") == named
+
+
+def test_other_vectors_under_the_same_numbers_are_noticed(tmp_path: Path) -> None:
+    prompt = make("retrieved")
+    path = prompt.save(tmp_path / "p.json")
+    found = prompt.parts.retriever
+    assert found is not None
+    assert found.pool is not None
+    Pool(found.pool.ids, found.pool.vectors[::-1], encoder=found.pool.encoder).save(tmp_path / "p.index")
+    with pytest.raises(ArtifactError, match="does not hold the index that the prompt was saved with") as caught:
+        load(path)
+    assert "\n" not in str(caught.value)
 
 
 def test_the_index_of_another_prompt(tmp_path: Path) -> None:
@@ -644,6 +719,24 @@ def test_a_file_does_not_decide_where_texts_are_sent(tmp_path: Path) -> None:
     path.write_text(json.dumps(document), encoding="utf-8")
     with pytest.raises(ArtifactError, match="give it as model="):
         ps.load(path)
+
+
+def test_a_file_does_not_decide_which_encoder_is_fetched_or_runs_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_, **__: pytest.fail("the hub was asked"))
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "modules.json").write_text('[{"type": "own_code.Part", "path": ""}]', encoding="utf-8")
+    path = make("retrieved").save(tmp_path / "prompt.json")
+    document = json.loads(path.read_text("utf-8"))
+    for source in ("nobody/no-such-model-anywhere", str(tmp_path / "folder"), str(tmp_path / "nothing")):
+        document["encoder"]["source"] = source
+        path.write_text(json.dumps(document), encoding="utf-8")
+        with pytest.raises(UserError, match="encoder=") as caught:
+            ps.load(path, model())
+        assert "\n" not in str(caught.value)
+    assert ps.load(path, model(), encoder=WordEncoder()).predict(ITEMS) == make("retrieved").predict(ITEMS)
 
 
 class RememberingPool:

@@ -19,7 +19,7 @@ from promptsearch.cli.options import (
 )
 from promptsearch.cli.printing import confusion_lines, prediction_line, prediction_values, print_json
 from promptsearch.errors import UserError
-from promptsearch.files import index_beside
+from promptsearch.files import indexes_beside
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,7 +58,7 @@ def predict(
     """
     if text is not None and file is not None:
         raise UserError("TEXT and --file are both given; give one of them")
-    check_targets({"--save": save}, prompt, index_beside(prompt), file, model)
+    check_targets({"--save": save}, prompt, *indexes_beside(prompt), file, model)
     from promptsearch.cli.items import items_of, reads_standard_input, write_predictions
     from promptsearch.data.records import require_written_type
     from promptsearch.data.text import is_missing, listed
@@ -112,7 +112,7 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Measure a saved prompt on labelled rows."""
-    check_targets({"--save": save}, prompt, index_beside(prompt), file, model)
+    check_targets({"--save": save}, prompt, *indexes_beside(prompt), file, model)
     from promptsearch.cli.items import Item, write_predictions
     from promptsearch.data.records import require_written_type
     from promptsearch.loading import load

@@ -45,7 +45,7 @@ from promptsearch.dspy.rows import digest, plain_values, split_rows
 from promptsearch.dspy.running import Runner
 from promptsearch.embed.base import encoder_name
 from promptsearch.embed.cache import CachedEncoder
-from promptsearch.embed.transformer import resolve_encoder
+from promptsearch.embed.transformer import encoder_source, resolve_encoder
 from promptsearch.errors import BudgetError, UserError
 from promptsearch.events import Listener, Note, Progress, silent
 from promptsearch.lm.wrapped import DEFAULT_CONTEXT, estimate_tokens
@@ -434,7 +434,7 @@ class _Job:
         self._listen(Progress("embed", 0.0))
         given = self._settings.encoder
         encoder = CachedEncoder(resolve_encoder(given))  # type: ignore[arg-type]  # it says itself what it refuses
-        source = "" if given is None else given if isinstance(given, str) else None
+        source = encoder_source(given) or None
         found = {}
         for place, predictor in enumerate(self._student.predictors()):
             names = list(predictor.signature.input_fields)

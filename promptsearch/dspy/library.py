@@ -18,7 +18,7 @@ from promptsearch.data.text import normalised
 from promptsearch.dspy.fields import given
 from promptsearch.embed.base import Encoder, encoder_name
 from promptsearch.embed.cache import CachedEncoder
-from promptsearch.embed.transformer import resolve_encoder
+from promptsearch.embed.transformer import encoder_source, resolve_encoder, saved_encoder
 from promptsearch.errors import ArtifactError
 from promptsearch.pool import Pool
 from promptsearch.prompting import retrieved_order
@@ -110,17 +110,22 @@ class Library:
         }
 
     @classmethod
-    def load_state(cls, state: Mapping[str, Any], encoder: Encoder | None = None) -> Library:
+    def load_state(cls, state: Mapping[str, Any], encoder: str | Encoder | None = None) -> Library:
         """The reverse of :meth:`dump_state`.
 
         Args:
             state: what was dumped.
-            encoder: what encodes queries; None for the one that the state names.
+            encoder: what encodes queries, or its name; None for the one that the state names.
 
         Raises:
             ArtifactError: the state is damaged, or its vectors are another encoder's.
+            ModelError: the encoder cannot be opened.
         """
-        opened = encoder if encoder is not None else _opened(state.get("source"))
+        source = state.get("source") if encoder is None else encoder_source(encoder) or state.get("source")
+        if isinstance(encoder, str):
+            opened: Encoder = CachedEncoder(resolve_encoder(encoder))
+        else:
+            opened = _opened(source) if encoder is None else encoder
         name = encoder_name(opened)
         if state.get("encoder") != name:
             raise ArtifactError(
@@ -138,7 +143,7 @@ class Library:
             raise ArtifactError(f"the saved demonstrations are damaged ({error}); save the program anew") from error
         if order not in _ORDERS or count < 0:
             raise ArtifactError(f"the saved demonstrations have the unknown order {order!r}; save the program anew")
-        return cls(names, demos, pool, count=count, order=order, encoder=opened, source=state.get("source"))
+        return cls(names, demos, pool, count=count, order=order, encoder=opened, source=source)
 
 
 def _opened(source: object) -> Encoder:
@@ -148,4 +153,4 @@ def _opened(source: object) -> Encoder:
             "the program finds demonstrations with an encoder that was given as an object; give it again: "
             "promptsearch.dspy.load(path, program, encoder=...)"
         )
-    return CachedEncoder(resolve_encoder(source or None))
+    return CachedEncoder(saved_encoder(source))

@@ -10,19 +10,59 @@ from __future__ import annotations
 import base64
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import dspy
 from dspy.predict.parameter import Parameter
 
+from promptsearch.artifact import checked_document
+from promptsearch.embed.base import encoder_name
 from promptsearch.errors import ArtifactError, UserError
+from promptsearch.lm.resolve import OpenedModel
 from promptsearch.prompt import Prompt
 
-__all__ = ["PromptModule", "holds_prompt", "module_for", "module_from"]
+__all__ = ["Loading", "PromptModule", "holds_prompt", "loading", "module_for", "module_from", "now_loading"]
 
-_DOCUMENT = "prompt.json"
+
+@dataclass(frozen=True)
+class Loading:
+    """What a saved program is loaded with, while DSPy hands its parts their states and nothing else.
+
+    Attributes:
+        path: the file, as errors name it.
+        encoder: what encodes queries; None for what the states name.
+    """
+
+    path: Path = Path("a saved module")
+    encoder: Any = None
+
+
+_LOADING: ContextVar[Loading | None] = ContextVar("promptsearch_loading", default=None)
+
+
+def now_loading() -> Loading:
+    """What the program that is being loaded is loaded with."""
+    return _LOADING.get() or Loading()
+
+
+@contextmanager
+def loading(path: str | Path, encoder: object = None) -> Iterator[None]:
+    """While this lasts, states are of this file, and need this encoder.
+
+    Args:
+        path: the file.
+        encoder: None for the one that was given around this, or for what the states name.
+    """
+    token = _LOADING.set(Loading(Path(path), now_loading().encoder if encoder is None else encoder))
+    try:
+        yield
+    finally:
+        _LOADING.reset(token)
 
 
 def module_for(prompt: Prompt) -> PromptModule:
@@ -30,21 +70,22 @@ def module_for(prompt: Prompt) -> PromptModule:
     return PromptModule(prompt)
 
 
-def module_from(path: str | Path, encoder: object = None) -> PromptModule:
+def module_from(path: str | Path, model: object = None, encoder: object = None) -> PromptModule:
     """The module that ``module_for(prompt).save(path)`` wrote.
 
     Args:
         path: the file.
+        model: another model than the saved one; None opens the saved one.
         encoder: another encoder than the saved one; None opens the saved one.
 
     Raises:
-        ArtifactError: the file cannot be read.
+        ArtifactError: the file cannot be read, or its model or encoder has to be given.
         UserError: it holds a program of another kind.
     """
     state = _state_in(path)
     if not _is_of_prompt(state):
         raise UserError(f"{str(path)!r} holds a program of predictors; give an instance of its class too")
-    return PromptModule(_prompt_in(state, encoder))
+    return PromptModule(_prompt_in(state, Path(path), model, encoder))
 
 
 def holds_prompt(path: str | Path) -> bool:
@@ -86,7 +127,8 @@ class PromptModule(dspy.Module, Parameter):  # type: ignore[misc]  # dspy has no
 
     ``module.save("module.json")``, or that of a program around it, writes what ``Prompt.save`` writes, and
     for a prompt that retrieves its index too (in base64); ``load`` puts that prompt in place of the
-    module's own. The model is not in it: it is opened again by name. Copies share the prompt, which never changes.
+    module's own. The model is not in it: it is opened again by name, and where the name opens none, the loaded prompt
+    runs on this module's own. Copies share the prompt, which never changes.
 
     Args:
         prompt: what answers.
@@ -119,7 +161,7 @@ class PromptModule(dspy.Module, Parameter):  # type: ignore[misc]  # dspy has no
     def dump_state(self, json_mode: bool = True) -> dict[str, Any]:
         """The prompt as plain values; see the class."""
         with tempfile.TemporaryDirectory() as folder:
-            path = self.prompt.save(Path(folder, _DOCUMENT))
+            path = self.prompt.save(Path(folder, "prompt.json"))
             document = json.loads(path.read_text("utf-8"))
             index = Path(folder, str(document.get("index") or ""))
             files = sorted(index.iterdir()) if document.get("index") else []
@@ -128,33 +170,70 @@ class PromptModule(dspy.Module, Parameter):  # type: ignore[misc]  # dspy has no
                 "index": {file.name: base64.b64encode(file.read_bytes()).decode("ascii") for file in files},
             }
 
-    def load_state(self, state: Mapping[str, Any], **_options: Any) -> None:
+    def load(self, path: str | Path, *options: Any, encoder: object = None, **named: Any) -> None:
+        """Put a saved prompt in place of this one; nothing changes where that fails.
+
+        Args:
+            path: the JSON file that ``save`` wrote.
+            *options: as of ``dspy.Module.load``.
+            encoder: as for :meth:`load_state`.
+            **named: as of ``dspy.Module.load``.
+
+        Raises:
+            ArtifactError: the file holds no prompt.
+        """
+        with loading(path, encoder):
+            super().load(path, *options, **named)
+
+    def load_state(self, state: Mapping[str, Any], *, encoder: object = None, **_options: Any) -> None:
         """Put the prompt of a dumped state in place; nothing changes where that fails.
+
+        It runs on the model that the state names; where that cannot be opened here, or is an object or a server, on
+        this module's own one.
+
+        Args:
+            state: what :meth:`dump_state` gave.
+            encoder: another encoder than the saved one; None for this module's own one where it is the same, and
+                otherwise for the saved one.
 
         Raises:
             ArtifactError: the state is none of a prompt.
         """
-        self.prompt = _prompt_in(state)
+        now = now_loading()
+        given = now.encoder if encoder is None else encoder
+        self.prompt = _prompt_in(
+            state, now.path, None, self._same_encoder(state) if given is None else given, self.prompt.opened
+        )
+
+    def _same_encoder(self, state: Mapping[str, Any]) -> object:
+        """This prompt's encoder where a state's vectors were made with it."""
+        retriever, document = self.prompt.parts.retriever, state.get("prompt")
+        saved = document.get("encoder") if isinstance(document, Mapping) else None
+        if retriever is None or not isinstance(saved, Mapping):
+            return None
+        return retriever.encoder if encoder_name(retriever.encoder) == saved.get("fingerprint") else None
 
     def __repr__(self) -> str:
         return f"PromptModule({self.prompt!r})"
 
 
-def _prompt_in(state: Mapping[str, Any], encoder: object = None) -> Prompt:
+def _prompt_in(
+    state: Mapping[str, Any], path: Path, model: object, encoder: object, otherwise: OpenedModel | None = None
+) -> Prompt:
+    """The prompt of a state; the arguments are those of :meth:`Prompt.from_document`."""
     document, index = state.get("prompt"), state.get("index")
     if not isinstance(document, Mapping) or not isinstance(index, Mapping):
-        raise ArtifactError("this state holds no promptsearch prompt; load what a PromptModule saved")
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, _DOCUMENT)
-        path.write_text(json.dumps(document), encoding="utf-8")
-        _write_index(Path(folder, Path(str(document.get("index") or "index")).name), index)
-        return Prompt.load(path, encoder=encoder)
+        raise ArtifactError(f"{str(path)!r} holds no promptsearch prompt; load what a PromptModule saved")
+    files = {str(name): _decoded(name, content, path) for name, content in index.items()}
+    return Prompt.from_document(
+        checked_document(document, path), path, model, encoder=encoder, index=files, otherwise=otherwise
+    )
 
 
-def _write_index(folder: Path, files: Mapping[str, str]) -> None:
-    folder.mkdir()
-    for name, content in files.items():
-        try:
-            folder.joinpath(Path(name).name).write_bytes(base64.b64decode(content, validate=True))
-        except (TypeError, ValueError, OSError) as error:
-            raise ArtifactError(f"the state's index file {name!r} is damaged; save the module anew") from error
+def _decoded(name: str, content: str, path: Path) -> bytes:
+    try:
+        return base64.b64decode(content, validate=True)
+    except (TypeError, ValueError) as error:
+        raise ArtifactError(
+            f"{str(path)!r} is damaged: its index file {name!r} is none; save the module anew"
+        ) from error

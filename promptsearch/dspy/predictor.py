@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +22,11 @@ from promptsearch.dspy.adapter import STYLES, PlainAdapter
 from promptsearch.dspy.engine import LocalEngine
 from promptsearch.dspy.fields import choices_of
 from promptsearch.dspy.library import Library
-from promptsearch.dspy.module import holds_prompt, module_from
+from promptsearch.dspy.module import holds_prompt, loading, module_from, now_loading
 from promptsearch.embed.base import Encoder
 from promptsearch.errors import ArtifactError, UserError
 
-__all__ = ["ENCODER", "Predict", "become_ours", "load", "model_identity"]
+__all__ = ["Predict", "become_ours", "load", "model_identity"]
 
 _logger = logging.getLogger("promptsearch.dspy")
 
@@ -151,14 +150,14 @@ class Predict(dspy.Predict):  # type: ignore[misc]  # dspy has no types
         return state
 
     def load_state(
-        self, state: dict[str, Any], *, allow_unsafe_lm_state: bool = False, encoder: Encoder | None = None
+        self, state: dict[str, Any], *, allow_unsafe_lm_state: bool = False, encoder: str | Encoder | None = None
     ) -> Predict:
         """Take over a saved state, DSPy's own too.
 
         Args:
             state: what :meth:`dump_state` gave, or ``dspy.Predict`` did.
             allow_unsafe_lm_state: as of ``dspy.Predict``.
-            encoder: what encodes queries for found demonstrations; None for the default one.
+            encoder: what encodes queries for found demonstrations, or its name; None for what the state names.
 
         Raises:
             ArtifactError: our part is damaged, or of a predictor with other fields.
@@ -167,14 +166,14 @@ class Predict(dspy.Predict):  # type: ignore[misc]  # dspy has no types
         ours = state.get(_KEY)
         read = {"adapter": _CONFIGURED}
         if ours is not None:
-            read = _read_state(ours, list(self.signature.fields), encoder or ENCODER.get())
+            read = _read_state(ours, list(self.signature.fields), encoder or now_loading().encoder)
         super().load_state(theirs, allow_unsafe_lm_state=allow_unsafe_lm_state)
         for name, value in read.items():
             setattr(self, name, value)
         return self
 
 
-def _read_state(state: Any, fields: list[str], encoder: Encoder | None) -> dict[str, Any]:
+def _read_state(state: Any, fields: list[str], encoder: str | Encoder | None) -> dict[str, Any]:
     """Our attributes from the saved state of a predictor with these fields."""
     try:
         if state["fields"] != fields:
@@ -204,9 +203,6 @@ def _read_state(state: Any, fields: list[str], encoder: Encoder | None) -> dict[
             f"the saved predictor cannot be read ({error}); save it anew with this version of promptsearch"
         ) from error
 
-
-ENCODER: ContextVar[Encoder | None] = ContextVar("promptsearch_encoder", default=None)
-"""What loaded predictors encode queries with, while DSPy loads a program; None for what their states name."""
 
 _warned: set[str] = set()
 
@@ -245,7 +241,9 @@ def become_ours(program: Any, *, adapter: str = _PLAIN, scored: bool = True) -> 
     return program
 
 
-def load(path: Any, program: Any = None, *, encoder: Encoder | None = None, **options: Any) -> Any:
+def load(
+    path: Any, program: Any = None, *, model: object = None, encoder: str | Encoder | None = None, **options: Any
+) -> Any:
     """Load a saved program's state into a program that was written with ``dspy.Predict``.
 
     DSPy's own ``program.load`` knows nothing of calibration and found demonstrations unless the program's predictors
@@ -255,7 +253,11 @@ def load(path: Any, program: Any = None, *, encoder: Encoder | None = None, **op
         path: the JSON file that ``program.save`` wrote.
         program: a fresh instance of the program's class; None for a file of ``Prompt.to_dspy().save``, which needs
             none.
-        encoder: what encodes queries of a program or prompt that needs them; None for what the file names.
+        model: what the prompt of such a file runs on, as for :func:`promptsearch.load`; None for the model that the
+            file names. Programs run on the language model that DSPy is configured with, and prompts within them on
+            their own model where their state names none that can be opened.
+        encoder: what encodes queries of a program or prompt that needs them, or its name; None for what the file
+            names, which is opened only where it is on this machine and has no code of its own.
         **options: as of ``dspy.Module.load``; none without a program.
 
     Returns:
@@ -263,12 +265,17 @@ def load(path: Any, program: Any = None, *, encoder: Encoder | None = None, **op
 
     Raises:
         ArtifactError: the file is damaged, or of another program.
-        UserError: ``program`` is no module, or None where one is needed.
+        UserError: ``program`` is no module, or None where one is needed, or ``model`` is given with one.
     """
     if program is None:
         if options:
             raise UserError(f"{sorted(options)[0]}= belongs to a program, and none is given; leave it out")
-        return module_from(path, encoder)
+        return module_from(path, model, encoder)
+    if model is not None:
+        raise UserError(
+            "model= belongs to a file of one prompt, which needs no program; leave it out, and give dspy.configure "
+            "the program's language model"
+        )
     if not isinstance(program, dspy.Module):
         raise UserError(f"program={program!r} is no dspy.Module; give an instance of the program's class")
     if program.predictors() and Path(path).suffix == ".json" and holds_prompt(path):
@@ -276,13 +283,11 @@ def load(path: Any, program: Any = None, *, encoder: Encoder | None = None, **op
             f"{str(path)!r} holds the module of a prompt, which needs no program; call load with the path alone"
         )
     become_ours(program)
-    token = ENCODER.set(encoder)
     try:
-        program.load(path, **options)
+        with loading(path, encoder):
+            program.load(path, **options)
     except KeyError as error:
         raise ArtifactError(
             f"{str(path)!r} holds another program: it has nothing for {error}; give an instance of the saved class"
         ) from error
-    finally:
-        ENCODER.reset(token)
     return program

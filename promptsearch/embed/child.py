@@ -31,7 +31,9 @@ from promptsearch.errors import BackendError, PromptsearchError
 
 __all__ = ["ChildEncoder", "serve"]
 
-_START = "import sys; from promptsearch.embed.child import serve; serve(sys.argv[1])"
+_START = (
+    "import sys; from promptsearch.embed.child import serve; serve(sys.argv[1], trusted=sys.argv[2] == 'trusted')"
+)
 _LENGTH = struct.Struct("<Q")
 
 
@@ -59,13 +61,14 @@ class ChildEncoder:
 
     Args:
         model: the model's name as the parent checked it.
+        trusted: whether a person gave the name.
 
     Raises:
         PromptsearchError: whatever loading the model raised in the child.
     """
 
-    def __init__(self, model: str) -> None:
-        self._model = model
+    def __init__(self, model: str, trusted: bool = True) -> None:
+        self._arguments = [model, "trusted" if trusted else "untrusted"]
         self._end: weakref.finalize[[subprocess.Popen[bytes], IO[bytes]], ChildEncoder] | None = None
         self._start()
         try:
@@ -111,7 +114,7 @@ class ChildEncoder:
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, [here, environment.get("PYTHONPATH")]))
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  closed by _end_child
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _START, self._model],
+            [sys.executable, "-c", _START, *self._arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
@@ -167,18 +170,19 @@ def _same_error(name: str, message: str) -> PromptsearchError:
     return kind(message) if issubclass(kind, PromptsearchError) else BackendError(message)
 
 
-def serve(model: str) -> None:
+def serve(model: str, *, trusted: bool) -> None:
     """The child's whole life: answers until its standard input ends.
 
     Args:
         model: a model's name as ``TransformerEncoder`` checked it.
+        trusted: whether a person gave the name.
     """
     from promptsearch.embed.transformer import TransformerEncoder
 
     requests = os.fdopen(os.dup(0), "rb")
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # a library that prints must not print into the answers
-    encoder = TransformerEncoder(model, in_child_process=False)
+    encoder = TransformerEncoder(model, in_child_process=False, trusted=trusted)
     while True:
         try:
             asked = json.loads(_read(requests))

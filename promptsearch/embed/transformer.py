@@ -2,7 +2,8 @@
 
 The default runs through transformers, on which sentence-transformers stands, because importing the latter takes
 several times as long as the rest of a small search's start; its weights' digest is checked. Every other model
-runs through sentence-transformers itself.
+runs through sentence-transformers itself. A model that only a saved file names is opened from this machine alone, and
+only without code of its own (:mod:`promptsearch.embed.untrusted`).
 Invariants: nothing heavy is imported before the first ``encode``; on macOS the model runs in a process of
 its own, because torch and FAISS each bring an OpenMP there and can crash together.
 Left out: keeping vectors (``cache``).
@@ -30,11 +31,12 @@ from promptsearch.embed.base import (
     well_formed,
 )
 from promptsearch.embed.child import ChildEncoder
+from promptsearch.embed.untrusted import folder_without_code
 from promptsearch.errors import ModelError
 from promptsearch.optional import require
 from promptsearch.paths import installed_file
 
-__all__ = ["DEFAULT_ENCODER", "TransformerEncoder", "resolve_encoder"]
+__all__ = ["DEFAULT_ENCODER", "TransformerEncoder", "encoder_source", "resolve_encoder", "saved_encoder"]
 
 DEFAULT_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 DEFAULT_DIGEST = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -64,13 +66,17 @@ class TransformerEncoder:
     Args:
         model: None for all-MiniLM-L6-v2, or what sentence-transformers takes: a hub name or a folder.
         in_child_process: run the model in a process of its own; None: only on macOS.
+        trusted: False for a name that a person did not give: nothing is fetched for it, and no code of its own runs.
 
     Raises:
         ModelError: ``model`` is neither a hub name nor an existing folder.
     """
 
-    def __init__(self, model: str | None = None, *, in_child_process: bool | None = None) -> None:
+    def __init__(
+        self, model: str | None = None, *, in_child_process: bool | None = None, trusted: bool = True
+    ) -> None:
         self.model = _checked_name(model)
+        self.trusted = trusted
         self.in_child_process = sys.platform == "darwin" if in_child_process is None else in_child_process
         self._backend: _Backend | None = None
         self._fingerprint: str | None = None
@@ -158,7 +164,8 @@ class TransformerEncoder:
     def _loaded(self) -> _Backend:
         with self._lock:
             if self._backend is None:
-                self._backend = ChildEncoder(self.model) if self.in_child_process else load_backend(self.model)
+                load = ChildEncoder if self.in_child_process else load_backend
+                self._backend = load(self.model, self.trusted)
             return self._backend
 
 
@@ -181,12 +188,32 @@ def resolve_encoder(spec: str | Encoder | None) -> Encoder:
     return spec
 
 
+def saved_encoder(source: str) -> Encoder:
+    """The encoder that a saved file names; nothing is loaded yet.
+
+    Args:
+        source: what :func:`encoder_source` gave, or anything else that stands in the file; empty for the default.
+
+    Raises:
+        ModelError: it names none.
+    """
+    try:
+        return TransformerEncoder(source or None, trusted=False)
+    except ModelError as error:
+        raise ModelError(f"encoder {source!r} is not on this machine; give the encoder as encoder=") from error
+
+
+def encoder_source(encoder: object) -> str:
+    """What opens a user's encoder again, from any working directory; empty for an object."""
+    return _checked_name(encoder) if encoder is None or isinstance(encoder, str) else ""
+
+
 def _checked_name(model: str | None) -> str:
     if model is None or model in _DEFAULT_NAMES:
         return DEFAULT_ENCODER
-    folder = Path(model).expanduser()
+    folder = Path(os.path.expanduser(model))  # leaves the home folder of nobody known as it is written
     if model and folder.is_dir():
-        return str(folder)
+        return str(folder.absolute())  # by its own name, also where it is a link: the fingerprint holds that
     if folder.is_file():
         raise ModelError(f"encoder {model!r} is a file; give the folder that holds a sentence-transformers model")
     if not _HUB_NAME.fullmatch(model):
@@ -194,11 +221,11 @@ def _checked_name(model: str | None) -> str:
     return model
 
 
-def load_backend(model: str) -> _Backend:
+def load_backend(model: str, trusted: bool = True) -> _Backend:
     """Loads ``model`` in this process."""
     if model == DEFAULT_ENCODER:
         return _MiniLM(_default_folder())
-    return _SentenceTransformersModel(model)
+    return _SentenceTransformersModel(model if trusted else str(folder_without_code(model)))
 
 
 def _default_folder() -> Path:
@@ -263,13 +290,15 @@ def _not_found(model: str, failure: Exception) -> str:
 
 
 class _SentenceTransformersModel:
-    """A model that the user named, as sentence-transformers runs it."""
+    """Any other model, as sentence-transformers runs it."""
 
     def __init__(self, model: str) -> None:
         library = require("sentence_transformers", install="sentence-transformers")
 
         def fetch(local_only: bool) -> Any:
-            return library.SentenceTransformer(model, device="cpu", local_files_only=local_only)
+            return library.SentenceTransformer(
+                model, device="cpu", local_files_only=local_only, trust_remote_code=False
+            )
 
         self._name = model
         self._torch = require("torch", install="sentence-transformers")

@@ -63,7 +63,8 @@ class EvaluatedRows:
 
     Attributes:
         measurement: of all rows.
-        rows: in the order in which they were given, without those that lack a text.
+        rows: in the order in which they were given, without those that lack a text; of rows of free text with the
+            same inputs, which count as one with all their answers, the first.
         confusions: the most frequent first; empty for free text.
     """
 

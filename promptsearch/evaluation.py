@@ -41,7 +41,7 @@ _RETRIEVED_A_CALL = 16  # where each item brings its own demonstrations
 
 
 _NUMBER = r"""root ::= [ ]? "-"? "$"? digits ([eE] [-+]? [0-9]+)? ([ ]? "/" [ ]? [0-9]+)? [\n]?
-digits ::= whole ("." [0-9]+)? | "." [0-9]+
+digits ::= whole ("." [0-9]+)? | "." [0-9]+ | [0-9]+ "," [0-9]+
 whole ::= [0-9]+ | [0-9] [0-9]? [0-9]? ("," [0-9] [0-9] [0-9])+
 """
 
@@ -139,6 +139,20 @@ def join_members(parts: Sequence[Answers]) -> Answers:
     )
 
 
+def _by_halves(
+    ask: Callable[[Sequence[int]], Sequence[_Value]], numbers: Sequence[int], refusals: list[ContextError]
+) -> list[_Value | None]:
+    """What is found about items, and None for those that are refused, since a refusal names none of several."""
+    try:
+        return list(ask(numbers))
+    except ContextError as error:
+        refusals.append(error)
+    if len(numbers) == 1:
+        return [None]
+    half = len(numbers) // 2
+    return _by_halves(ask, numbers[:half], refusals) + _by_halves(ask, numbers[half:], refusals)
+
+
 def answer_grammar(metric: Metric, form: AnswerForm) -> str | None:
     """Rules of answers that a metric can read (GBNF); None where it reads any text, or finds them in longer ones."""
     return _NUMBER if metric.name == "numeric" and not metric.is_custom and not form.pattern else None
@@ -185,7 +199,7 @@ class Asker:
         self.labels = tuple(labels) if labels is not None else None
         self._form = form or AnswerForm()
         self._reranker = Reranker(engine, builder)
-        self._has_warned = False
+        self._has_fitted = self._has_warned = False
         self.reasoner = Reasoner(
             engine,
             builder,
@@ -257,23 +271,25 @@ class Asker:
     ) -> list[_Value | None]:
         """What is found about items, and None for those that the model refuses as too long.
 
-        Only such a model knows them as lacks a tokenizer of ours, whose tokens are estimated. Which they are is found
-        by halves, since a refusal names none.
+        Only such a model knows them as lacks a tokenizer of ours, whose tokens are estimated.
 
         Args:
             ask: finds a value for each of some items, or raises a ``ContextError``.
             numbers: the items, one at least.
+
+        Raises:
+            ContextError: several are asked about, none of them fits, and none did before: that is no item's fault.
         """
-        try:
-            return list(ask(numbers))
-        except ContextError as error:
-            if not self._has_warned:
-                _logger.warning("%s; until then such items count as too long", error)
-                self._has_warned = True
-            if len(numbers) == 1:
-                return [None]
-        half = len(numbers) // 2
-        return self.within_context(ask, numbers[:half]) + self.within_context(ask, numbers[half:])
+        refusals: list[ContextError] = []
+        found = _by_halves(ask, numbers, refusals)
+        fitted = len(found) - sum(value is None for value in found)
+        if refusals and not fitted and not self._has_fitted and len(numbers) > 1:
+            raise refusals[0]
+        self._has_fitted = self._has_fitted or fitted > 0
+        if refusals and not self._has_warned:
+            _logger.warning("%s. Such items count as too long", refusals[0])
+            self._has_warned = True
+        return found
 
     def _found(self, reading: Candidate, built: Sequence[Built]) -> Sequence[object]:
         """One JSON value for each of some prompts, all of them there."""

@@ -17,7 +17,8 @@ def load(path: str | Path, model: object = None, *, encoder: object = None, weig
     Args:
         path: the JSON file.
         model: another model than the saved one; None opens the saved one.
-        encoder: another encoder than the saved one; None opens the saved one, which is fetched from nowhere and has
+        encoder: another encoder than the saved one; None opens the saved one, which, unless it is the default
+            one, is fetched from nowhere and has
             to be without code of its own.
         weights: weight type of a GGUF model; None for the one that the saved prompt was measured on, and for
             ``"auto"`` where ``model`` is given.

@@ -230,6 +230,7 @@ class Task:
             self.parts,
             seed=seed,
             stratified=self.is_classification,
+            united=self.united,
         )
 
     def example_from(self, item: object) -> dict[str, str]:

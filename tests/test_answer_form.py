@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 import promptsearch as ps
 from promptsearch.answer_form import GENERATED_TOKENS, AnswerForm
+from promptsearch.data.answers import number_in
 from promptsearch.errors import ArtifactError, DataError, UserError
 from promptsearch.lm.fake import ScriptedLM
-from promptsearch.metrics import METRICS, number_in, reading_answers
+from promptsearch.metrics import METRICS, reading_answers
 from promptsearch.reasoning import is_settled, merged
 
 HASHES = r"####\s*(.+)"

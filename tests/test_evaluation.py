@@ -222,7 +222,7 @@ REASONING = Candidate("Say which.", "fields", reasoning="cue", thought="Let's th
 
 @settings(max_examples=25)
 @given(
-    st.sets(st.integers(0, 79)),
+    st.sets(st.integers(1, 79)),
     st.sampled_from([SHOWN, NEAREST, REASONING, replace(NEAREST, reranker="mdl"), replace(REASONING, samples=3)]),
 )
 def test_what_only_the_model_knows_to_be_too_long_is_counted_and_the_rest_is_asked(
@@ -242,8 +242,22 @@ def test_the_first_refusal_of_a_model_is_told(caplog: pytest.LogCaptureFixture) 
     of.refused = frozenset({"3", "5"})
     Desk(of, RunStore(None, {"job": "x"})).ask(SHOWN, range(80))
     assert [record.getMessage() for record in caplog.records] == [
-        "a prompt is too long; shorten it; until then such items count as too long"
+        "a prompt is too long; shorten it. Such items count as too long"
     ]
+
+
+def test_a_model_that_takes_no_prompt_at_all_is_an_error() -> None:
+    """What refuses everything from the first on is no matter of items; later on it may be one of a long prompt."""
+    of = Refusing(golds_of(TASK))
+    of.refused = frozenset(map(str, range(80)))
+    at = Desk(of, RunStore(None, {"job": "x"}))
+    with pytest.raises(ContextError, match="shorten it"):
+        at.evaluator.answers(SHOWN, range(80))
+    assert not at.evaluator.answers(SHOWN, [7]).fits.any()
+    of.refused = frozenset()
+    assert at.evaluator.answers(SHOWN, [1, 2]).fits.all()
+    of.refused = frozenset(map(str, range(80)))
+    assert not at.evaluator.answers(SHOWN, range(40, 44)).fits.any()
 
 
 def test_free_text_is_generated_and_stripped() -> None:

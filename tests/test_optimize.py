@@ -25,7 +25,8 @@ from promptsearch.lm.fake import FakeLM, ScriptedLM
 from promptsearch.prompting import PromptBuilder
 from promptsearch.result import Trial
 from promptsearch.run.notes import rows_notes
-from promptsearch.template import Demonstration
+from promptsearch.run.workbench import make_space
+from promptsearch.template import PLAIN_TEMPLATES, Demonstration
 
 BUDGET = "1500 evaluations"
 
@@ -605,6 +606,19 @@ def test_no_two_trials_ask_by_the_same_prompt(strategy: str) -> None:
     prompts = {str(builder.render(each, each.demonstrations, of.examples[0].fields)) for each in tried}
     assert len(tried) > 20
     assert len(prompts) == len(tried)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "output", "same"),
+    [(["text", "topic"], "label", {"bare", "label"}), (["text"], "category", set()), (["input"], "label", {"label"})],
+)
+def test_the_usual_template_stays_the_first(inputs: list[str], output: str, same: set[str]) -> None:
+    rows = [{**dict.fromkeys(inputs, row["text"]), output: row["label"]} for row in numbered_rows(60)]
+    of = ps.Task(rows, inputs=inputs, output=output)
+    builder = PromptBuilder(FakeLM(), of.inputs, of.output, {}, 4)
+    space = make_space(of, of.split(0), ps.Space(), FakeLM(), builder, 4)
+    names = [template.name for template in PLAIN_TEMPLATES]
+    assert list(space.templates) == [name for name in names if name not in same]
 
 
 def test_contradictions_and_labels_alike_are_told() -> None:

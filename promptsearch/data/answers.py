@@ -25,15 +25,17 @@ _THOUSANDS = re.compile(r"(?<!\d)(?<!\d[.,])(?!0)\d{1,3}(?:,\d{3})+(?!,?\d)")
 _AMOUNT = re.compile(r"[€£¥]?\d")
 _STARS = re.compile(r"\*+")
 _LOOSE_HASHES = re.compile(r"(?<!\w)#+")
-_SPACED_SIGNS = re.compile(r"[+<>=^&/@\\]+")
+_SPACED_SIGN = re.compile(r"(?<=\S)\s+([+<>=^&/@\\]+)\s+(?=\S)")
+_LEADING_SIGNS = re.compile(r"^\s*(?:[>+]+\s+)+")
 
 
 def answer_text(text: str) -> str:
     """The form in which answers are compared, after SQuAD's: no case, punctuation, articles or extra whitespace.
 
-    Punctuation stays where it changes the meaning: "3.5" is not "35", "-5" is not "5", "10:30" is not "1030"; and so
-    do signs, as in "x > 3" and "C++", however they are spaced. What sets thousands apart goes, as do currency's "$",
-    hyphens within words, and the "*" and "#" of Markdown. A text that consists only of what would go keeps itself.
+    Punctuation stays where it changes the meaning: a point or minus directly before a digit, a comma or colon between
+    digits, and the signs + < > = ^ & / @ and the backslash, blanks on both sides of which go: "3.5" is not "35", "-5"
+    is not "5", "10:30" is not "1030", "x > 3" is "x>3", "C++" is not "C". What sets thousands apart goes, as do "$",
+    "%", hyphens within words, and the marks of Markdown. A text that consists only of what would go keeps itself.
     Applying it twice changes nothing.
     """
     lowered = clean_text(text).lower()
@@ -47,7 +49,7 @@ def _without_punctuation(text: str) -> str:
     kept = _LOOSE_HASHES.sub("", _STARS.sub(_kept_stars, kept))
     kept = _BEFORE_DIGITS.sub(_kept_marks, kept)
     kept = _THOUSANDS.sub(lambda found: found[0].replace(",", ""), kept)
-    return _SPACED_SIGNS.sub(r" \g<0> ", kept)
+    return _SPACED_SIGN.sub(r"\1", _LEADING_SIGNS.sub("", kept))
 
 
 def _kept_character(character: str) -> str:
@@ -99,8 +101,9 @@ _ONLY_A_NUMBER = re.compile(_NUMBER.pattern + r"\s?%?")
 
 
 def is_number(text: str) -> bool:
-    """Whether a text is a number and nothing else, but for a unit of money or a percent sign."""
-    return _ONLY_A_NUMBER.fullmatch(text) is not None
+    """Whether a text can only be a number, but for a unit of money or a percent sign; "1,5" may also be a pair."""
+    found = _ONLY_A_NUMBER.fullmatch(text)
+    return found is not None and not found["comma"]
 
 
 def number_in(text: str) -> float | None:

@@ -90,7 +90,9 @@ class Splits:
 _PRECEDENCE = ("test", "confirm", "search", "pool")
 
 
-def make_splits(texts: Sequence[str], outputs: Sequence[str], parts: Parts, *, seed: int, stratified: bool) -> Splits:
+def make_splits(
+    texts: Sequence[str], outputs: Sequence[str], parts: Parts, *, seed: int, stratified: bool, united: int = 0
+) -> Splits:
     """Split rows by seed, keeping explicit splits whole and carving from the data what is missing.
 
     Args:
@@ -99,11 +101,14 @@ def make_splits(texts: Sequence[str], outputs: Sequence[str], parts: Parts, *, s
         parts: which rows are data, validation and test.
         seed: same seed, same splits.
         stratified: whether outputs are labels.
+        united: rows that are none of these, since they count with another one; for messages.
 
     Raises:
         DataError: too few rows, a part left empty, or a test split that is training data.
     """
-    _require_rows(len(parts.train) + len(parts.validation) + len(parts.test), "the task has {} row(s)")
+    _require_rows(
+        len(parts.train) + len(parts.validation) + len(parts.test), "the task has {} row(s)", _united(united)
+    )
     keys = [normalised(text) for text in texts]
     _refuse_seen_test(parts, keys)
     separate, moved = without_texts(parts.train, keys, {*parts.test, *parts.validation})
@@ -111,7 +116,7 @@ def make_splits(texts: Sequence[str], outputs: Sequence[str], parts: Parts, *, s
     validation, overlapping = without_texts(parts.validation, keys, parts.test)
     if not (parts.validation and parts.test):
         after = "after duplicates (of each other, of validation or test rows) are removed"
-        contradicted = _contradicted(separate, keys, texts, outputs) if repeated.conflicting else ""
+        contradicted = _contradicted(separate, keys, texts, outputs) if repeated.conflicting else _united(united)
         _require_rows(len(train), after + " the data has {} row(s) left to split", contradicted)
     strata = outputs if stratified else None
     carved = _carve_missing(replace(parts, train=train, validation=validation), strata, seed)
@@ -295,6 +300,13 @@ def _require_rows(rows: int, statement: str, contradicted: str = "") -> None:
             f"{statement.format(rows)}; at least {FEWEST_ROWS} are needed for all splits: give more rows"
             f"{contradicted}"
         )
+
+
+def _united(rows: int) -> str:
+    """That rows have become one with others, where any have."""
+    if not rows:
+        return ""
+    return f", or other columns as inputs: {rows:,} more rows have inputs that another has, and count as one with it"
 
 
 def _contradicted(rows: Sequence[int], keys: Sequence[str], texts: Sequence[str], outputs: Sequence[str]) -> str:

@@ -37,7 +37,7 @@ _PLAIN_PARTS = frozenset(
         "WordWeights",
     }
 )
-"""Parts whose own configuration names no class; of :data:`_ACTIVATED` ones it names an activation function."""
+"""Parts whose own configuration names no class, but that of :data:`_ACTIVATED` an activation function."""
 
 _ACTIVATED = "Dense"
 

@@ -65,12 +65,23 @@ class DspyLM(GeneratedChoice, EstimatingEngine):
         self._require_open()
         refuse(params, self.name, "grammar", "json_schema", "log_probabilities")
         params.require_seeds(len(prompts))
-        return map_in_threads(
-            lambda item: self._complete(item[1], params, item[0]),
+        said = map_in_threads(
+            lambda item: self._said(item[1], params, item[0]),
             enumerate(prompts),
             self._threads,
             threading.Event(),
         )
+        refusal = next((each for each in said if isinstance(each, ContextError)), None)
+        if refusal is not None:
+            raise refusal
+        return [each for each in said if isinstance(each, Completion)]
+
+    def _said(self, prompt: str, params: GenerationParams, number: int) -> Completion | ContextError:
+        """An answer or a refusal; those beside a refusal end, so that it costs the same tokens each time."""
+        try:
+            return self._complete(prompt, params, number)
+        except ContextError as error:
+            return error
 
     def _complete(self, prompt: str, params: GenerationParams, number: int) -> Completion:
         dspy = require("dspy", install="dspy-ai")

@@ -38,7 +38,7 @@ _logger = logging.getLogger(__name__)
 _ATTEMPTS = 5
 _LONGEST_WAIT = 20.0  # seconds between two attempts, unless the server asks for more
 _LONGEST_ASKED = 60.0  # seconds that a server may ask for between two attempts
-_PATIENCE = 60.0  # seconds of waiting, at least, until a busy server is given up
+_PATIENCE = 60.0  # seconds of waiting until a busy server is given up
 _CONNECT = 10.0  # seconds to reach a server
 _BUSY = (429, 503)
 _REFUSED = (400, 413, 422)  # for what was asked, such as its length
@@ -217,8 +217,9 @@ class EndpointLM(GeneratedChoice, EstimatingEngine):
         backoff = tenacity.wait_random_exponential(multiplier=0.5, max=_LONGEST_WAIT)
 
         def given_up(state: Any) -> bool:
-            waited = state.idle_for >= _PATIENCE or not state.outcome.exception().busy
-            return stop.is_set() or bool(state.attempt_number >= _ATTEMPTS and waited)
+            if stop.is_set() or state.idle_for >= _PATIENCE:
+                return True
+            return bool(state.attempt_number >= _ATTEMPTS and not state.outcome.exception().busy)
 
         attempts = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_Passing),

@@ -305,7 +305,10 @@ def make_space(
         name: {pair: TEMPLATES[name].form(pair, task.inputs, task.output) for pair in names} for name in templates
     }
     if space.templates is None:  # the columns' own names may make two templates one
-        templates = tuple({forms[name][names[0]]: name for name in reversed(templates)}.values())[::-1]
+        first: dict[tuple[str, ...], str] = {}
+        for name in templates:
+            first.setdefault(forms[name][names[0]], name)
+        templates = tuple(first.values())
     templates = _ending_templates(templates, task, builder)
     instructions = usable_instructions(task, vary=space.instructions)
     labels = {word: number for number, word in enumerate(task.labels or ())}

@@ -127,7 +127,8 @@ def _field(race: Race, anchors: Sequence[Candidate], units: float, rng: np.rando
         arm = draw_fresh(race.space, rng, preferences)
         is_new = arm not in arms and race.space.reasons_alike(arm)
         missed = 0 if is_new else missed + 1
-        arms += [arm] * is_new
+        if is_new:
+            arms.append(arm)
     return arms
 
 

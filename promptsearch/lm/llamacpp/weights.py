@@ -486,8 +486,8 @@ def _as_kept(source: Path, source_hash: str, weights: str, refusal: str) -> Chos
     """
     folder = _folder(source_hash)
     table = _read_table(folder) if weights == "auto" else None
-    kind = weights if table is None else table.chosen
-    kept = _kept_file(folder, kind)
+    kind = table.chosen if table is not None else weights
+    kept = None if kind == "auto" else _kept_file(folder, kind)
     if kept is not None:
         return ChosenWeights(kept, kind, source_hash, table)
     if weights != "auto":

@@ -7,7 +7,7 @@ Invariant: the same seed gives the same rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -43,6 +43,7 @@ _NAMES = (
 _JOBS = ("baker", "nurse", "teacher", "pilot", "painter", "farmer", "cook", "driver", "singer", "judge")
 _CITIES = ("Rome", "Paris", "London", "Berlin", "Madrid", "Vienna", "Oslo", "Lisbon", "Dublin", "Prague")
 _COLOURS = ("red", "blue", "green", "black", "white", "yellow", "brown", "pink")
+_KINDS = 3  # of questions: job, city, colour
 _THINGS = ("bicycle", "hat", "boat", "lamp", "bag", "car", "coat", "door")
 
 
@@ -134,7 +135,7 @@ class Notes:
 
 
 def look_up(data: Path, seed: int, rows: int, test_rows: int) -> Work:
-    """Two predictors; only the second one's output is in the rows."""
+    """Two predictors; only the second one's output is in the rows. Test rows ask for facts that no other row has."""
     rng = np.random.default_rng([seed, 21])
     people = {name: [str(rng.choice(words)) for words in (_JOBS, _CITIES, _COLOURS, _THINGS)] for name in _NAMES}
     notes = Notes(
@@ -143,7 +144,10 @@ def look_up(data: Path, seed: int, rows: int, test_rows: int) -> Work:
             for name, (job, city, colour, thing) in people.items()
         ]
     )
-    examples = [_question(people, rng) for _ in range(2 * rows + test_rows)]
+    facts = [(asked, kind) for asked in _NAMES for kind in range(_KINDS)]
+    seen = {facts[at] for at in rng.permutation(len(facts))[: len(facts) // 2]}  # test rows ask for the others
+    known, unknown = ([fact for fact in facts if (fact in seen) is kept] for kept in (True, False))
+    examples = [*_questions(people, known, 2 * rows, rng), *_questions(people, unknown, test_rows, rng)]
 
     def metric(example: Any, prediction: Any, trace: object = None, *_of_gepa: object) -> bool:
         return bool(str(prediction.answer).strip().strip(".").lower() == example.answer.lower())
@@ -151,10 +155,18 @@ def look_up(data: Path, seed: int, rows: int, test_rows: int) -> Work:
     return Work(lambda: LookUp(notes), examples[:rows], examples[rows : 2 * rows], examples[2 * rows :], metric)
 
 
-def _question(people: Mapping[str, list[str]], rng: np.random.Generator) -> Any:
-    asking, asked = (str(name) for name in rng.permutation(list(people))[:2])
+def _questions(
+    people: Mapping[str, list[str]], facts: Sequence[tuple[str, int]], count: int, rng: np.random.Generator
+) -> list[Any]:
+    """So many questions for some facts, no two alike."""
+    every = [(asking, *fact) for fact in facts for asking in people if asking != fact[0]]
+    if count > len(every):
+        raise SystemExit(f"{count} questions are wanted, and there are {len(every)}; ask for fewer rows")
+    return [_question(people, *every[at]) for at in rng.permutation(len(every))[:count]]
+
+
+def _question(people: Mapping[str, list[str]], asking: str, asked: str, kind: int) -> Any:
     job, city, colour, thing = people[asked]
-    kind = int(rng.integers(3))
     text = (
         f"what is the job of {asked}?",
         f"which city is {asked} from?",

@@ -30,6 +30,11 @@ def test_every_question_has_its_note() -> None:
         assert example.answer in note
         assert asking != asked
     again = look_up(Path("none"), 0, 20, 20)
+    facts = [
+        {each.question.split(" asks: ")[1] for each in part} for part in (work.train + work.validation, work.test)
+    ]
+    assert not facts[0] & facts[1]
+    assert len({each.question for part in (work.train, work.validation, work.test) for each in part}) == 60
     assert [each.question for each in again.train] == [each.question for each in work.train]
 
 

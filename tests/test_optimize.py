@@ -610,7 +610,11 @@ def test_no_two_trials_ask_by_the_same_prompt(strategy: str) -> None:
 
 @pytest.mark.parametrize(
     ("inputs", "output", "same"),
-    [(["text", "topic"], "label", {"bare", "label"}), (["text"], "category", set()), (["input"], "label", {"label"})],
+    [
+        (["text", "topic"], "label", {"bare", "label"}),
+        (["text"], "category", {"category"}),
+        (["input"], "label", {"label"}),
+    ],
 )
 def test_the_usual_template_stays_the_first(inputs: list[str], output: str, same: set[str]) -> None:
     rows = [{**dict.fromkeys(inputs, row["text"]), output: row["label"]} for row in numbered_rows(60)]

@@ -55,7 +55,7 @@ def _rows(result: Result) -> list[_Row]:
         against, shown = result.against, BASELINE_NAMES.get(name, name)
         if name.endswith("_alone"):
             beside = result.baselines.get(name.removesuffix("_alone"))
-            if result.baselines[name] == beside:
+            if not result.prompt.parts.uses_prior and result.baselines[name] == beside:
                 continue
             if beside is None:  # the prompt alone has a readout, and with its prior it has none
                 shown = f"{_ALONE}, by words"

@@ -324,7 +324,7 @@ def _line(cell: Mapping[str, Any]) -> str:
 
 
 def table(cells: Mapping[str, Mapping[str, Any]]) -> str:
-    """Each task's methods, means over seeds, with the first seed's gains and their intervals."""
+    """Each task's methods, means over the seeds that have them, and the first of these seeds' gains and intervals."""
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for key, cell in cells.items():
         groups.setdefault(key.rpartition("|")[0], []).append(cell)
@@ -337,20 +337,25 @@ def table(cells: Mapping[str, Mapping[str, Any]]) -> str:
                 ratio = seconds / float(np.mean([cell["at_once"] for cell in group]))
                 lines.append(f"  {part:<18} {seconds:7.1f} s  x {ratio:.1f}")
             continue
-        for method, each in group[0]["measured"].items():
-            values = [100 * cell["measured"][method]["value"] for cell in group if method in cell["measured"]]
+        for method in METHODS:
+            having = [cell for cell in group if method in cell["measured"]]
+            if not having:
+                continue
+            found = [cell["measured"][method] for cell in having]
+            value = 100 * np.mean([each["value"] for each in found])
+            tokens, seconds = (np.mean([each[part] / each["n"] for each in found]) for part in ("tokens", "seconds"))
             shown = "  ".join(
                 f"{100 * gain['value']:+6.1f} [{100 * gain['low']:+.1f}, {100 * gain['high']:+.1f}] over {baseline}"
                 for part, baseline in _GAINS.items()
-                if (gain := group[0].get(part, {}).get(method)) is not None
+                if (gain := having[0].get(part, {}).get(method)) is not None
             )
+            fewer = f"  ({len(having)} of {len(group)} seeds)" if len(having) < len(group) else ""
             lines.append(
-                f"  {method:<14} {np.mean(values):5.1f}  {each['tokens'] / each['n']:6.0f} tokens  "
-                f"{1000 * each['seconds'] / each['n']:5.0f} ms a row  {shown}"
+                f"  {method:<14} {value:5.1f}  {tokens:6.0f} tokens  {1000 * seconds:5.0f} ms a row  {shown}{fewer}"
             )
-        if "search" in group[0]:
-            kinds = ", ".join(cell["search"]["reasoning"] for cell in group)
-            lines.append(f"  optimize reasons: {kinds}")
+        kinds = [cell["search"]["reasoning"] for cell in group if "search" in cell]
+        if kinds:
+            lines.append(f"  optimize reasons: {', '.join(kinds)}")
     return "\n".join(lines)
 
 

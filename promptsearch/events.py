@@ -29,6 +29,7 @@ class Progress:
         best: the best so far on search items; None before there is one.
         tokens_per_second: of the model; 0 where it does not run.
         left: share of the budget that is left, 0 to 1.
+        best_is: what ``best`` is called where it is not the task's metric; empty where it is.
     """
 
     phase: str
@@ -38,6 +39,7 @@ class Progress:
     best: Measurement | None = None
     tokens_per_second: float = 0.0
     left: float = 1.0
+    best_is: str = ""
 
 
 Event = Note | Progress

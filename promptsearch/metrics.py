@@ -69,6 +69,11 @@ class Metric:
     understands: Callable[[str], bool] = bool
     labels_alike: bool = False
 
+    @property
+    def mean_name(self) -> str:
+        """What the mean over single rows' scores is called where it is not the metric's value; empty where it is."""
+        return "accuracy" if self.labels_alike else ""
+
     def __call__(self, example: Gold, prediction: str) -> float:
         """Score of one prediction."""
         return self.score(example, prediction)

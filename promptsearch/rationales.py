@@ -12,6 +12,7 @@ Leaves out: which of the kept ones a prompt shows.
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -39,6 +40,7 @@ _MOST_REPEATS = 2  # more than so many times
 _SHOWN = 3  # kept pieces that later attempts are shown
 _RIGHT = 0.99  # score from which an answer counts as right
 _FEWEST_CALIBRATED = 8  # answers that batch calibration is fitted on
+_RELATIONS = re.compile(r"[<>=]+")
 _REFUSED: dict[str, object] = {"rationale": "", "answer": None, "finished": False}  # the prompt was too long
 
 
@@ -241,11 +243,12 @@ def fate_of(text: str, gold: str | None, *, hinted: bool, finished: bool) -> str
         return "repeats itself"
     if gold is None:
         return KEPT
-    if hinted and _holds(steps[0], gold):
+    if hinted and len(steps) > 1 and _holds(steps[0], gold):
         return "tells the answer at once"
     return KEPT if _holds(steps[-1], gold) else "does not end in the answer"
 
 
 def _holds(sentence: str, gold: str) -> bool:
-    """Whether a sentence holds an answer, as whole words, as answers are compared."""
-    return f" {answer_text(gold)} " in f" {answer_text(sentence)} "
+    """Whether a sentence holds an answer, as whole words, as answers are compared; "2 + 4 = 6" holds "6"."""
+    said, answer = (_RELATIONS.sub(r" \g<0> ", answer_text(text)).split() for text in (sentence, gold))
+    return f" {' '.join(answer)} " in f" {' '.join(said)} "

@@ -55,13 +55,23 @@ def _rows(result: Result) -> list[_Row]:
         against, shown = result.against, BASELINE_NAMES.get(name, name)
         if name.endswith("_alone"):
             beside = result.baselines.get(name.removesuffix("_alone"))
-            if result.baselines[name] == beside:
+            if not result.prompt.parts.uses_prior and result.baselines[name] == beside:
                 continue
             if beside is None:  # the prompt alone has a readout, and with its prior it has none
                 shown = f"{_ALONE}, by words"
             against = result.against_without_prior
         rows.append(_Row(shown, result.baselines[name], against.get(name)))
     return rows
+
+
+def _raced_by(result: Result) -> str:
+    """What scores on search rows are called where they are not the metric's values; empty where they are."""
+    metric = result.prompt.task.metric
+    return "" if metric is None else metric.mean_name
+
+
+def _on_search_rows(result: Result, items: int) -> str:
+    return " ".join(filter(None, (_raced_by(result), f"on {items} search rows")))
 
 
 def _percent(value: float) -> str:
@@ -184,13 +194,13 @@ def _order(result: Result) -> str:
     if effect is None:
         return ""
     winner = "" if own is None else f"; the winner's own order, chosen by these rows, scores {100 * own:.1f} %"
-    return f"beside the orders that the search chose, {effect}, on {effect.items} search rows{winner}"
+    return f"beside the orders that the search chose, {effect}, {_on_search_rows(result, effect.items)}{winner}"
 
 
 def _front(result: Result) -> str:
     """The prompts that are worth their tokens."""
     points = [f"{point.tokens:,.0f} tokens {_percent(point.value.value)}" for point in result.front]
-    return f"{', '.join(points)} (on {result.insights.front_items} search rows, too high for the best)"
+    return f"{', '.join(points)} ({_on_search_rows(result, result.insights.front_items)}, too high for the best)"
 
 
 def _reasoning(result: Result) -> str:
@@ -202,7 +212,8 @@ def _reasoning(result: Result) -> str:
     elif effect is not None:
         parts.append("on" if result.prompt.candidate.reasons else "off")
     if effect is not None:
-        parts.append(str(effect))
+        name = _raced_by(result)
+        parts.append(f"in {name}, {effect}" if name else str(effect))
     if fates:
         parts.append("written by the model: " + ", ".join(f"{count} {fate}" for fate, count in fates.items()))
     return "; ".join(parts)
@@ -377,6 +388,7 @@ def _page(result: Result) -> dict[str, Any]:
         "demonstrations": result.prompt.demonstrations,
         "reasons": result.prompt.candidate.reasoning in ("gold", "self"),
         "scatter": _scatter(result),
+        "raced_by": _raced_by(result),
         "cost": _cost(result),
         "facts": list(_flat(result.facts)),
     }

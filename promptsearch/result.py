@@ -51,7 +51,8 @@ class Trial:
         number: order of appearance, from 0.
         candidate: what was tried.
         items: search items that it was scored on.
-        value: mean score on them; too high for a winner, since winners are chosen by it.
+        value: mean score on them, which is accuracy where the metric is macro F1; too high for a winner, since
+            winners are chosen by it.
         confidence: mean probability of the right answer on them.
         prompt_tokens: expected tokens before the query.
     """

@@ -125,6 +125,11 @@ class Judge:
         """Whether every label counts alike, however many rows it has."""
         return self._metric.labels_alike
 
+    @property
+    def mean_name(self) -> str:
+        """See :attr:`promptsearch.metrics.Metric.mean_name`."""
+        return self._metric.mean_name
+
     def weights(self, items: Sequence[int]) -> FloatArray:
         """What each item counts in a fit, shape (items,), 1 on average.
 

@@ -96,6 +96,7 @@ class _Status:
                 best=event.best or known.best,
                 tokens_per_second=event.tokens_per_second or known.tokens_per_second,
                 left=min(event.left, known.left),  # a budget never grows
+                best_is=known.best_is if event.best is None else event.best_is,
             )
         self._current = event
 
@@ -132,7 +133,7 @@ def _figures(current: Progress) -> Text:
 
     parts = [(f"{current.alive:,} alive, {current.tried:,} tried", "")]
     if current.best is not None:
-        parts.append((f"best {current.best}", "bold"))
+        parts.append((" ".join(filter(None, ("best", current.best_is, str(current.best)))), "bold"))
     if current.tokens_per_second:
         parts.append((f"{current.tokens_per_second:,.0f} tokens/s", ""))
     line = Text("  ", no_wrap=True, overflow="ellipsis")

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from tiny_models import write_model
 
 from benchmarks.common import Results
-from benchmarks.lab import documents
+from benchmarks.lab import documents, reports
 from benchmarks.lab.__main__ import main as run_program
 from benchmarks.lab.bench import Bench
-from benchmarks.lab.claim import Setting
+from benchmarks.lab.claim import Claim, Contrast, Setting
 from benchmarks.lab.claims import CLAIMS
 from benchmarks.lab.claims.correct_share import SHARES
 from benchmarks.lab.claims.implicit_steps import Agreement
@@ -46,6 +46,7 @@ from benchmarks.lab.effects import (
 )
 from benchmarks.lab.material import Material, Row, plain_text
 from benchmarks.lab.measuring import Place, Stock
+from benchmarks.lab.pages import _section
 from benchmarks.lab.problems import Problems
 from benchmarks.lab.prompts import channel_prompts, label_prompts
 from benchmarks.lab.reader import Models, Reader, quantized
@@ -53,6 +54,7 @@ from benchmarks.lab.reports import CONTRADICTED, HOLDS, MIXED, NOT_SHOWN, PARTLY
 from benchmarks.lab.scales import QUICK, Scale
 from benchmarks.lab.settings import DECIDING, command_of, continued, setting_of, settings_of
 from benchmarks.lab.ways import bits, scores_of
+from benchmarks.lab.words import Words
 from promptsearch.errors import DataError, ModelError, UserError
 from promptsearch.lm.fake import FakeLM
 from promptsearch.lm.llamacpp.engine import LlamaEngine
@@ -203,9 +205,72 @@ def test_the_spread_is_without_the_items_noise() -> None:
         covered.append(seen.low <= 0.08 * expected_range(12) <= seen.high)
     assert np.mean(found) == pytest.approx(0.08 * expected_range(12), abs=0.015)
     assert np.mean(covered) > 0.85
-    equal = np.broadcast_to(rng.random((1, 5, 96)) < 0.5, (12, 5, 96)).astype(float)
-    with pytest.raises(LeftOut):
-        Spread(conditions).values(Table(dict(zip(conditions, equal, strict=True))))
+
+
+def test_orders_that_change_nothing_have_a_range_of_zero() -> None:
+    rng = np.random.default_rng(6)
+    conditions = [Labelled(4, order=number) for number in range(12)]
+    same = np.broadcast_to(rng.random((1, 5, 96)) < 0.5, (12, 5, 96)).astype(float)
+    found = crossed_mean(Spread(conditions).values(Table(dict(zip(conditions, same, strict=True)))))
+    assert found.value == 0
+    assert -0.05 < found.low < 0 < found.high < 0.05
+    assert verdict(found.low, found.high, 0.10, None) == CONTRADICTED
+
+
+@pytest.mark.parametrize("deviation", [0.0, 0.01, 0.02])
+def test_a_range_estimated_as_zero_has_an_interval_that_covers_what_the_items_cannot_tell(deviation: float) -> None:
+    """With zeros for each item alone, it would end at three points, below ranges that are often taken for none."""
+    rng = np.random.default_rng(7)
+    conditions = [Labelled(4, order=number) for number in range(12)]
+    values, covered, ends = [], [], []
+    for _ in range(60):
+        shares = rng.normal(0.6, deviation, (12, 5, 1)) + rng.normal(0, 0.15, (1, 1, 96))
+        scores = (rng.random((12, 5, 96)) < np.clip(shares, 0, 1)).astype(float)
+        seen = crossed_mean(Spread(conditions).values(Table(dict(zip(conditions, scores, strict=True)))))
+        values.append(seen.value)
+        if abs(seen.value) < 1e-9:
+            covered.append(seen.low <= deviation * expected_range(12) <= seen.high)
+            ends.append(seen.high)
+    assert len(covered) > 5
+    assert np.mean(covered) > 0.9
+    assert 0.08 < np.mean(ends) < 0.15
+    assert min(values) > -1e-9
+
+
+def test_an_average_names_the_datasets_that_it_is_over() -> None:
+    setting = setting_of(SETTINGS)
+    before, *others = conditions = Labelled(), Labelled(8), Surrogate(), Surrogate(control=True)
+    contrast = Contrast(Words("agreement", "一致"), Agreement(*conditions), above=0)
+    claim = Claim(1, "x", *[Words("x", "x")] * 3, datasets=("sst2", "trec"), contrasts=(contrast,), seeds=1)
+
+    def shown_with(sst2: dict[str, str], trec: dict[str, str]) -> list[str]:
+        """The row of an effect, given the answers before demonstrations; with all of them right there is none."""
+        cells = {
+            f"{setting.main}|{dataset}|{condition.name}|0": answers
+            for dataset, own in (("sst2", sst2), ("trec", trec))
+            for condition, answers in [
+                (before, own),
+                *((each, dict.fromkeys(claim.ways, "1011")) for each in others),
+            ]
+        }
+        made = reports.report(claim, cells, setting)
+        (row,) = _section(made["models"][0], made, "en", several=False)["findings"]
+        return [row["name"], *row["cells"]]
+
+    some, none = (dict.fromkeys(claim.ways, answers) for answers in ("0010", "1111"))
+    one_way = {"direct": "0010", "calibrated": "1111"}
+    name, direct, calibrated = shown_with(some, some)
+    assert name == "agreement"
+    assert "(on" not in direct + calibrated
+    name, direct, calibrated = shown_with(some, none)
+    assert name == "agreement (on sst2)"
+    assert "(on" not in direct + calibrated
+    name, direct, calibrated = shown_with(some, one_way)
+    assert name == "agreement"
+    assert direct.endswith(" (on sst2, trec): **undecided**")
+    assert calibrated.endswith(" (on sst2): **undecided**")
+    name, direct, calibrated = shown_with(none, none)
+    assert (name, direct) == ("agreement", "could not be measured: **undecided**")
 
 
 def test_agreement_is_a_share_of_the_corrections() -> None:

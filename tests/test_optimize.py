@@ -20,7 +20,7 @@ import promptsearch as ps
 from promptsearch.candidate import Candidate
 from promptsearch.data.duplicates import DuplicateReport
 from promptsearch.errors import ArtifactError, BudgetError, ContextError, DataError, ModelError, UserError
-from promptsearch.events import Event, Note
+from promptsearch.events import Event, Note, Progress
 from promptsearch.lm.fake import FakeLM, ScriptedLM
 from promptsearch.prompting import PromptBuilder
 from promptsearch.result import Trial
@@ -501,9 +501,15 @@ def test_several_columns_and_a_metric_of_ones_own() -> None:
 
 def test_macro_f1() -> None:
     task = numbered_task(metric="macro_f1")
-    result = search(task, WatchedLM(golds_of(task), reliability=0.7), "1000 evaluations", space=ps.Space(prior=False))
+    heard: list[Event] = []
+    lm = WatchedLM(golds_of(task), reliability=0.7)
+    result = search(task, lm, "1000 evaluations", space=ps.Space(prior=False), progress=heard.append)
     assert result.test.interval == "bootstrap 95 %"
     assert result.test.low < result.test.high
+    raced = [event for event in heard if isinstance(event, Progress) and event.best is not None]
+    assert {event.best_is for event in raced} == {"accuracy"}
+    assert all((trial.value * trial.items) % 1 == pytest.approx(0) for trial in result.trials)  # shares of rows
+    assert "accuracy on" in " ".join(str(result).split())
 
 
 def test_models_that_only_generate() -> None:

@@ -55,3 +55,20 @@ def test_methods_are_compared_on_the_same_rows() -> None:
     assert cell["measured"]["vote"]["tokens"] > cell["measured"]["direct"]["tokens"]
     assert "gold 100.0" in _line(cell)
     assert "+100.0" in table({"lookup|0": cell})
+
+
+def test_the_table_averages_over_the_seeds_that_have_a_method() -> None:
+    def measured(value: float, tokens: int, seconds: float) -> dict[str, float]:
+        return {"value": value, "n": 10, "tokens": tokens, "seconds": seconds}
+
+    gain = {"value": 0.25, "low": 0.1, "high": 0.4}
+    cells = {
+        "lookup|0": {"measured": {"direct": measured(0.5, 100, 1.0)}, "gain": {}},
+        "lookup|1": {
+            "measured": {"direct": measured(0.6, 300, 3.0), "self": measured(0.8, 500, 5.0)},
+            "gain": {"self": gain},
+        },
+    }
+    direct, own = (line.split() for line in table(cells).splitlines() if "ms a row" in line)
+    assert " ".join(direct) == "direct 55.0 20 tokens 200 ms a row"
+    assert " ".join(own) == "self 80.0 50 tokens 500 ms a row +25.0 [+10.0, +40.0] over direct (1 of 2 seeds)"

@@ -7,14 +7,18 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fakes import SCRIPT, result
 
 import promptsearch as ps
-from promptsearch.measurement import measure
+from promptsearch.measurement import measure, paired_difference
+from promptsearch.metrics import METRICS
 from promptsearch.report import text_table, write_report
 from promptsearch.result import BASELINE_NAMES
 from promptsearch.run.notes import measurement_notes
+from promptsearch.search.insights import ReasoningEffect
+from promptsearch.search.order import order_effect
 
 VOID = {"meta", "br", "hr", "img", "input", "link"}
 
@@ -98,6 +102,51 @@ def test_table_shows_the_prompt_alone_wherever_it_has_a_prior(found: ps.Result) 
     assert "the prompt alone" in text_table(same)
     assert "12.3 %" in text_table(other)
     assert "the prompt alone" not in text_table(without)
+
+
+def test_a_baseline_alone_is_shown_where_a_prior_is_in_use_or_it_differs(found: ps.Result) -> None:
+    def rows_alone(searched: ps.Result, single: float, alone: float) -> int:
+        values = {"single": replace(found.test, value=single), "single_alone": replace(found.test, value=alone)}
+        lines = text_table(replace(searched, baselines={**found.baselines, **values})).split("\n")
+        return sum(line.startswith("  the prompt alone") for line in lines)
+
+    without = replace(found, prompt=found.prompt.without_prior())
+    assert found.prompt.parts.uses_prior
+    assert rows_alone(found, 0.5, 0.5) == rows_alone(found, 0.5, 0.4) == 2  # the winner's own is the other
+    assert rows_alone(without, 0.5, 0.4) == 1
+    assert rows_alone(without, 0.5, 0.5) == 0
+
+
+def test_table_and_page_say_that_prompts_race_by_accuracy_where_that_is_not_the_metric(
+    found: ps.Result, tmp_path: Path
+) -> None:
+    drawn = np.random.default_rng(0).random((4, 30)) < 0.7
+    effect = order_effect(drawn.astype(float), np.random.default_rng(0))
+    gain = ReasoningEffect(2, paired_difference(drawn[0], drawn[1]), 90.0, 30.0)
+    insights = replace(found.insights, order=effect, winner_order=0.9, reasoning=gain)
+    plain = replace(found, insights=insights)
+
+    class AlikeTask:
+        metric = METRICS["macro_f1"]
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(found.prompt.task, name)
+
+    parts = replace(found.prompt.parts, task=AlikeTask())  # type: ignore[arg-type]
+    alike = replace(plain, prompt=ps.Prompt.from_parts(parts, found.prompt.opened))
+    shown, other = (" ".join(str(each).split()) for each in (alike, plain))
+    assert f"(accuracy on {insights.front_items} search rows, too high for the best)" in shown
+    assert "points (sd), accuracy on 30 search rows; the winner's own order" in shown
+    assert "in accuracy, the best of 2 prompts that reason" in shown
+    assert "points (sd), on 30 search rows; the winner's own order" in other
+    assert "accuracy on" not in other
+    page, other = (
+        " ".join(Page(each.report(tmp_path / "r.html").read_text("utf-8")).texts) for each in (alike, plain)
+    )
+    assert "What was tried (accuracy)" in page
+    assert "Their values are accuracy" in page
+    assert "What was tried (accuracy)" not in other
+    assert "Their values are" not in other
 
 
 def test_table_wraps_notes_and_counts_failures(found: ps.Result) -> None:

@@ -72,6 +72,15 @@ def test_later_phases_keep_what_the_search_left(monkeypatch: pytest.MonkeyPatch)
     assert "budget left 40%" in last
 
 
+def test_the_best_is_named_where_it_is_not_the_metric(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = opened(monkeypatch)
+    with progress_display() as listen:
+        listen(Progress("search", 1.0, 3, 9, BEST, 1200.0, 0.4, best_is="accuracy"))
+        listen(Progress("test", 0.25))
+    last = terminal.getvalue().rsplit("measuring on the test rows", 1)[1]
+    assert f"best accuracy {BEST}" in last
+
+
 def test_cursor_comes_back_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = opened(monkeypatch)
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.lab.conditions import Condition
+from benchmarks.lab.crossed import crossed_mean
 
 __all__ = [
     "Best",
@@ -146,16 +147,14 @@ class Spread:
     The variance between conditions is estimated without the items' noise, from pairs of different items (a
     U-statistic), and a range is as many standard deviations as that many normal draws have on average (Tippett,
     Biometrika 17, 1925). Values are the linear parts of the estimate (the delta method): their mean is the estimate.
+    Where the conditions differ by no more than chance has it, the estimate is 0. The root has no slope there: the
+    values are scaled so that their interval ends where that of the variance, laid around 0, ends.
     """
 
     conditions: Sequence[Condition]
 
     def values(self, scores: Scores) -> NDArray[np.float64]:
-        """Shape (seeds, items).
-
-        Raises:
-            LeftOut: the conditions differ by less than chance has it.
-        """
+        """Shape (seeds, items)."""
         table = _stacked([scores.of(condition) for condition in self.conditions])
         conditions, _, items = table.shape
         centred = table - table.mean(axis=0)
@@ -163,9 +162,14 @@ class Spread:
         shared = (centred * others).sum(axis=0) / ((conditions - 1) * (items - 1))  # its mean is the variance
         variances = 2 * shared - shared.mean(axis=1, keepdims=True)
         variance = float(variances.mean())
-        if variance <= 0:
-            raise LeftOut("the conditions differ by less than chance has it")
-        return np.asarray(expected_range(conditions) * (variance**0.5 + (variances - variance) / (2 * variance**0.5)))
+        if variance > 0:
+            deviations = variance**0.5 + (variances - variance) / (2 * variance**0.5)
+        elif np.ptp(variances) < 1e-12:
+            deviations = np.zeros(variances.shape)
+        else:
+            around = crossed_mean(variances)
+            deviations = (variances - variance) / (around.high - around.value) ** 0.5
+        return np.asarray(expected_range(conditions) * deviations)
 
 
 def expected_range(count: int) -> float:

@@ -121,7 +121,7 @@ def _section(section: Mapping[str, Any], report: Mapping[str, Any], language: st
             {
                 "name": _named(found, language),
                 "claimed": _claimed(found, say),
-                "cells": [_effect(found, way, say) for way in ways],
+                "cells": [_effect(found, way, language) for way in ways],
             }
             for found in section["findings"]
         ],
@@ -147,7 +147,7 @@ def _sentence(section: Mapping[str, Any], way: str, called: str, language: str) 
     for found in section["findings"]:
         if found["main"] and way in found["ways"]:
             values = found["ways"][way]
-            number = _number(found, values, say)
+            number = _number(found, values, language)
             parts.append(say["part"].format(name=_on(found, language), number=number, verdict=say[values["verdict"]]))
     return say["sentence"].format(
         verdict=say[f"sentence {section['verdict'][way]['verdict']}"],
@@ -162,11 +162,22 @@ def _named(found: Mapping[str, Any], language: str) -> str:
 
 
 def _on(found: Mapping[str, Any], language: str) -> str:
-    """An effect's name, with the datasets that it was measured on where these are not all."""
-    measured = list(dict.fromkeys(name for way in found["ways"].values() for name in way["datasets"]))
-    on = "" if found["whole"] or not measured else SAYINGS[language]["on"].format(_listed(measured, language))
+    """An effect's name, with the datasets that it was measured on where these are not all.
+
+    Where they are not the same in each way, they stand with the numbers instead.
+    """
+    covered = _covered(found)
     name: str = found["name"][language]
-    return name + on
+    return name if found["whole"] or len(covered) != 1 else name + _over(covered[0], language)
+
+
+def _covered(found: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """The sets of datasets that an effect's averages are over, each once."""
+    return list(dict.fromkeys(tuple(each["datasets"]) for each in found["ways"].values() if each["datasets"]))
+
+
+def _over(datasets: Sequence[str], language: str) -> str:
+    return SAYINGS[language]["on"].format(_listed(datasets, language))
 
 
 def _claimed(found: Mapping[str, Any], say: Mapping[str, str]) -> str:
@@ -178,19 +189,21 @@ def _claimed(found: Mapping[str, Any], say: Mapping[str, str]) -> str:
     return say[kind].format(f"{number:g}×" if found["unit"] == "times" else f"{100 * number:g}")
 
 
-def _effect(found: Mapping[str, Any], way: str, say: Mapping[str, str]) -> str:
+def _effect(found: Mapping[str, Any], way: str, language: str) -> str:
     """Value and interval of one way, with the verdict where it decides."""
     if way not in found["ways"]:
         return "–"
-    values = found["ways"][way]
-    number = _number(found, values, say)
+    say, values = SAYINGS[language], found["ways"][way]
+    number = _number(found, values, language)
     return say["cell"].format(number=number, verdict=say[values["verdict"]]) if found["main"] else number
 
 
-def _number(found: Mapping[str, Any], values: Mapping[str, Any], say: Mapping[str, str]) -> str:
+def _number(found: Mapping[str, Any], values: Mapping[str, Any], language: str) -> str:
+    say = SAYINGS[language]
     if "value" not in values:
         return say["no number"]
-    return _with_interval(values, found["unit"]) + (say["at least"] if found["least"] else "")
+    on = "" if found["whole"] or len(_covered(found)) == 1 else _over(tuple(values["datasets"]), language)
+    return _with_interval(values, found["unit"]) + (say["at least"] if found["least"] else "") + on
 
 
 def _of_dataset(found: Mapping[str, Any], way: str, dataset: str) -> str:

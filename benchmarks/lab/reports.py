@@ -188,7 +188,10 @@ def _of_model(claim: Claim, cells: Cells, setting: Setting, model: str) -> dict[
 
 
 def _finding(contrast: Contrast, claim: Claim, cells: Cells, setting: Setting, model: str) -> dict[str, Any]:
-    """A contrast in all its ways; a part that could not be measured is not shown."""
+    """A contrast in all its ways; a part that could not be measured is not shown.
+
+    ``whole`` says whether each average is over all of the claim's datasets.
+    """
     times, least = (getattr(contrast.effect, name, False) for name in ("times", "least"))
     ways: dict[str, Any] = {}
     missing = False
@@ -221,7 +224,7 @@ def _finding(contrast: Contrast, claim: Claim, cells: Cells, setting: Setting, m
         "least": least,
         "unit": "times" if times else "points",
         "missing": missing,
-        "whole": claim.datasets_of(contrast) == claim.datasets,
+        "whole": all(set(each["datasets"]) == set(claim.datasets) for each in ways.values() if each["datasets"]),
         "ways": ways,
     }
 
@@ -311,4 +314,5 @@ def _values(found: Estimate, times: bool) -> dict[str, float]:
 
 
 def _rounded(value: float, low: float, high: float) -> dict[str, float]:
-    return {"value": round(value, 4), "low": round(low, 4), "high": round(high, 4)}
+    ends = {"value": value, "low": low, "high": high}
+    return {name: round(end, 4) + 0.0 for name, end in ends.items()}  # the sum makes -0.0 a plain 0.0

@@ -146,5 +146,6 @@ class Race:
                 best=measure(best.values),
                 tokens_per_second=cost.tokens / max(1e-9, self._study.meter.elapsed),
                 left=max(0.0, 1 - self._study.spent / self._study.plan.total),
+                best_is=self._study.fitter.alone.mean_name,
             )
         )

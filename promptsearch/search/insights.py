@@ -70,7 +70,7 @@ class RunnerUp:
 
 @dataclass(frozen=True)
 class Insights:
-    """What the log tells.
+    """What the log tells. Scores are means over rows: accuracy where the metric is macro F1.
 
     Attributes:
         front: prompts that no other beats in both value on search rows and prompt tokens, cheapest first; ``index``

@@ -17,6 +17,9 @@ import numpy as np
 import promptsearch as ps
 from promptsearch.errors import UserError
 from promptsearch.files import write_whole
+from promptsearch.lm.hub import fetch_model
+from promptsearch.lm.llamacpp.weights import choose_weights
+from promptsearch.lm.resolve import PACKAGED, OpenedModel, packaged_model
 
 PACKAGES = ("llama-cpp-python", "faiss-cpu", "torch", "sentence-transformers", "numpy")
 
@@ -139,6 +142,25 @@ def _command(arguments: list[str]) -> str:
     before = ["", *arguments]
     shown = [roles.get(option, value) for option, value in zip(before, arguments, strict=False)]
     return " ".join("FILE" if os.sep in value and not value.startswith("hf:") else value for value in shown)
+
+
+def weights_file(opened: OpenedModel) -> Path:
+    """The file whose weights a model runs, so that a rival can open the same one.
+
+    Raises:
+        UserError: it is no GGUF file.
+        ModelError: the file is gone.
+    """
+    if not opened.kind:
+        raise UserError(
+            f"rivals here open the model's file themselves, and {opened.engine.name} is none; "
+            "give --model a GGUF file, or leave it out"
+        )
+    if opened.source == PACKAGED:
+        source = packaged_model()
+    else:
+        source = fetch_model(opened.source) if opened.source.startswith("hf:") else Path(opened.source)
+    return choose_weights(source, opened.kind).path
 
 
 def require_same_settings(path: Path, settings: dict[str, Any]) -> None:

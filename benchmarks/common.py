@@ -178,6 +178,30 @@ def require_same_settings(path: Path, settings: dict[str, Any]) -> None:
         raise UserError(f"{path} holds results of other settings ({were}); give another --json")
 
 
+def end_on_other_settings(path: Path, settings: dict[str, Any]) -> None:
+    """End a benchmark, before it opens a model, that would add to results that were measured otherwise.
+
+    Args:
+        path: file of results.
+        settings: all that decides what a cell holds and is no part of its key. What only decides which cells there
+            are (datasets, seeds) is none of it, so that a file may grow by several commands.
+
+    Raises:
+        SystemExit: naming what differs.
+    """
+    try:
+        require_same_settings(path, settings)
+    except UserError as error:
+        raise SystemExit(str(error)) from error
+
+
+def model_setting(model: str | None) -> dict[str, str]:
+    """The setting that tells results of a ``--model`` from those of the packaged one, which say nothing."""
+    if model is None or model.lower() == PACKAGED:
+        return {}
+    return {"model": model if model.startswith(("hf:", "http://", "https://")) else Path(model).name}
+
+
 class Results:
     """Measured cells, written after each one; a run started again skips the cells that are there.
 

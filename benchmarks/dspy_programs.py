@@ -33,7 +33,7 @@ import numpy as np
 from dspy.teleprompt import GEPA, BootstrapFewShotWithRandomSearch, KNNFewShot, LabeledFewShot, MIPROv2
 
 import promptsearch as ps
-from benchmarks.common import Results, require_same_settings, weights_file
+from benchmarks.common import Results, model_setting, require_same_settings, weights_file
 from benchmarks.dspy_serving import WAYS, serving_cell
 from benchmarks.dspy_tasks import PROGRAMS, THREADS, Work, classify
 from benchmarks.throughput_processes import ContenderError
@@ -153,6 +153,7 @@ def main() -> None:
     """Measure every cell that is not there yet, then print the table."""
     options = _options()
     settings = {"rows": options.rows, "test_rows": options.test_rows, "max_tokens": options.max_tokens}
+    settings |= model_setting(options.model)
     if options.threads != THREADS and not options.engine:
         settings["threads"] = options.threads
     try:

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 import promptsearch as ps
-from benchmarks.common import Results, read_dataset, require_same_settings, weights_file
+from benchmarks.common import Results, model_setting, read_dataset, require_same_settings, weights_file
 from benchmarks.outside import item_scores
 from benchmarks.symbolic import TASKS, make_rows
 from benchmarks.throughput_processes import ContenderError, Spec, Worker
@@ -72,6 +72,7 @@ def main() -> None:
         "test_rows": options.test_rows,
         "budget": options.budget,
         "methods": list(options.methods),
+        **model_setting(options.model),
     }
     try:
         require_same_settings(Path(options.json), settings)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 import promptsearch as ps
-from benchmarks.common import Dataset, Results, read_dataset
+from benchmarks.common import Dataset, Results, end_on_other_settings, model_setting, read_dataset
 from benchmarks.recipes import PLAIN_RECIPES, Bench
 from promptsearch.lm.resolve import OpenedModel, open_engine
 
@@ -26,8 +26,9 @@ from promptsearch.lm.resolve import OpenedModel, open_engine
 def main() -> None:
     """Measure every cell that is not there yet, then print the table."""
     options = _options()
+    settings = {"budget": options.budget, "test_rows": options.test_rows, **model_setting(options.model)}
+    end_on_other_settings(Path(options.json), settings)
     opened = open_engine(options.model)
-    settings = {"budget": options.budget, "test_rows": options.test_rows}
     results = Results(Path(options.json), settings, opened.description)
     for name in options.datasets.split(","):
         dataset = read_dataset(Path(options.data), name)

@@ -17,6 +17,9 @@ import numpy as np
 import promptsearch as ps
 from promptsearch.errors import UserError
 from promptsearch.files import write_whole
+from promptsearch.lm.hub import fetch_model
+from promptsearch.lm.llamacpp.weights import choose_weights
+from promptsearch.lm.resolve import PACKAGED, OpenedModel, packaged_model
 
 PACKAGES = ("llama-cpp-python", "faiss-cpu", "torch", "sentence-transformers", "numpy")
 
@@ -141,6 +144,25 @@ def _command(arguments: list[str]) -> str:
     return " ".join("FILE" if os.sep in value and not value.startswith("hf:") else value for value in shown)
 
 
+def weights_file(opened: OpenedModel) -> Path:
+    """The file whose weights a model runs, so that a rival can open the same one.
+
+    Raises:
+        UserError: it is no GGUF file.
+        ModelError: the file is gone.
+    """
+    if not opened.kind:
+        raise UserError(
+            f"rivals here open the model's file themselves, and {opened.engine.name} is none; "
+            "give --model a GGUF file, or leave it out"
+        )
+    if opened.source == PACKAGED:
+        source = packaged_model()
+    else:
+        source = fetch_model(opened.source) if opened.source.startswith("hf:") else Path(opened.source)
+    return choose_weights(source, opened.kind).path
+
+
 def require_same_settings(path: Path, settings: dict[str, Any]) -> None:
     """Refuse to add to results that were measured otherwise.
 
@@ -154,6 +176,30 @@ def require_same_settings(path: Path, settings: dict[str, Any]) -> None:
     if differing:
         were = ", ".join(f"{name}: {kept.get(name)} instead of {settings.get(name)}" for name in differing)
         raise UserError(f"{path} holds results of other settings ({were}); give another --json")
+
+
+def end_on_other_settings(path: Path, settings: dict[str, Any]) -> None:
+    """End a benchmark, before it opens a model, that would add to results that were measured otherwise.
+
+    Args:
+        path: file of results.
+        settings: all that decides what a cell holds and is no part of its key. What only decides which cells there
+            are (datasets, seeds) is none of it, so that a file may grow by several commands.
+
+    Raises:
+        SystemExit: naming what differs.
+    """
+    try:
+        require_same_settings(path, settings)
+    except UserError as error:
+        raise SystemExit(str(error)) from error
+
+
+def model_setting(model: str | None) -> dict[str, str]:
+    """The setting that tells results of a ``--model`` from those of the packaged one, which say nothing."""
+    if model is None or model.lower() == PACKAGED:
+        return {}
+    return {"model": model if model.startswith(("hf:", "http://", "https://")) else Path(model).name}
 
 
 class Results:

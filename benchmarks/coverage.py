@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.common import Results, in_points, mean_with_half_width
+from benchmarks.common import Results, end_on_other_settings, in_points, mean_with_half_width
 from benchmarks.outside import best_search_value
 from benchmarks.synthetic import World, search
 from promptsearch.evaluation import Answers
@@ -68,7 +68,8 @@ _PAIRED: dict[str, tuple[Draw, float]] = {
 def main() -> None:
     """Count every cell that is not there yet, then print the table."""
     options = _options()
-    settings = {"repeats": options.repeats, "searches": options.searches, "seed": options.seed}
+    settings = {"repeats": options.repeats, "seed": options.seed}
+    end_on_other_settings(Path(options.json), settings)
     results = Results(Path(options.json), settings)
     for key, cell in cells(options.repeats, options.seed):
         if key not in results:

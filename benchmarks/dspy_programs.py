@@ -11,8 +11,9 @@ optimizer takes by itself; errors of form count as wrong and are told apart. MIP
 model. ``--only`` narrows the cells ("classify|demo search|plain"; "classify|" leaves out the others of that name).
 
 ``--engine`` measures instead how long a small run of DSPy's own random search takes on the engine with concurrent
-calls of 8 and of 32 threads, on the same engine one call at a time, and on an HTTP server of ``llama_cpp.Llama``,
-which is how DSPy reaches a local model otherwise (``benchmarks.dspy_serving``).
+calls of 8 and of 32 threads, on the same engine one call at a time, and on an HTTP server of ``llama_cpp.Llama`` with
+the same weights, in a process of its own, which is how DSPy reaches a local model otherwise
+(``benchmarks.dspy_serving``).
 Interrupted, the same command goes on.
 """
 
@@ -32,12 +33,13 @@ import numpy as np
 from dspy.teleprompt import GEPA, BootstrapFewShotWithRandomSearch, KNNFewShot, LabeledFewShot, MIPROv2
 
 import promptsearch as ps
-from benchmarks.common import Results, require_same_settings
+from benchmarks.common import Results, model_setting, require_same_settings, weights_file
 from benchmarks.dspy_serving import WAYS, serving_cell
 from benchmarks.dspy_tasks import PROGRAMS, THREADS, Work, classify
+from benchmarks.throughput_processes import ContenderError
 from promptsearch.dspy.running import Ran, Runner
 from promptsearch.embed.transformer import resolve_encoder
-from promptsearch.errors import UserError
+from promptsearch.errors import PromptsearchError
 from promptsearch.lm.resolve import OpenedModel, open_engine
 from promptsearch.measurement import measure, paired_difference
 
@@ -151,20 +153,27 @@ def main() -> None:
     """Measure every cell that is not there yet, then print the table."""
     options = _options()
     settings = {"rows": options.rows, "test_rows": options.test_rows, "max_tokens": options.max_tokens}
+    settings |= model_setting(options.model)
     if options.threads != THREADS and not options.engine:
         settings["threads"] = options.threads
     try:
         require_same_settings(Path(options.json), settings)
-    except UserError as error:
+        opened = open_engine(options.model)
+        if options.engine:
+            weights_file(opened)  # a model that a server cannot open is refused before anything is measured
+    except PromptsearchError as error:
         raise SystemExit(str(error)) from error
-    opened = open_engine(options.model)
     results = Results(Path(options.json), settings, opened.description)
     if options.engine:
         for way in WAYS:
             key = f"engine|{way}"
             if key not in results:
                 work = classify(Path(options.data), 0, options.rows, 1)
-                results.add(key, serving_cell(way, work, opened, options.max_tokens))
+                try:
+                    results.add(key, serving_cell(way, work, opened, options.max_tokens))
+                except ContenderError as error:
+                    print(f"{key}  cannot be measured: {error}", flush=True)
+                    continue
                 print(key, results.cells[key], flush=True)
         return
     for seed in range(options.seeds):

@@ -8,12 +8,9 @@ Leaves out: which program is best; the run is as small as it can be and have all
 
 from __future__ import annotations
 
-import json
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import dspy
@@ -21,10 +18,10 @@ from dspy.teleprompt import BootstrapFewShotWithRandomSearch
 from dspy.utils.callback import BaseCallback
 
 import promptsearch as ps
-from benchmarks.dspy_engine import open_llama
+from benchmarks.common import weights_file
+from benchmarks.dspy_server import served
 from benchmarks.dspy_tasks import THREADS, Work
-from promptsearch.lm.llamacpp.weights import choose_weights
-from promptsearch.lm.resolve import OpenedModel, packaged_model
+from promptsearch.lm.resolve import OpenedModel
 
 __all__ = ["WAYS", "EvaluationClock", "serving_cell"]
 
@@ -32,7 +29,6 @@ WAYS = {"concurrent": THREADS, "concurrent 32": 32, "one by one": 1, "server": T
 """Ways to be served, with the number of DSPy's threads; all but the last on the engine."""
 
 _NO_LIMIT = 10_000  # unreadable answers: DSPy would end the optimizer after ten
-_SERVER_CONTEXT = 8192
 _SHOTS = 8
 
 
@@ -61,8 +57,13 @@ class EvaluationClock(BaseCallback):  # type: ignore[misc]  # dspy has no types
 
 
 def serving_cell(way: str, work: Work, opened: OpenedModel, max_tokens: int) -> dict[str, Any]:
-    """Seconds and requests of one random search with DSPy's default adapter, and of its evaluations alone."""
-    serving = _served(max_tokens) if way == "server" else _in_process(opened, max_tokens)
+    """Seconds and requests of one random search with DSPy's default adapter, and of its evaluations alone.
+
+    Raises:
+        UserError: a server cannot have the model's weights, since it is no GGUF file.
+        ContenderError: the server does not start.
+    """
+    serving = _served(opened, max_tokens) if way == "server" else _in_process(opened, max_tokens)
     with serving as lm:
         clock = EvaluationClock(lambda: len(lm.history))
         with dspy.context(lm=lm, adapter=dspy.ChatAdapter(), callbacks=[clock]):
@@ -91,39 +92,9 @@ def _in_process(opened: OpenedModel, max_tokens: int) -> Iterator[Any]:
 
 
 @contextmanager
-def _served(max_tokens: int) -> Iterator[Any]:
-    """A server as people run one: one model behind HTTP, one request at a time, beginnings reused."""
-    llama = open_llama(str(choose_weights(packaged_model(), "auto").path), _SERVER_CONTEXT)
-    lock = threading.Lock()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            most = asked.get("max_completion_tokens") or asked.get("max_tokens")
-            with lock:
-                made = llama.create_chat_completion(
-                    asked["messages"], max_tokens=most, temperature=asked.get("temperature", 0.0)
-                )
-            body = json.dumps(made).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_given: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
+def _served(opened: OpenedModel, max_tokens: int) -> Iterator[Any]:
+    """The same weights behind HTTP."""
+    with served(weights_file(opened), opened.kind) as address:
         yield dspy.LM(
-            "openai/local",
-            api_base=f"http://127.0.0.1:{server.server_port}/v1",
-            api_key="none",
-            cache=False,
-            temperature=0.0,
-            max_tokens=max_tokens,
+            "openai/local", api_base=address, api_key="none", cache=False, temperature=0.0, max_tokens=max_tokens
         )
-    finally:
-        server.shutdown()

@@ -31,7 +31,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 import promptsearch as ps
-from benchmarks.common import INSTRUCTIONS, Dataset, Results, in_points, mean_with_half_width, read_dataset
+from benchmarks.common import (
+    INSTRUCTIONS,
+    Dataset,
+    Results,
+    end_on_other_settings,
+    in_points,
+    mean_with_half_width,
+    model_setting,
+    read_dataset,
+)
 from benchmarks.outside import (
     SearchRows,
     best_search_value,
@@ -185,10 +194,11 @@ def main() -> None:
     """Measure every cell that is not there yet, then print the summary."""
     options = _options()
     names, chosen = options.datasets.split(","), options.experiments.split(",")
-    datasets = {name: read_dataset(Path(options.data), name) for name in names}
     sizes = {"train": options.rows, "test": options.test_rows}
+    settings = {"budget": options.budget, "sample": options.sample, **sizes, **model_setting(options.model)}
+    end_on_other_settings(Path(options.json), settings)
+    datasets = {name: read_dataset(Path(options.data), name) for name in names}
     opened, encoder = open_engine(options.model), CachedEncoder(resolve_encoder(None))
-    settings = {"budget": options.budget, "sample": options.sample, **sizes}
     results = Results(Path(options.json), settings, opened.description)
     for seed in range(options.seeds):
         for place, name in enumerate(names):

@@ -23,7 +23,7 @@ import dspy
 import numpy as np
 from llama_cpp.llama_speculative import LlamaPromptLookupDecoding
 
-from benchmarks.common import INSTRUCTIONS, Results, read_dataset
+from benchmarks.common import INSTRUCTIONS, Results, end_on_other_settings, read_dataset
 from benchmarks.dspy_engine import open_llama
 from benchmarks.throughput_cases import balanced_rows
 from promptsearch.lm.base import Engine, GenerationParams
@@ -45,8 +45,9 @@ _CONTEXT_TOKENS = 2048  # of the class: with drafts it keeps the logits of all
 def main() -> None:
     """Measure every case that is not there yet, then print the table."""
     options = _options()
-    opened = open_engine(None, options.weights)
     settings = {"count": options.count, "rounds": options.rounds, "weights": options.weights}
+    end_on_other_settings(Path(options.json), settings)
+    opened = open_engine(None, options.weights)
     results = Results(Path(options.json), settings, opened.description)
     for name, make in {"reasoning": reasoning_prompts, "chat": chat_prompts, "long": long_prompts}.items():
         if name not in results:

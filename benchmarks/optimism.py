@@ -21,7 +21,14 @@ from typing import Any
 import numpy as np
 
 import promptsearch as ps
-from benchmarks.common import Results, in_points, mean_with_half_width, read_dataset
+from benchmarks.common import (
+    Results,
+    end_on_other_settings,
+    in_points,
+    mean_with_half_width,
+    model_setting,
+    read_dataset,
+)
 from benchmarks.outside import best_search_value, winning_trial
 from benchmarks.reported import expected_coverage, is_covered, rest_value, sampling_error
 from promptsearch.embed.base import Encoder
@@ -40,8 +47,10 @@ SCORES: dict[str, Callable[[Mapping[str, Any]], float]] = {
 def main() -> None:
     """Measure every cell that is not there yet, then print the table."""
     options = _options()
+    sizes = {"rows": options.rows, "test_rows": options.test_rows}
+    settings = {"budget": options.budget, **sizes, **model_setting(options.model)}
+    end_on_other_settings(Path(options.json), settings)
     opened, encoder = open_engine(options.model), CachedEncoder(resolve_encoder(None))
-    settings = {"budget": options.budget, "test_rows": options.test_rows}
     results = Results(Path(options.json), settings, opened.description)
     for seed in range(options.seeds):
         for name in options.datasets.split(","):

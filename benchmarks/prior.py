@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 import promptsearch as ps
-from benchmarks.common import Results, read_dataset
+from benchmarks.common import Results, end_on_other_settings, read_dataset
 from promptsearch.embed.cache import CachedEncoder
 from promptsearch.embed.transformer import resolve_encoder
 from promptsearch.lm.base import FloatArray
@@ -39,8 +39,10 @@ _PARAMETERS = 134_515_008  # of the packaged model
 def main() -> None:
     """Measure every cell that is not there yet, then print the table."""
     options = _options()
+    settings = {"test_rows": options.test_rows}
+    end_on_other_settings(Path(options.json), settings)
     encoder = CachedEncoder(resolve_encoder(None))
-    results = Results(Path(options.json), {"test_rows": options.test_rows})
+    results = Results(Path(options.json), settings)
     for seed in range(options.seeds):
         for name in options.datasets.split(","):
             dataset = read_dataset(Path(options.data), name)

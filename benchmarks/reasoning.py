@@ -9,7 +9,7 @@ the right answer; ``vote``: the better of these two by the search rows, five sam
 is free to reason or not (``--budget``). ``--methods`` takes some of them. Beside accuracy stand tokens and seconds of
 answering the test rows, and the paired differences to ``direct`` and to ``zero-shot``. ``--bootstrap`` measures
 instead how fast reasoning for 100 examples is written: all at once, one by one by the same engine, and one by one by
-``create_completion``. Interrupted, the same command goes on.
+``create_completion``, which has the same weights in a process of its own. Interrupted, the same command goes on.
 """
 
 from __future__ import annotations
@@ -22,25 +22,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from llama_cpp import LlamaGrammar
 
 import promptsearch as ps
-from benchmarks.common import Results, read_dataset, require_same_settings
-from benchmarks.dspy_engine import open_llama
+from benchmarks.common import Results, model_setting, read_dataset, require_same_settings, weights_file
 from benchmarks.outside import item_scores
 from benchmarks.symbolic import TASKS, make_rows
-from promptsearch.answer_form import GENERATED_TOKENS
+from benchmarks.throughput_processes import ContenderError, Spec, Worker
 from promptsearch.budget import Meter
 from promptsearch.candidate import CUES, Candidate
-from promptsearch.errors import UserError
+from promptsearch.errors import PromptsearchError
 from promptsearch.evaluation import Asker, Evaluator, answer_grammar
 from promptsearch.lm.base import GenerationParams
-from promptsearch.lm.llamacpp.weights import choose_weights
-from promptsearch.lm.resolve import OpenedModel, open_engine, packaged_model
+from promptsearch.lm.resolve import OpenedModel, open_engine
 from promptsearch.measurement import measure, paired_difference
 from promptsearch.prompting import PromptBuilder, answer_room
 from promptsearch.rationales import Rationalizer
-from promptsearch.reasoning import ends_of, has_ended, in_the_prompt, one_line
+from promptsearch.reasoning import ends_of, in_the_prompt, one_line
 from promptsearch.run.workbench import demonstrations_of
 from promptsearch.store import RunStore
 from promptsearch.task import Example
@@ -75,12 +72,15 @@ def main() -> None:
         "test_rows": options.test_rows,
         "budget": options.budget,
         "methods": list(options.methods),
+        **model_setting(options.model),
     }
     try:
         require_same_settings(Path(options.json), settings)
-    except UserError as error:
+        opened = open_engine(options.model)
+        if options.bootstrap:
+            weights_file(opened)  # a model that the rival cannot open is refused before anything is measured
+    except PromptsearchError as error:
         raise SystemExit(str(error)) from error
-    opened = open_engine(options.model)
     results = Results(Path(options.json), settings, opened.description)
     names = options.tasks.split(",") if options.tasks else [*TASKS, *(REAL if options.data else ())]
     for seed in range(options.seeds):
@@ -90,10 +90,14 @@ def main() -> None:
                 key = f"bootstrap {key}"
             if key not in results:
                 task = task_of(name, options, seed)
-                if options.bootstrap:
-                    cell = bootstrapped(task, opened)
-                else:
-                    cell = compared(task, opened, options.budget, seed, options.methods)
+                try:
+                    if options.bootstrap:
+                        cell = bootstrapped(task, opened)
+                    else:
+                        cell = compared(task, opened, options.budget, seed, options.methods)
+                except ContenderError as error:
+                    print(f"{key}  cannot be measured: {error}", flush=True)
+                    continue
                 results.add(key, cell)
                 print(key, _line(cell), flush=True)
     print(table(results.cells))
@@ -256,7 +260,12 @@ def _asker(task: ps.Task, opened: OpenedModel) -> Asker:
 
 
 def bootstrapped(task: ps.Task, opened: OpenedModel) -> dict[str, Any]:
-    """Seconds of writing reasoning for 100 examples and answering by it: at once, one by one, and sequentially."""
+    """Seconds of writing reasoning for 100 examples and answering by it: at once, one by one, and sequentially.
+
+    Raises:
+        UserError: the rival cannot open the model, since it is no GGUF file.
+        ContenderError: the rival failed.
+    """
     numbers = [example.id for example in task.examples[:_BOOTSTRAPPED]]
     found: dict[str, Any] = {"examples": len(numbers)}
     opened.engine.generate(["Warm up."], GenerationParams(max_tokens=4))
@@ -282,34 +291,23 @@ def _alone(task: ps.Task, opened: OpenedModel, number: int) -> str:
 
 
 def _sequential(task: ps.Task, opened: OpenedModel, numbers: Sequence[int]) -> tuple[float, list[str]]:
-    """The same two steps by llama-cpp-python's own class: seconds, and the pieces of reasoning."""
-    weights = choose_weights(packaged_model(), opened.kind)
-    llama = open_llama(str(weights.path), opened.engine.context_tokens)
+    """The same two steps by llama-cpp-python's own class in another process: seconds, and the pieces of reasoning."""
+    weights = str(weights_file(opened))
+    spec = Spec("benchmarks.reasoning_rival:StepByStep", None, opened.kind, weights, opened.engine.context_tokens)
     builder = _asker(task, opened).builder
     reading = replace(_base(task), reasoning="cue", thought=CUES[0], thinking_tokens=_THINKING_TOKENS)
-    rules = answer_grammar(task.require_metric(), task.answer_form)
-    grammar = None if rules is None else LlamaGrammar.from_string(rules, verbose=False)
-    thinking = {
-        "max_tokens": _THINKING_TOKENS,
-        "temperature": 0.0,
-        "stop": list(ends_of(builder, reading)),
-        "stream": True,
-    }
-    answering = {"max_tokens": GENERATED_TOKENS, "temperature": 0.0, "stop": ["\n"], "grammar": grammar}
     texts = []
-    start = time.perf_counter()
-    for number in numbers:
-        asked = builder.render(reading, (), task.examples[number].fields)
-        said = ""
-        for part in llama.create_completion(asked, **thinking):
-            said += part["choices"][0]["text"]
-            if has_ended(reading, said):
-                break
-        written = in_the_prompt(reading, said)
-        llama.create_completion(builder.concluded(reading, asked, written), **answering)
-        texts.append(one_line(written))
-    seconds = time.perf_counter() - start
-    llama.close()
+    with Worker(spec, None) as rival:
+        rival.call(
+            "prepare", reading, ends_of(builder, reading), answer_grammar(task.require_metric(), task.answer_form)
+        )
+        start = time.perf_counter()
+        for number in numbers:
+            asked = builder.render(reading, (), task.examples[number].fields)
+            written = in_the_prompt(reading, rival.call("reason", str(asked)))
+            rival.call("answer", str(builder.concluded(reading, asked, written)))
+            texts.append(one_line(written))
+        seconds = time.perf_counter() - start
     return seconds, texts
 
 

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import http.client
+import json
+import multiprocessing
 import re
+import sys
 from pathlib import Path
 
 import pytest
+from tiny_models import write_model
 
 pytest.importorskip("dspy")
 
+from benchmarks import dspy_programs, throughput_processes
 from benchmarks.dspy_programs import gain, measured, table
-from benchmarks.dspy_serving import serving_cell
+from benchmarks.dspy_server import served
+from benchmarks.dspy_serving import _served, serving_cell
 from benchmarks.dspy_tasks import LookUp, look_up
 from promptsearch.lm.fake import ScriptedLM
 from promptsearch.lm.resolve import open_engine
@@ -59,6 +66,54 @@ def test_evaluations_are_counted_apart(way: str) -> None:
     assert cell["evaluating_calls"] == 2 * len(work.validation) * len(cell["scores"])
     assert cell["calls"] > cell["evaluating_calls"]
     assert 0 < cell["evaluating_seconds"] < cell["seconds"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="says what a process was started with")
+def test_the_server_has_the_models_own_file_in_a_process_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(throughput_processes, "USERS_OWN", {"OMP_WAIT_POLICY": "passive"})
+    monkeypatch.setenv("GOMP_SPINCOUNT", "set by the library here")
+    opened = open_engine(write_model(tmp_path, "llama"), "as-is")
+    before = set(multiprocessing.active_children())
+    with _served(opened, 4) as lm:
+        (process,) = set(multiprocessing.active_children()) - before
+        environment = Path(f"/proc/{process.pid}/environ").read_text().split("\0")
+        assert "OMP_WAIT_POLICY=passive" in environment
+        assert not any(each.startswith("GOMP_SPINCOUNT=") for each in environment)
+        assert isinstance(lm("Hello")[0], str)
+        assert lm.history[0]["response"].model == str(tmp_path / "llama.gguf")
+    opened.engine.close()
+    assert not process.is_alive()
+
+
+def test_connections_to_the_server_are_kept_and_end_with_it(tmp_path: Path) -> None:
+    asked = json.dumps({"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 2})
+    with served(write_model(tmp_path, "llama"), "as-is") as address:
+        connection = http.client.HTTPConnection(address.removeprefix("http://").removesuffix("/v1"))
+        sockets = []
+        for _ in range(2):
+            connection.request("POST", "/v1/chat/completions", asked)
+            answer = connection.getresponse()
+            assert (answer.status, answer.version) == (200, 11)
+            assert "message" in json.loads(answer.read())["choices"][0]
+            sockets.append(connection.sock)
+        assert sockets[0] is sockets[1] is not None
+    connection.close()
+    with pytest.raises(ConnectionRefusedError):
+        connection.connect()
+
+
+def test_a_model_without_a_file_is_refused_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "results.json"
+    words = ["x", "--data", "none", "--engine", "--model", "http://127.0.0.1:9/v1", "--json", str(path)]
+    monkeypatch.setattr(sys, "argv", words)
+    monkeypatch.setattr(dspy_programs, "open_engine", lambda model: open_engine(ScriptedLM(in_chat_form)))
+    with pytest.raises(SystemExit, match="give --model a GGUF file, or leave it out"):
+        dspy_programs.main()
+    assert not path.exists()
 
 
 def in_chat_form(prompt: str) -> str:

@@ -3,15 +3,36 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tiny_models import write_model
 
-from benchmarks.reasoning import METHODS, _line, compared, table, task_of
+from benchmarks import throughput_processes
+from benchmarks.common import weights_file
+from benchmarks.dspy_engine import open_llama
+from benchmarks.reasoning import (
+    _THINKING_TOKENS,
+    METHODS,
+    _asker,
+    _base,
+    _line,
+    _sequential,
+    compared,
+    table,
+    task_of,
+)
 from benchmarks.symbolic import TASKS, make_rows
+from promptsearch.candidate import CUES
+from promptsearch.errors import UserError
 from promptsearch.lm.fake import ScriptedLM
-from promptsearch.lm.resolve import open_engine
+from promptsearch.lm.resolve import PACKAGED, OpenedModel, open_engine
+from promptsearch.reasoning import ends_of, in_the_prompt, one_line
 
 
 @pytest.mark.parametrize("name", sorted(TASKS))
@@ -72,3 +93,54 @@ def test_the_table_averages_over_the_seeds_that_have_a_method() -> None:
     direct, own = (line.split() for line in table(cells).splitlines() if "ms a row" in line)
     assert " ".join(direct) == "direct 55.0 20 tokens 200 ms a row"
     assert " ".join(own) == "self 80.0 50 tokens 500 ms a row +25.0 [+10.0, +40.0] over direct (1 of 2 seeds)"
+
+
+def test_the_rival_writes_what_the_class_writes_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slow twin: the class in this process, never left off where its reasoning has ended."""
+    monkeypatch.setattr(throughput_processes, "USERS_OWN", {"OMP_WAIT_POLICY": "passive"})  # other tests run too
+    task = task_of("lookup", argparse.Namespace(rows=60, test_rows=10, data=None), 0)
+    opened = open_engine(write_model(tmp_path, "llama"), "as-is")
+    numbers = [example.id for example in task.examples[:3]]
+    seconds, texts = _sequential(task, opened, numbers)
+    builder = _asker(task, opened).builder
+    reading = replace(_base(task), reasoning="cue", thought=CUES[0], thinking_tokens=_THINKING_TOKENS)
+    llama = open_llama(str(tmp_path / "llama.gguf"), opened.engine.context_tokens)
+    options = {"max_tokens": _THINKING_TOKENS, "stop": list(ends_of(builder, reading)), "temperature": 0.0}
+    said = []
+    for number in numbers:
+        prompt = str(builder.render(reading, (), task.examples[number].fields))
+        parts = llama.create_completion(prompt, **options, stream=True)
+        said.append("".join(part["choices"][0]["text"] for part in parts))
+    llama.close()
+    opened.engine.close()
+    assert texts == [one_line(in_the_prompt(reading, each)) for each in said]
+    assert any(texts)
+    assert seconds > 0
+
+
+def test_the_library_loads_the_binding_first() -> None:
+    """Whoever loads it first decides how its threads wait in this process, and the engine here is ours."""
+    code = "import sys, benchmarks.reasoning; sys.exit('llama_cpp' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("kind", ["as-is", "F16"])
+def test_a_rival_opens_the_file_that_ours_runs(kind: str, tmp_path: Path) -> None:
+    path = write_model(tmp_path, "llama")
+    opened = open_engine(path, kind)
+    found = weights_file(opened)
+    opened.engine.close()
+    assert (found == path) == (kind == "as-is")
+    assert found.name == (path.name if kind == "as-is" else "F16.gguf")
+
+
+def test_a_rival_opens_the_packaged_model_where_ours_runs_it(model_file: Path) -> None:
+    assert (
+        weights_file(OpenedModel(open_engine(ScriptedLM(adds_after_reasoning)).engine, PACKAGED, "as-is"))
+        == model_file
+    )
+
+
+def test_a_model_that_a_rival_cannot_open_is_refused() -> None:
+    with pytest.raises(UserError, match="open the model's file themselves"):
+        weights_file(open_engine(ScriptedLM(adds_after_reasoning)))

@@ -14,6 +14,7 @@ from dspy.teleprompt import MIPROv2
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy.stats import binomtest
 
 import promptsearch as ps
 from benchmarks.common import require_same_settings
@@ -32,7 +33,7 @@ from benchmarks.rivals.plans import (
     mipro_trials,
     random_search_plan,
 )
-from benchmarks.rivals.table import figures, reached, table
+from benchmarks.rivals.table import Figures, figures, reached, table
 from benchmarks.throughput_processes import ContenderError
 from promptsearch.errors import UserError
 from promptsearch.lm.llamacpp.engine import LlamaEngine
@@ -426,9 +427,18 @@ def _cells() -> dict[str, Any]:
 def test_figures_are_means_over_seeds() -> None:
     rival = figures(_cells(), "sst2")["dspy mipro chat"]
     assert rival.value == pytest.approx(0.80)
-    assert (rival.right, rival.rows, rival.unread) == (160, 200, 14)
+    assert (rival.rows, rival.answers, rival.unread) == (100, 200, 14)
     assert (rival.seconds, rival.calls, rival.tokens) == ([900, 1500], [500, 500], [1000, 1000])
-    assert rival.interval[0] < 0.8 < rival.interval[1]
+
+
+@given(st.integers(1, 2000).flatmap(lambda rows: st.tuples(st.integers(0, rows), st.just(rows))), st.integers(1, 4))
+def test_seeds_that_answer_the_same_rows_make_no_interval_narrower(counted: tuple[int, int], seeds: int) -> None:
+    right, rows = counted
+    found = Figures()
+    for _ in range(seeds):
+        found.add({"value": right / rows, "n": rows}, {})
+    once = binomtest(right, rows).proportion_ci(method="wilson")
+    assert found.interval == pytest.approx((once.low, once.high))
 
 
 def test_time_to_reach_is_that_of_our_shortest_search_that_is_as_good() -> None:
@@ -443,6 +453,8 @@ def test_the_table_says_all_of_it() -> None:
     lines = {line.split("  ")[1].strip(): line for line in text.splitlines() if line.startswith("  ")}
     rival = lines["dspy mipro chat"]
     assert "80.0 +- 1.4" in rival
+    assert "71.1 to 86.7" in rival
+    assert "out of the test rows of one seed" in text
     assert "7.0" in rival
     assert "120 s (x 10.0) / 30 s (x 40.0)" in rival
     assert "not reached / not reached" in lines["recipe label_vote"]

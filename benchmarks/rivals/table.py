@@ -2,17 +2,19 @@
 
 *Time to reach* a method is the mean wall time of our shortest search whose prompt's mean test accuracy is at least
 that method's final one. It is given for the prompt alone and with the prior.
+All seeds answer the same test rows, so that further seeds make no interval narrower.
 Invariant: pure. Cells in, text out; a method with fewer seeds than others is shown with its number of seeds.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import mean, stdev
 from typing import Any
 
-from scipy.stats import binomtest
+from scipy.stats import norm
 
 __all__ = ["Figures", "figures", "reached", "table"]
 
@@ -30,6 +32,10 @@ _HEADS = (
     "tokens",
     "ours reaches it alone / prior",
 )
+_LEGEND = (
+    "+-: spread between seeds. 95 %: Wilson's interval of the mean over seeds, out of the test rows of one seed, "
+    "since all seeds answer the same rows."
+)
 
 
 @dataclass
@@ -38,8 +44,8 @@ class Figures:
 
     Attributes:
         values: test accuracy of each seed.
-        right: right answers of all seeds.
-        rows: test rows of all seeds.
+        rows: test rows, the same for all seeds; the fewest, if one answered fewer.
+        answers: to test rows, of all seeds.
         unread: answers that could not be parsed, of all seeds.
         seconds: wall seconds of each seed before its test rows; empty where there is nothing to time.
         calls: requests of each seed before its test rows.
@@ -48,8 +54,8 @@ class Figures:
     """
 
     values: list[float] = field(default_factory=list)
-    right: int = 0
     rows: int = 0
+    answers: int = 0
     unread: int = 0
     seconds: list[float] = field(default_factory=list)
     calls: list[float] = field(default_factory=list)
@@ -63,15 +69,22 @@ class Figures:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Wilson's 95 % interval of the rows of all seeds together."""
-        found = binomtest(self.right, self.rows).proportion_ci(method="wilson")
-        return float(found.low), float(found.high)
+        """Wilson's 95 % interval of the mean over seeds, out of the rows of one seed.
+
+        It tells what other test rows would change, as if one seed had answered them, which is never too little; what
+        other seeds would change is the spread between them.
+        """
+        z = float(norm.ppf(0.975))
+        weight = z**2 / self.rows
+        middle = (self.value + weight / 2) / (1 + weight)
+        half = math.sqrt(weight * self.value * (1 - self.value) + weight**2 / 4) / (1 + weight)
+        return middle - half, middle + half
 
     def add(self, test: Mapping[str, Any], cell: Mapping[str, Any]) -> None:
         """Take in one seed."""
         self.values.append(test["value"])
-        self.right += round(test["value"] * test["n"])
-        self.rows += test["n"]
+        self.rows = min(self.rows or test["n"], test["n"])
+        self.answers += test["n"]
         self.unread += test.get("failures", {}).get("unparsable", 0)
         usage = cell.get("usage", {})
         if "seconds" in cell and usage:
@@ -118,8 +131,8 @@ def reached(found: Mapping[str, Figures], value: float, variant: str) -> float |
 
 
 def table(cells: Mapping[str, Mapping[str, Any]]) -> str:
-    """One table for each dataset."""
-    parts = []
+    """One table for each dataset, below what its columns mean."""
+    parts = [_LEGEND]
     for dataset in dict.fromkeys(key.split("|")[0] for key in cells):
         found = figures(cells, dataset)
         rows = [_line(name, row, found) for name, row in found.items()]
@@ -135,7 +148,7 @@ def _line(name: str, row: Figures, found: Mapping[str, Figures]) -> tuple[str, .
         str(len(row.values)),
         f"{100 * row.value:.1f}{spread}",
         f"{100 * low:.1f} to {100 * high:.1f}",
-        f"{100 * row.unread / row.rows:.1f}",
+        f"{100 * row.unread / row.answers:.1f}",
         *(f"{mean(values):,.0f}" if values else "-" for values in (row.seconds, row.calls, row.tokens)),
         "" if name.startswith("ours") else " / ".join(_speed(row, found, variant) for variant in (ALONE, WITH_PRIOR)),
     )

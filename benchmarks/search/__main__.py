@@ -17,7 +17,7 @@ import fnmatch
 from pathlib import Path
 
 import promptsearch as ps
-from benchmarks.common import Dataset, Results, read_dataset
+from benchmarks.common import Dataset, Results, end_on_other_settings, model_setting, read_dataset
 from benchmarks.search.cells import measure_search
 from benchmarks.search.methods import Method, methods, recipe_budget
 from benchmarks.search.plots import plot
@@ -43,8 +43,9 @@ def main() -> None:
     if options.show:
         results = Results(path, {})
     else:
+        settings = {"rows": options.rows, "test_rows": options.test_rows, **model_setting(options.model)}
+        end_on_other_settings(path, settings)
         opened, encoder = open_engine(options.model), CachedEncoder(resolve_encoder(None))
-        settings = {"rows": options.rows, "test_rows": options.test_rows}
         results = Results(path, settings, opened.description)
         for seed in range(options.seeds):
             for name in options.datasets.split(","):

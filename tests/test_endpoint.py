@@ -360,14 +360,15 @@ def test_what_was_answered_beside_a_prompt_that_is_too_long_is_not_asked_again(
     with pytest.raises(ContextError):
         lm.generate([*prompts[:7], "long", *prompts[7:]], GenerationParams())
     assert len(server.asked) == 21
+    lm.generate(["good in between, as the second step of reasoning is"], GenerationParams())
     decoded = lm.tokens_decoded
     with pytest.raises(ContextError):
         lm.generate([*prompts[:7], "long"], GenerationParams())
     assert [each.text for each in lm.generate(prompts, GenerationParams())] == [" positive"] * 20
-    assert (len(server.asked), lm.tokens_decoded) == (21, decoded)
+    assert (len(server.asked), lm.tokens_decoded) == (22, decoded)
     lm.generate(prompts, GenerationParams())  # a call of its own
     lm.generate(prompts, GenerationParams(max_tokens=5))  # and another one
-    assert len(server.asked) == 61
+    assert len(server.asked) == 62
 
 
 def test_items_that_are_too_long_for_the_server_are_counted_and_end_nothing(

@@ -39,6 +39,7 @@ _ATTEMPTS = 5
 _LONGEST_WAIT = 20.0  # seconds between two attempts, unless the server asks for more
 _LONGEST_ASKED = 60.0  # seconds that a server may ask for between two attempts
 _PATIENCE = 60.0  # seconds of waiting until a busy server is given up
+_MOST_SPARED = 512  # answers beside refused prompts that are kept until they are asked for again
 _CONNECT = 10.0  # seconds to reach a server
 _BUSY = (429, 503)
 _REFUSED = (400, 413, 422)  # for what was asked, such as its length
@@ -129,8 +130,8 @@ class EndpointLM(GeneratedChoice, EstimatingEngine):
         out as ``response_format``. Log-probabilities are those that the server returns, and empty where it
         returns none. ``until`` is not asked: a server answers in full, and where its tokens end is not known.
 
-        Where the server refuses a prompt as too long, the others are still asked, and are not asked again if the
-        next call repeats some of them.
+        Where the server refuses a prompt as too long, the others are still asked, and are not asked again if a call
+        soon after repeats some of them.
 
         Raises:
             ContextError: a prompt is longer than the server takes.
@@ -145,8 +146,6 @@ class EndpointLM(GeneratedChoice, EstimatingEngine):
             _Asked(str(prompt), params.log_probabilities, json.dumps(_options(params, number)))
             for number, prompt in enumerate(prompts)
         ]
-        if not any(each in self._spared for each in asked):
-            self._spared = {}  # the caller went on to something else
         stop = threading.Event()
         first = 0 if self._chat else 1  # it finds out which route the server has
         said = [self._said(each, params, stop) for each in asked[:first]]
@@ -154,6 +153,8 @@ class EndpointLM(GeneratedChoice, EstimatingEngine):
         refusal = next((each for each in said if isinstance(each, ContextError)), None)
         if refusal is not None and len(asked) > 1:
             self._spared.update(zip(asked, said, strict=True))
+            while len(self._spared) > _MOST_SPARED:  # the oldest belong to what the caller has left behind
+                del self._spared[next(iter(self._spared))]
         else:
             for each in asked:
                 self._spared.pop(each, None)

@@ -41,7 +41,8 @@ _RETRIEVED_A_CALL = 16  # where each item brings its own demonstrations
 
 
 _NUMBER = r"""root ::= [ ]? "-"? "$"? digits ([eE] [-+]? [0-9]+)? ([ ]? "/" [ ]? [0-9]+)? [\n]?
-digits ::= whole ("." [0-9]+)? | "." [0-9]+ | [0-9]+ "," [0-9]+
+digits ::= whole ("." [0-9]+)? | "." [0-9]+ | pointed "," [0-9]+
+pointed ::= [0-9]+ | [0-9] [0-9]? [0-9]? ("." [0-9] [0-9] [0-9])+
 whole ::= [0-9]+ | [0-9] [0-9]? [0-9]? ("," [0-9] [0-9] [0-9])+
 """
 

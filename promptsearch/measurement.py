@@ -20,7 +20,7 @@ import numpy as np
 from promptsearch.errors import DataError
 from promptsearch.lm.base import FloatArray
 
-__all__ = ["Difference", "Measurement", "measure", "measure_statistic", "paired_difference"]
+__all__ = ["Difference", "Measurement", "measure", "measure_alike", "measure_statistic", "paired_difference"]
 
 _LEVEL = 0.95
 _NORMAL = 1.959963984540054  # the standard normal distribution's 97.5 % point
@@ -125,6 +125,27 @@ def measure_statistic(
     low, high = np.percentile(np.asarray(resampled), [2.5, 97.5])
     counted = tuple(sorted((failures or {}).items()))
     return Measurement(value, min(value, float(low)), max(value, float(high)), n, "bootstrap 95 %", counted)
+
+
+def measure_alike(
+    right: bool, rows_by_label: Sequence[int], failures: Mapping[str, int] | None = None
+) -> Measurement:
+    """Macro F1 where every row is right, or every one wrong, of which all resamples are alike.
+
+    The interval is Wilson's, out of as many rows as would give one share the variance that the mean over labels of
+    their shares has: ``labels^2 / sum(1 / rows)``, which is the number of rows where all labels have equally many.
+
+    Args:
+        right: whether they are right.
+        rows_by_label: rows of each label that has any.
+        failures: rows without an answer, by reason.
+    """
+    each = np.asarray(rows_by_label, dtype=np.float64)
+    effective = len(each) ** 2 / float((1 / each).sum())
+    room = _NORMAL**2 / (effective + _NORMAL**2)
+    low, high = (1.0 - room, 1.0) if right else (0.0, room)
+    counted = tuple(sorted((failures or {}).items()))
+    return Measurement(float(right), low, high, int(each.sum()), "Wilson 95 %", counted)
 
 
 def paired_difference(scores: Sequence[float] | FloatArray, others: Sequence[float] | FloatArray) -> Difference:

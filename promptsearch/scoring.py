@@ -21,7 +21,14 @@ from promptsearch.data.text import clean_text
 from promptsearch.evaluation import Answers
 from promptsearch.folds import FOLDS, stratified_folds
 from promptsearch.lm.base import FloatArray
-from promptsearch.measurement import Difference, Measurement, measure, measure_statistic, paired_difference
+from promptsearch.measurement import (
+    Difference,
+    Measurement,
+    measure,
+    measure_alike,
+    measure_statistic,
+    paired_difference,
+)
 from promptsearch.metrics import Metric
 from promptsearch.probabilities import normalized, softmax
 from promptsearch.readout import ReadoutFit, fit_readout, join_readouts
@@ -289,9 +296,9 @@ class Judge:
         failures = {reason: count for reason, count in judged.failures.items() if count}
         if not self.labels_alike:
             return measure(judged.scores, failures)
-        if judged.scores.min() == judged.scores.max():  # resamples would all be alike
-            return measure(judged.scores, failures)
         golds = [self._examples[item].output for item in items]
+        if judged.scores.min() == judged.scores.max():  # resamples would all be alike
+            return measure_alike(bool(judged.scores[0]), list(Counter(golds).values()), failures)
         value = self._aggregate(judged, golds)
         return measure_statistic(value, resampled_macro_f1(golds, [judged.predictions])[0], len(items), failures)
 

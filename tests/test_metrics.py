@@ -1,4 +1,5 @@
 import math
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
+from promptsearch.answer_form import AnswerForm
 from promptsearch.data.answers import answer_text, number_in
 from promptsearch.errors import DataError
+from promptsearch.evaluation import answer_grammar
 from promptsearch.metrics import METRICS, Metric, resolve_metric
 from promptsearch.task import Example, Task
 
@@ -109,6 +112,42 @@ def test_answers_of_other_meanings_differ(one, other):
 )
 def test_answers_of_one_meaning_are_the_same(one, other):
     assert answer_text(one) == answer_text(other)
+
+
+def number_pattern() -> str:
+    """The grammar that numbers are written by as a regular expression."""
+    grammar = answer_grammar(METRICS["numeric"], AnswerForm())
+    assert grammar is not None
+    rules = dict(line.split(" ::= ", 1) for line in grammar.strip().splitlines())
+    pattern = rules.pop("root")
+    while any(re.search(rf"\b{name}\b", pattern) for name in rules):
+        for name, rule in rules.items():
+            pattern = re.sub(rf"\b{name}\b", lambda _, rule=rule: f"({rule})", pattern)
+    pattern = re.sub(r'"([^"]*)"', lambda found: f"({re.escape(found[1])})", pattern)
+    return re.sub(r"(?<!\[) ", "", pattern)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "7",
+        "-3.5",
+        "$5",
+        "1,234",
+        "1,234,567.50",
+        ".5",
+        "1,5",
+        "0,125",
+        "1.065,01",
+        "12.345.678,9",
+        "3/4",
+        "2e-3",
+        "100",
+    ],
+)
+def test_numbers_that_are_read_can_be_written(text):
+    assert number_in(text) is not None
+    assert re.fullmatch(number_pattern(), text)
 
 
 def test_f1_takes_what_a_sign_joins_for_one_word():

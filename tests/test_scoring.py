@@ -17,6 +17,7 @@ from hypothesis.extra import numpy as arrays
 from promptsearch.calibration import Weighing
 from promptsearch.evaluation import Answers
 from promptsearch.lm.base import FloatArray
+from promptsearch.measurement import Measurement, measure
 from promptsearch.metrics import METRICS, Metric, resolve_metric
 from promptsearch.probabilities import softmax
 from promptsearch.scoring import Asked, Judge, resampled_macro_f1
@@ -134,6 +135,24 @@ def test_where_labels_count_alike_rare_ones_weigh_more(golds: list[str]) -> None
         expected = math.sqrt(golds.count(one_label) / golds.count(other_label))
         assert totals[one_label] / totals[other_label] == pytest.approx(expected)
     assert classifier(golds).weights(items).tolist() == [1.0] * len(golds)
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_macro_f1_of_rows_that_are_all_alike_is_as_sure_as_the_rarest_label_allows(right: bool) -> None:
+    def measured(golds: list[str]) -> Measurement:
+        judge, other = classifier(golds, "macro_f1"), {"bad": "good", "good": "fine", "fine": "bad"}
+        said = [gold if right else other[gold] for gold in golds]
+        logs = [[0.0 if label == word else -9.0 for label in LABELS] for word in said]
+        items = range(len(golds))
+        return judge.measure(items, judge.judge(items, answers(logs), PLAIN))
+
+    even, uneven = measured(["bad", "good", "fine"] * 20), measured(["bad"] * 56 + ["good"] * 2 + ["fine"] * 2)
+    rows = measure([float(right)] * 60)
+    assert (even.value, even.n, even.interval) == (float(right), 60, "Wilson 95 %")
+    assert (even.low, even.high) == pytest.approx((rows.low, rows.high))
+    width = uneven.high - uneven.low
+    assert 0.2 < width < 0.5
+    assert width > 3 * (even.high - even.low)
 
 
 def test_test_rows_do_not_say_how_frequent_labels_are() -> None:

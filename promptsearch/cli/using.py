@@ -133,7 +133,7 @@ def evaluate(
         return
     print(f"{metric} {measured} ({measured.interval})")
     for reason, count in measured.failures:
-        print(f"  {reason}: {count:,} rows, counted as wrong")
+        print(f"  {reason}: {count:,} row{'s' * (count != 1)}, counted as wrong")
     for line in confusion_lines(found.confusions):
         print(f"  {line}")
     if save is not None:

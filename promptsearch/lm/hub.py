@@ -198,9 +198,10 @@ def _short_name(model: HubModel, models: Sequence[HubModel]) -> str:
 
 
 def _not_fetched(name: str, error: Exception) -> ModelError:
+    forbidden = type(error).__name__ == "OfflineModeIsEnabled"
+    way_out = "unset HF_HUB_OFFLINE" if forbidden else "check name and network"
     return ModelError(
-        f"{name!r} cannot be fetched ({type(error).__name__}); check name and network, or give the path of "
-        "a GGUF file"
+        f"{name!r} cannot be fetched ({type(error).__name__}); {way_out}, or give the path of a GGUF file"
     )
 
 

@@ -136,7 +136,7 @@ def normalised(text: str) -> str:
 
 
 def _normalised_once(text: str) -> str:
-    if text.isascii():  # ten times as fast, and there can be a hundred thousand of them
+    if text.isascii():  # a third of the time, and there can be a hundred thousand of them
         folded = "".join(text.lower().split())
         return _REMOVABLE_ASCII.sub("", folded) or folded
     return _normalised_anything(text)

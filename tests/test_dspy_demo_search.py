@@ -25,7 +25,7 @@ from promptsearch.lm.fake import FakeLM, ScriptedLM
 dspy = pytest.importorskip("dspy")
 
 from promptsearch.dspy.bootstrapping import bootstrapped, labelled, unique  # noqa: E402
-from promptsearch.dspy.demo_search import DemoSearch  # noqa: E402
+from promptsearch.dspy.demo_search import DemoSearch, _request_settings  # noqa: E402
 from promptsearch.dspy.joint import JointPool, ShotLimits, joint_space  # noqa: E402
 from promptsearch.dspy.predictor import Predict, become_ours, load  # noqa: E402
 from promptsearch.dspy.running import Runner, score_of  # noqa: E402
@@ -163,6 +163,15 @@ def test_settings_that_are_objects_are_the_same_job_in_another_process(tmp_path:
     for _ in range(2):
         settings = {"adapter": ps.dspy.PlainAdapter()}
         compiled(better_with_examples(), run=tmp_path / "run", budget="100 evaluations", teacher_settings=settings)
+
+
+def test_another_key_of_a_language_model_is_the_same_job() -> None:
+    told = [
+        _request_settings(dspy.LM("openai/x", api_key=key, temperature=warmth))
+        for key, warmth in (("one", 0.5), ("two", 0.5), ("one", 0.7))
+    ]
+    assert told[0] == told[1] != told[2]
+    assert "'one'" not in told[0]
 
 
 def test_killed_while_it_makes_demonstrations(tmp_path: Path) -> None:

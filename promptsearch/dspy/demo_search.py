@@ -334,7 +334,7 @@ class _Job:
             "teacher": digest([teacher, _plain_settings(settings.teacher_settings)]),
             "metric": digest(function_identity(settings.metric)),
             "model": str(getattr(self._lm, "model", "")),
-            "model settings": digest(repr(sorted(getattr(self._lm, "kwargs", {}).items()))),
+            "model settings": digest(_request_settings(self._lm)),
             "encoder": settings.encoder if isinstance(settings.encoder, str) else type(settings.encoder).__name__,
             **{name: str(getattr(settings, name)) for name in _OF_THE_JOB},
         }
@@ -507,8 +507,14 @@ def _plain_settings(settings: dict[str, Any]) -> list[Any]:
 def _plain_setting(value: Any) -> Any:
     if value is None or isinstance(value, (str, int, float, bool)):
         return value
-    told = [str(getattr(value, "model", "")), repr(sorted(getattr(value, "kwargs", {}).items()))]
-    return [type(value).__name__, *(told if isinstance(value, dspy.BaseLM) else [])]
+    told = [value.model, _request_settings(value)] if isinstance(value, dspy.BaseLM) else []
+    return [type(value).__name__, *told]
+
+
+def _request_settings(lm: Any) -> str:
+    """What a language model sends with every request, but for its key, which may change between two processes."""
+    settings = getattr(lm, "kwargs", {})
+    return repr(sorted((name, value) for name, value in settings.items() if name != "api_key"))
 
 
 def _described(signature: Any) -> list[Any]:
